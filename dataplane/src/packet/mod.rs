@@ -1,0 +1,4 @@
+//! Packets: bytes to [`parse`]d form and back.
+
+pub mod checksum;
+pub mod segment;

@@ -1,0 +1,1 @@
+//! Cutting a super-frame into MTU-sized frames in software, for devices that cannot.

@@ -1,0 +1,159 @@
+//! Ports: where frames come from and go to. One trait, one driver a file, one arm each in [`open`].
+//!
+//! ```text
+//!   open(spec, queues) ─▶ OpenPort { info, queues: [PortQueue; n] }
+//!                                     queue i belongs to worker i alone
+//! ```
+//!
+//! Wrappers ([`fault`], [`pcap`]) are queues around a queue.
+
+pub mod memory;
+
+use std::os::fd::RawFd;
+
+use crate::address::Mac;
+use crate::frame::{Frame, FramePool};
+
+/// One receive and one send queue of a port. Belongs to one worker.
+pub trait PortQueue: Send {
+    /// Appends up to [`crate::frame::BURST_MAX`] received frames to `frames`, oldest first; returns how many.
+    /// Never blocks.
+    fn rx(&mut self, frames: &mut Vec<Frame>) -> usize;
+
+    /// Takes frames from the front of `frames` and sends them in order; returns how many it took. Frames that
+    /// did not fit stay in `frames`, in order. Never blocks. A frame that can never be sent (too long for the
+    /// device) is taken, dropped and counted in [`DriverCounters::tx_errors`].
+    ///
+    /// The queue finishes what the frame's `offload` leaves open, in hardware where it can and else in software:
+    /// checksums, and cutting into segments.
+    fn tx(&mut self, frames: &mut Vec<Frame>) -> usize;
+
+    /// A descriptor that becomes readable when frames wait, or `None` when the port can only be polled.
+    fn wait_fd(&self) -> Option<RawFd>;
+
+    /// Counts since the queue was opened. May cost a system call.
+    fn counters(&mut self) -> DriverCounters;
+
+    /// True when the link has carrier. May cost a system call.
+    fn is_link_up(&mut self) -> bool;
+}
+
+/// What only the driver can count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DriverCounters {
+    /// Frames lost before we read them: a full ring or socket buffer.
+    pub rx_missed: u64,
+    /// Frames received damaged, or larger than a frame can be.
+    pub rx_errors: u64,
+    /// Frames for which there was no memory.
+    pub rx_no_memory: u64,
+    /// Frames that could not be sent at all.
+    pub tx_errors: u64,
+}
+
+/// What is true of a port for as long as it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortInfo {
+    /// The operator's name for it.
+    pub name: String,
+    /// `af_packet`, `dpdk` or `memory`.
+    pub driver: &'static str,
+    /// The interface, PCI address or vdev string.
+    pub device: String,
+    /// Our address on it.
+    pub mac: Mac,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// Queues in use.
+    pub queues: usize,
+    /// What the device does for us, for `show ports`: `vnet_hdr`, `tx-checksum`, `tso`, …
+    pub offloads: Vec<&'static str>,
+}
+
+/// What to open.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortSpec {
+    /// The operator's name for it.
+    pub name: String,
+    /// Which driver, and its device.
+    pub driver: DriverSpec,
+}
+
+/// The drivers and what each needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DriverSpec {
+    /// A Linux interface through packet sockets.
+    AfPacket {
+        /// Interface name, such as `net1`.
+        interface: String,
+    },
+    /// A DPDK device.
+    Dpdk {
+        /// PCI address or vdev string, such as `net_memif0,role=client,id=0`.
+        device: String,
+    },
+}
+
+/// An open port: what is known of it, and one queue a worker.
+pub struct OpenPort {
+    /// What is true of it.
+    pub info: PortInfo,
+    /// Queue `i` belongs to worker `i`.
+    pub queues: Vec<Box<dyn PortQueue>>,
+}
+
+/// Why a port could not be opened. The operator's to mend, each with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The device is not there.
+    #[error("port {port}: {device}: no such device")]
+    NoSuchDevice {
+        /// The operator's name.
+        port: String,
+        /// What was asked for.
+        device: String,
+    },
+    /// More workers than the device has queues.
+    #[error(
+        "port {port}: {workers} workers need {workers} queues, the device has {queues_max}; set system.workers to at most {queues_max}"
+    )]
+    TooFewQueues {
+        /// The operator's name.
+        port: String,
+        /// Queues wanted.
+        workers: usize,
+        /// Queues there are.
+        queues_max: usize,
+    },
+    /// The driver is not in this binary.
+    #[error(
+        "port {port}: this sluice is built without the dpdk driver; use driver: af_packet, or a build with DPDK (the default features)"
+    )]
+    DriverNotBuilt {
+        /// The operator's name.
+        port: String,
+    },
+    /// Anything the kernel or DPDK refused.
+    #[error("port {port}: {what}: {reason}")]
+    Refused {
+        /// The operator's name.
+        port: String,
+        /// What was tried.
+        what: String,
+        /// What the kernel or DPDK said.
+        reason: String,
+    },
+}
+
+/// Opens a port with one queue for each of `pools`; queue `i` takes frame memory from `pools[i]`.
+///
+/// # Errors
+/// [`PortError`]; nothing stays open then.
+pub fn open(spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError> {
+    let _ = pools;
+    match &spec.driver {
+        DriverSpec::AfPacket { .. } | DriverSpec::Dpdk { .. } => {
+            Err(PortError::DriverNotBuilt { port: spec.name.clone() })
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The only crate of sluice that contains `unsafe`: what the kernel and DPDK offer, behind safe owners.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`memory`] | zeroed table memory, on hugepages where the machine has them |
+//! | [`hint`] | cache prefetch |
+//! | [`tsc`] | the cycle counter |
+//! | [`wait`] | sleeping on descriptors, and the event that ends a sleep |
+//! | `dpdk` (feature) | EAL, mempools, mbufs, ethdev queues |
+//!
+//! Nothing here decides anything about packets; that is `sluice-dataplane`'s job.
+
+pub mod hint;
+pub mod memory;
+pub mod tsc;
+pub mod wait;
