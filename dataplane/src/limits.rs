@@ -1,0 +1,47 @@
+//! Capacities. Every table has one, its memory is taken at start, and full is a counted outcome.
+
+/// The operator's capacities, for the whole process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub flows: usize,
+    /// Of those, TCP connections whose handshake is not complete.
+    pub half_open: usize,
+    /// Virtual servers.
+    pub virtual_servers: usize,
+    /// Pool members over all pools, and as many again that were removed while flows still hold them.
+    pub members: usize,
+    /// Next hops and on-link hosts, for each worker.
+    pub neighbors: usize,
+    /// Frames of our own memory (AF_PACKET receive, replies, packets that wait), for each worker.
+    pub frames: usize,
+    /// Sets of SNAT ports, one for each pair of SNAT address and member in use; beyond that pairs share.
+    pub snat_port_sets: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows: 262_144,
+            half_open: 65_536,
+            virtual_servers: 16_384,
+            members: 131_072,
+            neighbors: 4_096,
+            frames: 1_024,
+            snat_port_sets: 1_024,
+        }
+    }
+}
+
+impl Limits {
+    /// One worker's share of the process's capacities, rounded up.
+    pub fn per_worker(&self, workers: usize) -> Self {
+        let workers = workers.max(1);
+        Self {
+            flows: self.flows.div_ceil(workers),
+            half_open: self.half_open.div_ceil(workers),
+            snat_port_sets: self.snat_port_sets.div_ceil(workers),
+            ..*self
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Worker threads: starting, pinning, the loop, and the control thread's handle on each.
+//!
+//! ```text
+//!   control ── publish(snapshot) ─▶ mailbox ─▶ worker        acknowledge(generation) ─▶ taken()
+//!           ── query(..) ─────────▶ mailbox ─▶ worker ─▶ Reply
+//!           ── stop() ────────────▶
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel;
+use sluice_ffi::wait::{self, Waker};
+
+use crate::clock::Clock;
+use crate::config::mailbox::{self, Receiver, Sender};
+use crate::config::snapshot::Snapshot;
+use crate::counters::WorkerCounters;
+use crate::frame::FramePool;
+use crate::limits::Limits;
+use crate::pool::MemberStates;
+use crate::port::{self, PortInfo, PortQueue};
+use crate::query::{Query, Reply};
+use crate::worker::{Activity, Facts, Worker};
+
+/// What a worker does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Idle {
+    /// Sleeps until a port has frames (AF_PACKET), or for half a millisecond (ports that can only be polled).
+    #[default]
+    Adaptive,
+    /// Never sleeps.
+    Poll,
+}
+
+/// What a worker thread is made of.
+pub struct WorkerSpec {
+    /// 0, 1, …
+    pub number: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// The core to pin to; `None` leaves it to the kernel.
+    pub core: Option<usize>,
+    /// The worker's queue on every port, by port id.
+    pub ports: Vec<(PortInfo, Box<dyn PortQueue>)>,
+    /// Frame memory for replies and for drivers without their own.
+    pub frames: FramePool,
+    /// This worker's share of the capacities ([`Limits::per_worker`]); tables are taken at start.
+    pub limits: Limits,
+    /// The configuration to start with.
+    pub snapshot: Arc<Snapshot>,
+    /// Shared by all workers.
+    pub members: Arc<MemberStates>,
+    /// What it counts into; made for the process's whole limits, not the worker's share.
+    pub counters: Arc<WorkerCounters>,
+    /// What to do when there is nothing to do.
+    pub idle: Idle,
+    /// The process's clock.
+    pub clock: Clock,
+}
+
+/// The control thread's handle on a running worker.
+pub struct WorkerHandle {
+    number: usize,
+    core: Option<usize>,
+    mailbox: Sender<Message>,
+    waker: Waker,
+    stop: Arc<AtomicBool>,
+    counters: Arc<WorkerCounters>,
+    facts: Facts,
+    thread: JoinHandle<()>,
+}
+
+pub(crate) enum Message {
+    Publish(Arc<Snapshot>),
+    Query(Query, channel::Sender<Reply>),
+    Drain,
+}
+
+/// Starts a worker thread. Returns when its tables are taken and it polls its ports.
+///
+/// # Errors
+/// The kernel's, when no thread or descriptor is to be had.
+pub fn spawn(spec: WorkerSpec) -> std::io::Result<WorkerHandle> {
+    let (sender, receiver) = mailbox::mailbox(MAILBOX_DEPTH);
+    let (ready, started) = channel::bounded(1);
+    let waker = Waker::new()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (number, core, counters) = (spec.number, spec.core, Arc::clone(&spec.counters));
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn({
+        let (stop, waker) = (Arc::clone(&stop), waker.clone());
+        move || run(spec, &receiver, &waker, &stop, &ready)
+    })?;
+    let facts = started.recv().map_err(|_| std::io::Error::other("the worker ended while starting"))?;
+    Ok(WorkerHandle { number, core, mailbox: sender, waker, stop, counters, facts, thread })
+}
+
+impl WorkerHandle {
+    /// 0, 1, …
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The core it is pinned to.
+    pub fn core(&self) -> Option<usize> {
+        self.core
+    }
+
+    /// What was true when it started: table sizes, and where their memory came from.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Arc<WorkerCounters> {
+        &self.counters
+    }
+
+    /// Hands over a new configuration. In force when [`WorkerHandle::taken`] has reached its generation.
+    ///
+    /// # Errors
+    /// The snapshot itself when the mailbox is full: the worker is stuck.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), Arc<Snapshot>> {
+        self.post(Message::Publish(snapshot)).map_err(|message| match message {
+            Message::Publish(snapshot) => snapshot,
+            Message::Query(..) | Message::Drain => unreachable!("the message comes back as it was"),
+        })
+    }
+
+    /// The newest generation in force.
+    pub fn taken(&self) -> u64 {
+        self.mailbox.taken()
+    }
+
+    /// Asks the worker something; the answer comes on the channel within a turn of its loop, or the channel
+    /// closes when the worker has ended or its mailbox is full.
+    pub fn query(&self, query: Query) -> channel::Receiver<Reply> {
+        let (sender, receiver) = channel::bounded(1);
+        let _ = self.post(Message::Query(query, sender));
+        receiver
+    }
+
+    /// From now on: no new flows. Flows that are open go on.
+    pub fn drain(&self) {
+        let _ = self.post(Message::Drain);
+    }
+
+    /// Tells the worker to end after its current turn.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// True when the thread has ended, whether told to or by a panic.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the thread's end.
+    ///
+    /// # Errors
+    /// What the worker said when it panicked.
+    pub fn join(self) -> Result<(), String> {
+        self.thread.join().map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".into())
+        })
+    }
+
+    fn post(&self, message: Message) -> Result<(), Message> {
+        self.mailbox.post(message)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+fn run(
+    spec: WorkerSpec,
+    mailbox: &Receiver<Message>,
+    waker: &Waker,
+    stop: &AtomicBool,
+    ready: &channel::Sender<Facts>,
+) {
+    if let Some(id) = spec.core {
+        core_affinity::set_for_current(core_affinity::CoreId { id });
+    }
+    let _registered = port::enter_worker();
+    let (idle, clock) = (spec.idle, spec.clock);
+    let mut worker = Worker::new(spec);
+    let _ = ready.send(worker.facts());
+    mailbox.acknowledge(worker.generation());
+    let mut sleep = Sleep::new(idle, worker.wait_fds(), waker);
+    while !stop.load(Ordering::Acquire) {
+        let now = clock.now();
+        let activity = worker.turn(now);
+        while let Some(message) = mailbox.take() {
+            handle_message(&mut worker, mailbox, message, now);
+        }
+        sleep.after(activity, &mut worker, &clock);
+    }
+}
+
+fn handle_message(
+    worker: &mut Worker,
+    mailbox: &Receiver<Message>,
+    message: Message,
+    now: crate::clock::Instant,
+) {
+    match message {
+        Message::Publish(snapshot) => {
+            worker.apply(snapshot, now);
+            mailbox.acknowledge(worker.generation());
+        }
+        Message::Query(query, reply) => {
+            let _ = reply.try_send(worker.answer(&query, now));
+        }
+        Message::Drain => worker.drain(),
+    }
+}
+
+/// When and how a worker sleeps.
+struct Sleep<'a> {
+    idle: Idle,
+    fds: Vec<std::os::fd::RawFd>,
+    polled_only: bool,
+    quiet_turns: u32,
+    waker: &'a Waker,
+}
+
+impl<'a> Sleep<'a> {
+    fn new(idle: Idle, ports: Vec<Option<std::os::fd::RawFd>>, waker: &'a Waker) -> Self {
+        let polled_only = ports.iter().any(Option::is_none);
+        let fds = std::iter::once(waker.fd()).chain(ports.into_iter().flatten()).collect();
+        Self { idle, fds, polled_only, quiet_turns: 0, waker }
+    }
+
+    fn after(&mut self, activity: Activity, worker: &mut Worker, clock: &Clock) {
+        if activity == Activity::Busy || self.idle == Idle::Poll {
+            self.quiet_turns = 0;
+            return;
+        }
+        self.quiet_turns += 1;
+        if self.quiet_turns < QUIET_TURNS_BEFORE_SLEEP {
+            return;
+        }
+        let before = clock.now();
+        let longest = if self.polled_only { POLLED_SLEEP } else { LONGEST_SLEEP };
+        let woken = wait::wait_readable(&self.fds, longest.min(worker.next_due(before)));
+        worker.slept(clock.now().since(before));
+        self.waker.clear();
+        if woken {
+            self.quiet_turns = 0;
+        }
+    }
+}
+
+const MAILBOX_DEPTH: usize = 64;
+const QUIET_TURNS_BEFORE_SLEEP: u32 = 4;
+const POLLED_SLEEP: Duration = Duration::from_micros(500);
+const LONGEST_SLEEP: Duration = Duration::from_millis(250);

@@ -1,0 +1,138 @@
+//! What becomes of a packet. A drop is a value with a reason, and every reason is a counter.
+
+use std::fmt;
+
+/// The fate of one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Sent on: the frame, rewritten in place, is in the send burst of this port.
+    Forward(crate::config::ids::PortId),
+    /// Kept until the next hop's link address is known.
+    Queued,
+    /// Answered or learnt from; the frame itself went no further.
+    Consumed,
+    /// Thrown away.
+    Drop(DropReason),
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// Why a packet was dropped. One reason, one counter, one test.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of its number.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The reason's name in `show drops` and in metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$name => $word,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than its headers say, or than an Ethernet frame.
+    Truncated = "truncated",
+    /// A header field contradicts another or the RFC: version, lengths, checksum of the IPv4 header.
+    Malformed = "malformed",
+    /// The ethertype is not one that sluice speaks.
+    UnknownEthertype = "unknown-ethertype",
+    /// The frame is addressed to somebody else's link address.
+    NotForUs = "not-for-us",
+    /// Tagged for a VLAN that nothing is configured on, or tagged twice.
+    UnknownVlan = "unknown-vlan",
+    /// A source address that no packet may carry: multicast, broadcast, loopback, unspecified, IPv4-mapped.
+    MartianSource = "martian-source",
+    /// A destination that is never forwarded: loopback, unspecified, link-local, foreign multicast.
+    MartianDestination = "martian-destination",
+    /// IPv4 options or source routing, IPv6 routing headers.
+    IpOptions = "ip-options",
+    /// A fragment.
+    Fragment = "fragment",
+    /// A TCP header whose flags or lengths make no sense.
+    MalformedTcp = "malformed-tcp",
+    /// A UDP header whose length makes no sense, or an IPv6 UDP datagram without checksum.
+    MalformedUdp = "malformed-udp",
+    /// An ICMP message that is malformed or not asked for.
+    MalformedIcmp = "malformed-icmp",
+    /// ARP or neighbour discovery that breaks its RFC.
+    MalformedNeighbor = "malformed-neighbor",
+    /// An upper-layer protocol that no virtual server takes.
+    UnknownProtocol = "unknown-protocol",
+    /// TTL or hop limit used up.
+    TtlExpired = "ttl-expired",
+    /// Larger than the MTU of the way out.
+    TooBig = "too-big",
+    /// No virtual server matches.
+    NoVirtual = "no-virtual",
+    /// The virtual server is of type reject.
+    Rejected = "rejected",
+    /// The virtual server is disabled.
+    VirtualDisabled = "virtual-disabled",
+    /// The virtual server is at its connection limit.
+    ConnectionLimit = "connection-limit",
+    /// The pool has no member that takes a new connection.
+    NoMember = "no-member",
+    /// A TCP segment that is not a SYN and belongs to no flow.
+    NoFlow = "no-flow",
+    /// The flow table is full.
+    FlowTableFull = "flow-table-full",
+    /// Too many half-open flows.
+    HalfOpenFull = "half-open-full",
+    /// No source address is configured that the server's side could answer to.
+    NoSnatAddress = "no-snat-address",
+    /// Every port of the source address towards this member is taken.
+    SnatExhausted = "snat-exhausted",
+    /// No route to the destination.
+    NoRoute = "no-route",
+    /// The next hop does not answer ARP or neighbour discovery.
+    NeighborUnresolved = "neighbor-unresolved",
+    /// Too many packets wait for this next hop already.
+    NeighborQueueFull = "neighbor-queue-full",
+    /// The neighbour table is full.
+    NeighborTableFull = "neighbor-table-full",
+    /// No frame memory.
+    NoFrame = "no-frame",
+    /// The port's send queue is full.
+    TxFull = "tx-full",
+    /// The link is down.
+    LinkDown = "link-down",
+    /// No new connections while the process is ending.
+    Draining = "draining",
+    /// Belongs to another worker's flow and could not be handed over.
+    Misdirected = "misdirected",
+    /// An ICMP error about a flow that does not exist.
+    IcmpUnmatched = "icmp-unmatched",
+    /// A reply that was due but over the rate limit.
+    RateLimited = "rate-limited",
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_in_order_and_named_once() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::COUNT);
+    }
+}
