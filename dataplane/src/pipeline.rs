@@ -286,14 +286,13 @@ impl Pipeline {
         id: FlowId,
         virtual_id: VirtualId,
     ) -> Verdict {
-        let Way::By(mut neighbor) = way else { return self.dropped(DropReason::NoRoute, virtual_id) };
         let Some(hop) = self.snapshot.route(to.dst) else {
             return self.dropped(DropReason::NoRoute, virtual_id);
         };
-        match self.neighbors.resolve(hop, self.now) {
-            Ok(resolved) => neighbor = resolved,
+        let neighbor = match self.neighbors.resolve(hop, self.now) {
+            Ok(neighbor) => neighbor,
             Err(reason) => return self.dropped(reason, virtual_id),
-        }
+        };
         if to.dst == self.flows.at_mut(id).member {
             self.flows.at_mut(id).neighbor = neighbor;
         }
