@@ -177,7 +177,7 @@ impl Pipeline {
                 }
             }
             Ok(Parsed::Ip(packet)) => self.icmp(port, frame, &packet, out),
-            Ok(Parsed::Arp { offset, vlan }) => self.arp(LinkId::new(port, vlan), frame, offset, out),
+            Ok(Parsed::Arp { offset, vlan }) => self.arp(LinkId::new(port, vlan), &frame, offset, out),
             Err(reason) => self.dropped(reason, VirtualId::NONE),
         }
     }

@@ -19,7 +19,7 @@ use crate::verdict::{DropReason, Verdict};
 impl Pipeline {
     /// An ARP message: answer it if it asks for us, learn from it if it answers us (RFC 826).
     #[cold]
-    pub(crate) fn arp(&mut self, link: LinkId, frame: Frame, offset: u16, out: &mut Outgoing) -> Verdict {
+    pub(crate) fn arp(&mut self, link: LinkId, frame: &Frame, offset: u16, out: &mut Outgoing) -> Verdict {
         let message = frame.bytes().get(usize::from(offset)..).unwrap_or_default();
         let parsed = ArpPacket::new_checked(message).and_then(|packet| ArpRepr::parse(&packet));
         let Ok(ArpRepr::EthernetIpv4 {
@@ -327,11 +327,10 @@ fn parse_ndisc<'f>(frame: &'f Frame, packet: &Packet) -> Option<NdiscRepr<'f>> {
     let icmp = Icmpv6Packet::new_checked(message).ok()?;
     let is_ours = matches!(icmp.msg_type(), Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert);
     let repr = if is_ours { NdiscRepr::parse(&icmp).ok()? } else { return None };
-    let target = match repr {
-        NdiscRepr::NeighborSolicit { target_addr, .. } | NdiscRepr::NeighborAdvert { target_addr, .. } => {
-            target_addr
-        }
-        _ => return None,
+    let (NdiscRepr::NeighborSolicit { target_addr: target, .. }
+    | NdiscRepr::NeighborAdvert { target_addr: target, .. }) = repr
+    else {
+        return None;
     };
     (!Address::v6(target.octets()).is_multicast()).then_some(repr)
 }

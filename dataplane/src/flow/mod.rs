@@ -57,9 +57,9 @@ pub struct Flow {
     pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u8,
-    state: u8,
-    flags: u8,
-    unused: u8,
+    pub(crate) state: u8,
+    pub(crate) flags: u8,
+    pub(crate) unused: u8,
     /// When the last packet came, in milliseconds of the worker's clock, wrapping.
     pub last_seen_ms: u32,
     /// Low bits of the configuration generation that ids and next hop were last checked against.
