@@ -7,6 +7,7 @@
 //!
 //! Wrappers ([`fault`], [`pcap`]) are queues around a queue.
 
+pub mod af_packet;
 pub mod memory;
 
 use std::os::fd::RawFd;
@@ -150,10 +151,8 @@ pub enum PortError {
 /// # Errors
 /// [`PortError`]; nothing stays open then.
 pub fn open(spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError> {
-    let _ = pools;
     match &spec.driver {
-        DriverSpec::AfPacket { .. } | DriverSpec::Dpdk { .. } => {
-            Err(PortError::DriverNotBuilt { port: spec.name.clone() })
-        }
+        DriverSpec::AfPacket { interface } => af_packet::open(&spec.name, interface, pools),
+        DriverSpec::Dpdk { .. } => Err(PortError::DriverNotBuilt { port: spec.name.clone() }),
     }
 }
