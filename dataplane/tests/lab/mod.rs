@@ -1,10 +1,12 @@
 //! A little network of nameless namespaces for one test: gone with its handles, whatever happens to the test.
 
+pub(crate) mod craft;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::frame::{Frame, FramePool};
-use sluice_dataplane::port::{DriverSpec, OpenPort, PortQueue, PortSpec, open};
+use sluice_dataplane::port::{DriverSpec, OpenPort, PortError, PortQueue, PortSpec, open};
 use sluice_ffi::netns::Namespace;
 use sluice_ffi::wait::wait_readable;
 
@@ -43,12 +45,13 @@ impl Place {
         })
     }
 
-    /// Runs one `ip` command inside.
-    pub(crate) fn ip(&self, arguments: &str) {
+    /// Runs one `ip` command inside; returns what it printed.
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         let run = || Command::new("ip").args(arguments.split_whitespace()).output().expect("ip runs");
         let output = self.within(run);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ip {arguments}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Writes a file under /proc/sys/net as the namespace sees it.
@@ -67,12 +70,33 @@ impl Place {
         }
     }
 
+    /// The Ethernet address of `interface`.
+    pub(crate) fn mac(&self, interface: &str) -> [u8; 6] {
+        let shown = self.ip(&format!("-o link show dev {interface}"));
+        let text = shown.split("link/ether ").nth(1).and_then(|rest| rest.get(..17)).expect("an address");
+        let mut mac = [0; 6];
+        for (byte, hex) in mac.iter_mut().zip(text.split(':')) {
+            *byte = u8::from_str_radix(hex, 16).expect("hexadecimal");
+        }
+        mac
+    }
+
+    /// Opens `interface` with a queue for each of `pools`.
+    pub(crate) fn try_open(&self, interface: &str, pools: &[FramePool]) -> Result<OpenPort, PortError> {
+        let driver = DriverSpec::AfPacket { interface: interface.into() };
+        let spec = PortSpec { name: "test".into(), driver };
+        self.within(|| open(&spec, pools))
+    }
+
+    /// Opens `interface` with a queue for each of `pools`, which must work.
+    pub(crate) fn open_with(&self, interface: &str, pools: &[FramePool]) -> OpenPort {
+        self.try_open(interface, pools).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Opens `interface` with `workers` queues, each with a store of its own.
     pub(crate) fn open(&self, interface: &str, workers: usize) -> OpenPort {
-        let spec =
-            PortSpec { name: "test".into(), driver: DriverSpec::AfPacket { interface: interface.into() } };
         let pools = (0..workers).map(|_| FramePool::new(512)).collect::<Vec<_>>();
-        self.within(|| open(&spec, &pools).expect("opens"))
+        self.open_with(interface, &pools)
     }
 
     /// Opens `interface` with one queue.
