@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lab::craft::{arp_request, ethernet, unfinished};
-use lab::{Place, experiment, is_experiment, next, receive, send, until};
+use lab::{Place, experiment, is_experiment, next, plain, receive, send, until};
 use sluice_dataplane::frame::{Checksum, Frame, FramePool, SegmentKind};
 use sluice_dataplane::packet::checksum::finish;
 use sluice_dataplane::packet::segment::segment;
-use sluice_dataplane::port::{OpenPort, PortQueue};
+use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
+use sluice_dataplane::port::{OpenPort, PortQueue, PortSpec};
 use sluice_ffi::wait::wait_readable;
 
 #[test]
@@ -58,6 +59,26 @@ fn kernel_tcp_crosses_two_ports_as_super_frames() {
     transfer(&client, &server, left, right, &seen);
     assert!(seen.supers.load(Ordering::Relaxed) > 0, "the kernel's super-frames arrive whole");
     assert_eq!(seen.wrong.load(Ordering::Relaxed), 0, "super-frames have open checksums");
+}
+
+#[test]
+fn kernel_tcp_survives_a_faulty_port_and_the_capture_shows_it() {
+    let Some(client) = Place::new("kernel_tcp_survives_a_faulty_port_and_the_capture_shows_it") else {
+        return;
+    };
+    let (sluice, server) = (Place::new("sluice").unwrap(), Place::new("server").unwrap());
+    sluice.cable("left", &client, "eth0");
+    sluice.cable("right", &server, "eth0");
+    client.ip("addr add 192.0.2.1/24 dev eth0");
+    server.ip("addr add 192.0.2.2/24 dev eth0");
+    let path = std::env::temp_dir().join(format!("sluice-faulty-{}.pcapng", std::process::id()));
+    let rates = FaultRates { loss: 0.01, duplication: 0.02, reordering: 0.02, corruption: 0.01 };
+    let fault = Some(FaultSpec { seed: 1, rx: rates, tx: rates });
+    let left = sluice.open_spec(&PortSpec { fault, pcap: Some(path.clone()), ..plain("left") });
+    transfer(&client, &server, left, sluice.queue("right"), &Seen::default());
+    let captured = std::fs::metadata(&path).unwrap().len();
+    std::fs::remove_file(&path).unwrap();
+    assert!(captured > 1 << 20, "{captured} bytes");
 }
 
 /// Sends 8 MB from a kernel's TCP to another's through `left` and `right`, and compares their hashes.

@@ -83,9 +83,13 @@ impl Place {
 
     /// Opens `interface` with a queue for each of `pools`.
     pub(crate) fn try_open(&self, interface: &str, pools: &[FramePool]) -> Result<OpenPort, PortError> {
-        let driver = DriverSpec::AfPacket { interface: interface.into() };
-        let spec = PortSpec { name: "test".into(), driver };
-        self.within(|| open(&spec, pools))
+        self.within(|| open(&plain(interface), pools))
+    }
+
+    /// Opens a port as `spec` says, with one queue.
+    pub(crate) fn open_spec(&self, spec: &PortSpec) -> Box<dyn PortQueue> {
+        let port = self.within(|| open(spec, &[FramePool::new(512)]));
+        port.unwrap_or_else(|error| panic!("{error}")).queues.remove(0)
     }
 
     /// Opens `interface` with a queue for each of `pools`, which must work.
@@ -103,6 +107,12 @@ impl Place {
     pub(crate) fn queue(&self, interface: &str) -> Box<dyn PortQueue> {
         self.open(interface, 1).queues.remove(0)
     }
+}
+
+/// An interface as a port without wrappers.
+pub(crate) fn plain(interface: &str) -> PortSpec {
+    let driver = DriverSpec::AfPacket { interface: interface.into() };
+    PortSpec { name: "test".into(), driver, fault: None, pcap: None }
 }
 
 /// Receives until `wanted` frames came that `filter` likes; panics when they do not come.
