@@ -5,14 +5,22 @@
 //!                                     queue i belongs to worker i alone
 //! ```
 //!
-//! Wrappers ([`fault`], [`pcap`]) are queues around a queue.
+//! Wrappers ([`fault`], [`pcap`]) are queues around a queue: pcap(fault(driver)), so that a capture holds what the
+//! worker saw.
 
+pub mod af_packet;
+pub mod fault;
 pub mod memory;
+pub mod pcap;
 
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use crate::address::Mac;
-use crate::frame::{Frame, FramePool};
+use crate::frame::{FRAME_MAX_BYTES, Frame, FramePool};
+
+use fault::{FaultQueue, FaultSpec};
+use pcap::{PcapQueue, Recorder};
 
 /// One receive and one send queue of a port. Belongs to one worker.
 pub trait PortQueue: Send {
@@ -77,6 +85,10 @@ pub struct PortSpec {
     pub name: String,
     /// Which driver, and its device.
     pub driver: DriverSpec,
+    /// What is to go wrong on it, in tests and labs.
+    pub fault: Option<FaultSpec>,
+    /// The pcapng file that all its frames are written to.
+    pub pcap: Option<PathBuf>,
 }
 
 /// The drivers and what each needs to know.
@@ -150,12 +162,34 @@ pub enum PortError {
 /// # Errors
 /// [`PortError`]; nothing stays open then.
 pub fn open(spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError> {
-    let _ = pools;
-    match &spec.driver {
-        DriverSpec::AfPacket { .. } | DriverSpec::Dpdk { .. } => {
-            Err(PortError::DriverNotBuilt { port: spec.name.clone() })
-        }
+    let port = match &spec.driver {
+        DriverSpec::AfPacket { interface } => af_packet::open(&spec.name, interface, pools),
+        DriverSpec::Dpdk { .. } => Err(PortError::DriverNotBuilt { port: spec.name.clone() }),
+    }?;
+    wrap(port, spec, pools)
+}
+
+/// Puts the wrappers that `spec` asks for around the queues.
+fn wrap(mut port: OpenPort, spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError> {
+    if let Some(fault) = &spec.fault {
+        let queues = port.queues.into_iter().zip(pools).enumerate();
+        let wrapped = queues.map(|(index, (queue, pool))| -> Box<dyn PortQueue> {
+            Box::new(FaultQueue::new(queue, fault, index, pool))
+        });
+        port.queues = wrapped.collect();
     }
+    if let Some(path) = &spec.pcap {
+        let recorder = Recorder::create(path, &spec.name, FRAME_MAX_BYTES).map_err(|error| {
+            let (port, what) = (spec.name.clone(), format!("pcap {}", path.display()));
+            PortError::Refused { port, what, reason: error.to_string() }
+        })?;
+        let wrapped = port
+            .queues
+            .into_iter()
+            .map(|queue| -> Box<dyn PortQueue> { Box::new(PcapQueue::new(queue, recorder.clone())) });
+        port.queues = wrapped.collect();
+    }
+    Ok(port)
 }
 
 /// Tells drivers that this thread is a worker; keep the guard while it is.
