@@ -10,6 +10,8 @@
 //!
 //! Nothing here decides anything about packets; that is `sluice-dataplane`'s job.
 
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod hint;
 pub mod memory;
 pub mod tsc;
