@@ -61,7 +61,7 @@ mod dpdk {
             .allowlist_function(
                 "rte_(eal_init|strerror|openlog_stream|log_set_global_level|log_cur_msg_loglevel)",
             )
-            .allowlist_function("rte_(thread_register|thread_unregister|dev_probe|dev_remove|version)")
+            .allowlist_function("rte_(thread_register|thread_unregister|dev_probe|dev_remove|eal_alarm_set)")
             .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")
             .allowlist_function("rte_mempool_(free|avail_count|in_use_count)")
             .allowlist_function(

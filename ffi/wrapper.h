@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include <rte_alarm.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>

@@ -1,8 +1,8 @@
 //! A device: found by name, configured and started once, stopped and closed when nobody holds it any more.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 
 use super::queue::{RxQueue, TxQueue};
 use super::{DpdkError, Eal, HEADROOM_BYTES, Mempool, lock, log, sys};
@@ -92,12 +92,7 @@ impl EthDev {
     pub fn open(_: Eal, device: &str) -> Result<Self, DpdkError> {
         // What earlier calls have logged is not about this device.
         log::take();
-        let name = device_name(device);
-        let handle = match port_of(&name) {
-            Some(port) => Handle { port, name, plugged: std::ptr::null_mut() },
-            None => plug(device, name)?,
-        };
-        let handle = claim(handle)?;
+        let handle = claim(device)?;
         let info = device_info(handle.port)?;
         Ok(Self { handle, info })
     }
@@ -278,16 +273,44 @@ impl Device {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: no queue or handle is left to use the port. Stopping a stopped port changes nothing.
-        unsafe { sys::rte_eth_dev_stop(self.port) };
-        // SAFETY: stopped, and closed this once.
-        unsafe { sys::rte_eth_dev_close(self.port) };
+        close_between_interrupts(self.port);
         if !self.plugged.is_null() {
             // SAFETY: the device was plugged in by `plug`, and its only port is closed.
             unsafe { sys::rte_dev_remove(self.plugged) };
         }
         open_ports().retain(|&port| port != self.port);
     }
+}
+
+/// Stops and closes the port on DPDK's interrupt thread, and waits until it is.
+///
+/// Drivers handle control messages there, without a lock against closing: a memif that takes in its peer's goodbye
+/// while another thread closes it frees its rings twice.
+fn close_between_interrupts(port: u16) {
+    let (done, is_done) = mpsc::channel();
+    let job = Box::into_raw(Box::new(Closing { port, done }));
+    // SAFETY: `close_now` takes the box back, once.
+    let result = unsafe { sys::rte_eal_alarm_set(1, Some(close_now), job.cast()) };
+    if result != 0 {
+        close_now(job.cast());
+    }
+    // An error means that the closing is over, too.
+    let _ = is_done.recv();
+}
+
+struct Closing {
+    port: u16,
+    done: mpsc::Sender<()>,
+}
+
+extern "C" fn close_now(job: *mut c_void) {
+    // SAFETY: made by `close_between_interrupts`, which gave it up to this one call.
+    let job = unsafe { Box::from_raw(job.cast::<Closing>()) };
+    // SAFETY: no queue or handle is left to use the port. Stopping a stopped port changes nothing.
+    unsafe { sys::rte_eth_dev_stop(job.port) };
+    // SAFETY: stopped, and closed this once.
+    unsafe { sys::rte_eth_dev_close(job.port) };
+    let _ = job.done.send(());
 }
 
 impl fmt::Debug for Device {
@@ -317,8 +340,23 @@ fn port_of(name: &str) -> Option<u16> {
     (result == 0).then_some(port)
 }
 
-/// Plugs the device in.
-fn plug(device: &str, name: String) -> Result<Handle, DpdkError> {
+/// Finds the device or plugs it in, and notes that it is open: a second owner would share its queues.
+fn claim(device: &str) -> Result<Handle, DpdkError> {
+    let name = device_name(device);
+    let mut open = open_ports();
+    let (port, plugged) = match port_of(&name) {
+        Some(port) => (port, std::ptr::null_mut()),
+        None => plug(device, &name)?,
+    };
+    if open.contains(&port) {
+        let (what, reason) = (format!("open {name}"), "it is open already".into());
+        return Err(DpdkError::Refused { what, reason });
+    }
+    open.push(port);
+    Ok(Handle { port, name, plugged })
+}
+
+fn plug(device: &str, name: &str) -> Result<(u16, *mut sys::rte_device), DpdkError> {
     let missing = |reason| DpdkError::NoSuchDevice { device: device.into(), reason };
     let arguments = CString::new(device).map_err(|_| missing("a zero byte in its name".into()))?;
     // SAFETY: the string ends in a zero byte and is copied.
@@ -326,23 +364,8 @@ fn plug(device: &str, name: String) -> Result<Handle, DpdkError> {
     if result != 0 {
         return Err(missing(log::reason(result)));
     }
-    let Some(port) = port_of(&name) else { return Err(missing("no driver took it".into())) };
-    let plugged = device_info(port)?.device;
-    Ok(Handle { port, name, plugged })
-}
-
-/// Notes that the port is open; a second owner would share its queues.
-fn claim(handle: Handle) -> Result<Handle, DpdkError> {
-    let mut open = open_ports();
-    if open.contains(&handle.port) {
-        let reason = String::from("it is open already");
-        let what = format!("open {}", handle.name);
-        // The other owner closes it.
-        std::mem::forget(handle);
-        return Err(DpdkError::Refused { what, reason });
-    }
-    open.push(handle.port);
-    Ok(handle)
+    let port = port_of(name).ok_or_else(|| missing("no driver took it".into()))?;
+    Ok((port, device_info(port)?.device))
 }
 
 fn open_ports() -> MutexGuard<'static, Vec<u16>> {
