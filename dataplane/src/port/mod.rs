@@ -7,6 +7,8 @@
 //!
 //! Wrappers ([`fault`], [`pcap`]) are queues around a queue.
 
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod memory;
 
 use std::os::fd::RawFd;
@@ -145,23 +147,55 @@ pub enum PortError {
     },
 }
 
+/// Readies the drivers that `specs` name. Once a process, before the first [`open`].
+///
+/// Starts DPDK when one of them is a `dpdk` port: with `eal_args`, or, without any, with arguments that suit the
+/// machine and the devices.
+///
+/// # Errors
+/// [`PortError::DriverNotBuilt`]; [`PortError::Refused`] with what DPDK said.
+pub fn prepare(specs: &[PortSpec], eal_args: &[String]) -> Result<(), PortError> {
+    #[cfg(feature = "dpdk")]
+    return dpdk::prepare(specs, eal_args);
+    #[cfg(not(feature = "dpdk"))]
+    {
+        let _ = eal_args;
+        match specs.iter().find(|spec| matches!(spec.driver, DriverSpec::Dpdk { .. })) {
+            Some(spec) => Err(PortError::DriverNotBuilt { port: spec.name.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Opens a port with one queue for each of `pools`; queue `i` takes frame memory from `pools[i]`.
 ///
 /// # Errors
 /// [`PortError`]; nothing stays open then.
 pub fn open(spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError> {
-    let _ = pools;
     match &spec.driver {
-        DriverSpec::AfPacket { .. } | DriverSpec::Dpdk { .. } => {
+        DriverSpec::AfPacket { .. } => Err(PortError::DriverNotBuilt { port: spec.name.clone() }),
+        #[cfg(feature = "dpdk")]
+        DriverSpec::Dpdk { device } => dpdk::open(spec, device, pools),
+        #[cfg(not(feature = "dpdk"))]
+        DriverSpec::Dpdk { .. } => {
+            let _ = pools;
             Err(PortError::DriverNotBuilt { port: spec.name.clone() })
         }
     }
 }
 
 /// Tells drivers that this thread is a worker; keep the guard while it is.
+///
+/// DPDK gives it its own cache of packet memory. Without DPDK, or when it has no lcore id left, nothing happens.
 pub fn enter_worker() -> WorkerGuard {
-    WorkerGuard {}
+    WorkerGuard {
+        #[cfg(feature = "dpdk")]
+        _dpdk: sluice_ffi::dpdk::register_thread().ok(),
+    }
 }
 
 /// Undoes [`enter_worker`] on drop.
-pub struct WorkerGuard {}
+pub struct WorkerGuard {
+    #[cfg(feature = "dpdk")]
+    _dpdk: Option<sluice_ffi::dpdk::ThreadGuard>,
+}
