@@ -14,6 +14,8 @@
 //!
 //! Nothing here decides anything about packets; that is `sluice-dataplane`'s job.
 
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod hint;
 pub mod interface;
 pub mod kernel_bypass;

@@ -9,6 +9,8 @@
 //! worker saw.
 
 pub mod af_packet;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod fault;
 pub mod memory;
 pub mod pcap;
@@ -157,6 +159,26 @@ pub enum PortError {
     },
 }
 
+/// Readies the drivers that `specs` name. Once a process, before the first [`open`].
+///
+/// Starts DPDK when one of them is a `dpdk` port: with `eal_args`, or, without any, with arguments that suit the
+/// machine and the devices.
+///
+/// # Errors
+/// [`PortError::DriverNotBuilt`]; [`PortError::Refused`] with what DPDK said.
+pub fn prepare(specs: &[PortSpec], eal_args: &[String]) -> Result<(), PortError> {
+    #[cfg(feature = "dpdk")]
+    return dpdk::prepare(specs, eal_args);
+    #[cfg(not(feature = "dpdk"))]
+    {
+        let _ = eal_args;
+        match specs.iter().find(|spec| matches!(spec.driver, DriverSpec::Dpdk { .. })) {
+            Some(spec) => Err(PortError::DriverNotBuilt { port: spec.name.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Opens a port with one queue for each of `pools`; queue `i` takes frame memory from `pools[i]`.
 ///
 /// # Errors
@@ -164,6 +186,9 @@ pub enum PortError {
 pub fn open(spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError> {
     let port = match &spec.driver {
         DriverSpec::AfPacket { interface } => af_packet::open(&spec.name, interface, pools),
+        #[cfg(feature = "dpdk")]
+        DriverSpec::Dpdk { device } => dpdk::open(spec, device, pools),
+        #[cfg(not(feature = "dpdk"))]
         DriverSpec::Dpdk { .. } => Err(PortError::DriverNotBuilt { port: spec.name.clone() }),
     }?;
     wrap(port, spec, pools)
@@ -193,9 +218,17 @@ fn wrap(mut port: OpenPort, spec: &PortSpec, pools: &[FramePool]) -> Result<Open
 }
 
 /// Tells drivers that this thread is a worker; keep the guard while it is.
+///
+/// DPDK gives it its own cache of packet memory. Without DPDK, or when it has no lcore id left, nothing happens.
 pub fn enter_worker() -> WorkerGuard {
-    WorkerGuard {}
+    WorkerGuard {
+        #[cfg(feature = "dpdk")]
+        _dpdk: sluice_ffi::dpdk::register_thread().ok(),
+    }
 }
 
 /// Undoes [`enter_worker`] on drop.
-pub struct WorkerGuard {}
+pub struct WorkerGuard {
+    #[cfg(feature = "dpdk")]
+    _dpdk: Option<sluice_ffi::dpdk::ThreadGuard>,
+}
