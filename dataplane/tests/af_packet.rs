@@ -6,6 +6,7 @@ mod lab;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use sluice_dataplane::packet::checksum::finish;
 use sluice_dataplane::packet::segment::segment;
 use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{OpenPort, PortQueue, PortSpec};
+use sluice_ffi::packet_socket::{FanoutMode, FilterInstruction, PacketSocket};
 use sluice_ffi::wait::wait_readable;
 
 #[test]
@@ -411,10 +413,46 @@ fn two_queues_share_the_flows_of_a_macvlan() {
     let Some(here) = Place::new("two_queues_share_the_flows_of_a_macvlan") else { return };
     let there = Place::new("peer").unwrap();
     here.cable("port0", &there, "peer0");
-    here.ip("link add virtual0 link port0 type macvlan mode bridge");
-    here.sysctl("ipv6/conf/virtual0/disable_ipv6", "1");
-    here.ip("link set virtual0 up");
+    here.macvlan("virtual0", "port0");
     share_flows(there.queue("peer0").as_mut(), here.open("virtual0", 2));
+}
+
+#[test]
+fn a_program_may_choose_the_queue() {
+    let Some(here) = Place::new("a_program_may_choose_the_queue") else { return };
+    let there = Place::new("peer").unwrap();
+    here.cable("port0", &there, "peer0");
+    let mut sockets = here.within(|| [(); 2].map(|()| PacketSocket::open("port0", 1 << 20).unwrap()));
+    let group = sockets[0].found_group(FanoutMode::Program).unwrap();
+    sockets[1].join_group(group).unwrap();
+    let [load_half, and, ret_a] = [0x28, 0x54, 0x16];
+    let step = |code, k| FilterInstruction { code, jt: 0, jf: 0, k };
+    let net_offset = -0x10_0000i32 as u32;
+    let source_port = net_offset.wrapping_add(20);
+    sockets[0].set_fanout_program(&[step(load_half, source_port), step(and, 1), step(ret_a, 0)]).unwrap();
+    sockets.iter().for_each(|socket| socket.start().unwrap());
+    let pool = FramePool::new(16);
+    let to = here.mac("port0");
+    send(there.queue("peer0").as_mut(), (0..10).map(|flow| of_flow(&pool, to, flow)).collect());
+    for (parity, socket) in sockets.iter_mut().enumerate() {
+        let mut rooms = [[0; 100]; 5];
+        until("five have come", || wait_readable(&[socket.as_fd().as_raw_fd()], Duration::from_secs(1)));
+        assert_eq!(socket.receive(rooms.iter_mut().map(<[u8; 100]>::as_mut_slice)), Ok(5));
+        assert!(rooms.iter().all(|room| usize::from(room[35]) % 2 == parity));
+    }
+}
+
+#[test]
+fn a_macvlan_hears_multicast() {
+    let Some(here) = Place::new("a_macvlan_hears_multicast") else { return };
+    let there = Place::new("peer").unwrap();
+    here.cable("port0", &there, "peer0");
+    here.macvlan("virtual0", "port0");
+    let (mut ours, pool) = (here.queue("virtual0"), FramePool::new(2));
+    let mut solicitation = experiment(1, 60);
+    solicitation[..6].copy_from_slice(&[0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+    send(there.queue("peer0").as_mut(), vec![pool.copy_of(&solicitation).unwrap()]);
+    assert_eq!(receive(ours.as_mut(), 1, is_experiment)[0].bytes(), solicitation);
 }
 
 fn share_flows(sender: &mut dyn PortQueue, mut port: OpenPort) {
@@ -514,9 +552,7 @@ fn kernel_tcp_crosses_macvlans_with_rewritten_addresses() {
     let mut ports = Vec::new();
     for (place, name, ip) in [(&client, "left", "192.0.2.1/24"), (&server, "right", "192.0.2.2/24")] {
         sluice.cable(&format!("under-{name}"), place, "eth0");
-        sluice.ip(&format!("link add {name} link under-{name} type macvlan mode bridge"));
-        sluice.sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
-        sluice.ip(&format!("link set {name} up"));
+        sluice.macvlan(name, &format!("under-{name}"));
         place.ip(&format!("addr add {ip} dev eth0"));
         ports.push(sluice.open(name, 1));
     }

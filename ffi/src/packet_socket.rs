@@ -186,7 +186,8 @@ impl PacketSocket {
     }
 
     /// Sets the classic BPF program of this socket's group ([`FanoutMode::Program`]): what it returns, modulo the
-    /// members, is the number of the socket that gets the frame. Without one all goes to member 0.
+    /// members, is the number of the socket that gets the frame. Without one all goes to member 0. The program's
+    /// offsets count from the network header (`SKF_NET_OFF` says so outright); a first tag is out of the way.
     ///
     /// # Errors
     /// [`PacketError::System`].
