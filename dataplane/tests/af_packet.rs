@@ -17,7 +17,9 @@ use sluice_dataplane::packet::checksum::finish;
 use sluice_dataplane::packet::segment::segment;
 use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{OpenPort, PortQueue, PortSpec};
-use sluice_ffi::packet_socket::{FanoutMode, FilterInstruction, PacketSocket};
+use sluice_ffi::packet_socket::{
+    FanoutMode, FilterInstruction, PacketSocket, VNET_GSO_TCPV6, VNET_NEEDS_CSUM, VnetHeader,
+};
 use sluice_ffi::wait::wait_readable;
 
 #[test]
@@ -381,6 +383,24 @@ fn an_empty_pool_leaves_frames_with_the_kernel() {
         rest.extend(receive(ours.as_mut(), 1, is_experiment).iter().map(|frame| frame.bytes().to_vec()));
     }
     assert_eq!(rest, (2..6).map(|seed| experiment(seed, 60)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_frame_larger_than_a_frame_can_be_is_counted() {
+    let Some(mut cable) = Cable::new("a_frame_larger_than_a_frame_can_be_is_counted") else { return };
+    // As a kernel with BIG TCP sends them.
+    cable.there.ip("link set peer0 gso_max_size 200000");
+    let mut raw = cable.there.within(|| PacketSocket::open("peer0", 4 << 20).unwrap());
+    let mut bytes = [ethernet(ALL, OURS, None, 0x86dd), vec![0x60, 0, 0, 0, 0, 0, 6, 64]].concat();
+    bytes.resize(100_000, 0);
+    bytes[66] = 0x50;
+    let (flags, gso_type) = (VNET_NEEDS_CSUM, VNET_GSO_TCPV6);
+    let header = VnetHeader { flags, gso_type, hdr_len: 74, gso_size: 1400, csum_start: 54, csum_offset: 16 };
+    let small = experiment(1, 60);
+    let frames = [(header, bytes.as_slice()), (VnetHeader::default(), small.as_slice())];
+    assert_eq!(raw.send(frames.into_iter()), Ok(2));
+    assert_eq!(receive(cable.ours.as_mut(), 1, is_ours)[0].bytes(), small);
+    assert_eq!(cable.ours.counters().rx_errors, 1);
 }
 
 #[test]
