@@ -66,6 +66,22 @@ fn kernel_tcp_crosses_two_ports_as_super_frames() {
 }
 
 #[test]
+fn kernel_tcp_over_ipv6_crosses_two_ports_as_super_frames() {
+    let Some(client) = Place::new("kernel_tcp_over_ipv6_crosses_two_ports_as_super_frames") else { return };
+    let (sluice, server) = (Place::new("sluice").unwrap(), Place::new("server").unwrap());
+    for (place, here, ip) in [(&client, "left", "2001:db8::1"), (&server, "right", "2001:db8::2")] {
+        sluice.cable(here, place, "eth0");
+        place.sysctl("ipv6/conf/eth0/disable_ipv6", "0");
+        place.ip(&format!("addr add {ip}/64 dev eth0 nodad"));
+    }
+    let (left, right) = (sluice.queue("left"), sluice.queue("right"));
+    let seen = Seen { v6: true, ..Seen::default() };
+    transfer(&client, &server, left, right, &seen);
+    assert!(seen.supers.load(Ordering::Relaxed) > 0, "the kernel's super-frames arrive whole");
+    assert_eq!(seen.wrong.load(Ordering::Relaxed), 0, "super-frames have open checksums");
+}
+
+#[test]
 fn kernel_tcp_survives_a_faulty_port_and_the_capture_shows_it() {
     let Some(client) = Place::new("kernel_tcp_survives_a_faulty_port_and_the_capture_shows_it") else {
         return;
@@ -101,9 +117,10 @@ fn transfer(
             }
         });
         let _stops = Stop(&stop);
-        let listener = server.within(|| TcpListener::bind("192.0.2.2:80").unwrap());
+        let at = if seen.v6 { "[2001:db8::2]:80" } else { "192.0.2.2:80" };
+        let listener = server.within(|| TcpListener::bind(at).unwrap());
         let receiver = scope.spawn(move || hash_of_stream(listener.accept().unwrap().0));
-        let sent = client.within(|| send_stream(TcpStream::connect("192.0.2.2:80").unwrap()));
+        let sent = client.within(|| send_stream(TcpStream::connect(at).unwrap()));
         assert_eq!(receiver.join().unwrap(), sent, "bytes and hash");
     });
 }
@@ -124,6 +141,8 @@ struct Seen {
     supers: AtomicUsize,
     wrong: AtomicUsize,
     hosts: Option<[[u8; 6]; 2]>,
+    /// Over IPv6 and not IPv4.
+    v6: bool,
 }
 
 impl Seen {
@@ -142,8 +161,9 @@ impl Seen {
 
     fn note(&self, frame: &Frame) {
         let Some(segmentation) = frame.offload.segmentation else { return };
-        let is_open = frame.offload.checksum == Checksum::Partial { start: 34, offset: 16 };
-        let fits = segmentation.kind == SegmentKind::Tcp4 && frame.len() > 1514 && is_open;
+        let (start, kind) = if self.v6 { (54, SegmentKind::Tcp6) } else { (34, SegmentKind::Tcp4) };
+        let is_open = frame.offload.checksum == Checksum::Partial { start, offset: 16 };
+        let fits = segmentation.kind == kind && frame.len() > 1514 && is_open;
         if fits { &self.supers } else { &self.wrong }.fetch_add(1, Ordering::Relaxed);
     }
 }
