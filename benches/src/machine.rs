@@ -39,6 +39,32 @@ fn change_policy(pid: u32, policy: &str, priority: &str) -> bool {
     chrt.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
+/// A sampling profile of a process, written when this is dropped.
+#[derive(Debug)]
+pub struct Profile {
+    perf: Option<Child>,
+}
+
+impl Profile {
+    /// Samples by the clock, which works without hardware counters, into a buffer that holds a whole window.
+    pub fn start(pid: u32, into: &Path) -> Self {
+        let mut perf = Command::new("perf");
+        perf.args(["record", "--event=cpu-clock", "--freq=4000", "--mmap-pages=2048", "--output"]).arg(into);
+        let perf =
+            perf.args(["--pid", &pid.to_string()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok();
+        std::thread::sleep(Duration::from_millis(300));
+        Self { perf }
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        let Some(perf) = &mut self.perf else { return };
+        let _ = Command::new("kill").args(["-INT", &perf.id().to_string()]).status();
+        let _ = perf.wait();
+    }
+}
+
 /// True when this process may take hugepages and open devices.
 pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|data| std::os::unix::fs::MetadataExt::uid(&data) == 0)

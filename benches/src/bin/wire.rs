@@ -1,16 +1,18 @@
 //! `wire`: Mpps of sluice on a memif, against testpmd's macswap on the same one, in alternating rounds.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sluice_benches::machine::{self, Hugepages, Process, RealTime};
+use sluice_benches::machine::{self, Hugepages, Process, Profile, RealTime};
 use sluice_benches::report::{median, range};
 use sluice_benches::wire::device::{self, Wire};
 use sluice_benches::wire::generator::{Generator, Traffic, Window};
 use sluice_ffi::dpdk::{self, Eal, LogTo, Mempool};
 
 const HELP: &str = "\
-wire [--flows 1000,100000,1000000] [--rounds 5] [--seconds 1] [--traffic requests,replies]
+wire [--flows 1000,100000,1000000] [--rounds 5] [--seconds 1] [--traffic requests,replies] [--ring-log2 10]
+     [--share-cores] [--profile PERF.DATA]
 wire dut --device VDEV --core N --flows N        (started by the first form)
 
 The generator takes core 0, the device under test core 1.";
@@ -44,6 +46,9 @@ fn run_bench(arguments: &[String]) -> Result<(), String> {
     let plan = Plan {
         rounds: number(arguments, "--rounds", 5)?,
         span: Duration::from_secs_f64(number(arguments, "--seconds", 1.0)?),
+        ring_log2: number(arguments, "--ring-log2", 10)?,
+        real_time: !arguments.iter().any(|word| word == "--share-cores"),
+        profile: option(arguments, "--profile").map(PathBuf::from),
         replies: option(arguments, "--traffic").is_none_or(|text| text.contains("replies")),
     };
     if !machine::is_root() {
@@ -81,6 +86,9 @@ struct Plan {
     rounds: usize,
     span: Duration,
     replies: bool,
+    ring_log2: u8,
+    real_time: bool,
+    profile: Option<PathBuf>,
 }
 
 struct Bench {
@@ -124,7 +132,10 @@ impl Bench {
         rounds: &mut [Rounds; 3],
     ) -> Result<(), String> {
         self.opened += 1;
-        let wire = Wire { socket: format!("sluice-wire-{}-{}", std::process::id(), self.opened) };
+        let wire = Wire {
+            socket: format!("sluice-wire-{}-{}", std::process::id(), self.opened),
+            ring_log2: plan.ring_log2,
+        };
         let mut generator = Generator::open(self.eal, &wire.server(self.opened), &self.memory, flows)?;
         let started = match traffic {
             Traffic::Macswap => device::start_testpmd(&wire, DEVICE_CORE, self.huge),
@@ -148,7 +159,11 @@ impl Bench {
 
 impl Rounds {
     fn add(&mut self, generator: &mut Generator, traffic: Traffic, plan: &Plan, device: &Process) {
-        let real_time = RealTime::of(&[std::process::id(), device.pid()]);
+        let profile =
+            plan.profile.as_ref().map(|path| path.with_extension(format!("{traffic:?}").to_lowercase()));
+        let _profile = profile.map(|path| Profile::start(device.pid(), &path));
+        let pids = [std::process::id(), device.pid()];
+        let real_time = plan.real_time.then(|| RealTime::of(&pids));
         let own_before = machine::cpu_time(std::process::id());
         generator.run(traffic, SETTLE);
         let before = device.cpu_time();

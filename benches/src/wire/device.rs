@@ -18,6 +18,8 @@ use crate::scenario;
 pub struct Wire {
     /// Name of the abstract socket.
     pub socket: String,
+    /// Both rings hold 2 to the power of this many frames.
+    pub ring_log2: u8,
 }
 
 impl Wire {
@@ -32,7 +34,7 @@ impl Wire {
     }
 
     fn common(&self) -> String {
-        format!("socket={},socket-abstract=yes,rsize=10,bsize=2048", self.socket)
+        format!("socket={},socket-abstract=yes,rsize={},bsize=2048", self.socket, self.ring_log2)
     }
 }
 

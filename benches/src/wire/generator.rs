@@ -155,7 +155,7 @@ impl Generator {
             if start.elapsed() > WARM_UP_MAX {
                 return Err(format!("{} of {} flows never came back", self.flows - self.learned, self.flows));
             }
-            self.turn_with(Traffic::Requests, |generator| generator.next_unlearned());
+            self.turn_with(Traffic::Requests, Self::next_unlearned);
         }
         Ok(start.elapsed())
     }
