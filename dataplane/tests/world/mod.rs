@@ -23,6 +23,7 @@ use sluice_dataplane::config::snapshot::{
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::flow::key::HashSeed;
 use sluice_dataplane::frame::{Frame, FramePool};
+use sluice_dataplane::handoff;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build;
 use sluice_dataplane::pool::MemberStates;
@@ -88,6 +89,7 @@ impl World {
             frames: frames.clone(),
             limits,
             snapshot: Arc::new(Snapshot::build(parts.clone())),
+            handoff: handoff::mesh(1).expect("an event").remove(0),
             members: Arc::clone(&members),
             counters: Arc::clone(&counters),
             idle: Idle::Poll,
