@@ -14,8 +14,10 @@ mod offload;
 
 use std::os::fd::RawFd;
 
+use sluice_ffi::append::Appender;
 use sluice_ffi::dpdk::{
-    self, Burst, DpdkError, Eal, EthDev, EthPort, EthStats, LogTo, Mempool, Offloads, RxQueue, TxQueue,
+    self, Burst, BurstWriter, DpdkError, Eal, EthDev, EthPort, EthStats, LogTo, Mempool, Offloads, RxQueue,
+    TxQueue,
 };
 
 use self::intake::Intake;
@@ -86,8 +88,9 @@ impl PortQueue for DpdkQueue {
     fn rx(&mut self, frames: &mut Vec<Frame>) -> usize {
         let before = frames.len();
         let Self { rx, intake, .. } = self;
-        frames.reserve(BURST_MAX);
-        rx.rx(|mbuf| intake.take(mbuf, frames));
+        let mut received = Appender::new(frames, BURST_MAX);
+        rx.rx(|mbuf| intake.take(mbuf, &mut received));
+        drop(received);
         frames.len() - before
     }
 
@@ -193,10 +196,13 @@ impl DpdkQueue {
     /// Sends the first `ready` frames; returns how many were taken, and whether the device has no more room.
     #[inline(always)]
     fn send(&mut self, frames: &mut Vec<Frame>, ready: usize) -> (usize, bool) {
-        let mut asks = false;
+        let (mut asks, max_bytes, mut errors) = (false, self.frame_max_bytes, 0);
+        let mut burst = self.burst.writer();
         for frame in frames.drain(..ready) {
-            asks |= stage(frame, &mut self.burst, &self.offloads, self.frame_max_bytes, &mut self.tx_errors);
+            asks |= stage(frame, &mut burst, max_bytes, &mut errors);
         }
+        drop(burst);
+        self.tx_errors += errors;
         if asks {
             self.prepare_burst();
         }
@@ -275,12 +281,9 @@ impl DpdkQueue {
 /// Puts a frame into the burst, with what it asks of the device; true when it asks. A frame too long for the device
 /// is dropped and counted.
 #[inline(always)]
-fn stage(frame: Frame, burst: &mut Burst, offloads: &Offloads, max_bytes: usize, errors: &mut u64) -> bool {
-    let work = match frame.offload.checksum {
-        Checksum::Partial { .. } => offload::checksum_work(&frame, offloads),
-        Checksum::Unchecked | Checksum::Verified => None,
-    };
-    let Ok(mut mbuf) = frame.into_mbuf() else {
+fn stage(frame: Frame, burst: &mut BurstWriter, max_bytes: usize, errors: &mut u64) -> bool {
+    let checksum = frame.offload.checksum;
+    let Some(mut mbuf) = frame.into_mbuf() else {
         *errors += 1;
         return false;
     };
@@ -289,12 +292,13 @@ fn stage(frame: Frame, burst: &mut Burst, offloads: &Offloads, max_bytes: usize,
         return false;
     }
     mbuf.clear_offload();
-    if let Some(work) = &work {
-        mbuf.request(work);
+    let asks = matches!(checksum, Checksum::Partial { .. });
+    if asks {
+        mbuf = offload::request(mbuf, checksum);
     }
     // At most a burst is ready, so there is room.
-    let _ = burst.push(mbuf);
-    work.is_some()
+    burst.push(mbuf);
+    asks
 }
 
 fn packet_memory(eal: Eal, device: &EthDev, frames: &FramePool) -> Result<Mempool, DpdkError> {
