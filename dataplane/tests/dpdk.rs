@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sluice_dataplane::frame::{BURST_MAX, Checksum, Frame, FramePool};
+use sluice_dataplane::frame::{BURST_MAX, Checksum, Frame, FramePool, SegmentKind, Segmentation};
 use sluice_dataplane::packet::checksum::{fold, sum};
 use sluice_dataplane::port::{self, DriverSpec, OpenPort, PortError, PortQueue, PortSpec};
 
@@ -134,6 +134,33 @@ fn partial_checksums_are_finished() {
     );
     assert_eq!(received[0].bytes()[..50], bytes[..50]);
     assert_eq!(received[0].bytes()[52..], bytes[52..]);
+}
+
+#[test]
+fn a_device_without_segmentation_gets_pieces_in_the_super_frames_place() {
+    let mut port = open("net_ring6", 1);
+    let pool = FramePool::new(64);
+    let mut bytes = vec![0; 54 + 3000];
+    bytes[12..34].copy_from_slice(&[
+        0x08, 0x00, 0x45, 0, 0x0b, 0xe0, 0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    ]);
+    bytes[34..54].copy_from_slice(&[0x1f, 0x90, 0, 80, 0, 0, 0, 7, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    bytes[54..].iter_mut().zip(0u32..).for_each(|(byte, index)| *byte = index as u8);
+    let mut whole = pool.copy_of(&bytes).expect("room");
+    whole.offload.checksum = Checksum::Partial { start: 34, offset: 16 };
+    whole.offload.segmentation =
+        Some(Segmentation { kind: SegmentKind::Tcp4, ecn: false, payload_bytes: 1000 });
+    let around = |number| pool.copy_of(&pattern(number, 60)).expect("room");
+    send_all(&mut *port.queues[0], vec![around(1), whole, around(2)]);
+    let received = receive(&mut *port.queues[0], 5);
+    assert_eq!([received[0].bytes(), received[4].bytes()], [pattern(1, 60), pattern(2, 60)]);
+    let payload: Vec<u8> = received[1..4].iter().flat_map(|piece| piece.bytes()[54..].to_vec()).collect();
+    assert!(payload == bytes[54..], "the payload is the same, in order");
+    for piece in &received[1..4] {
+        let pseudo = sum(&piece.bytes()[26..34]) + 6 + 1020;
+        assert_eq!(fold(sum(&piece.bytes()[34..]) + pseudo), 0xffff);
+    }
+    assert_eq!((pool.in_use(), port.queues[0].counters()), (0, Default::default()));
 }
 
 #[test]
