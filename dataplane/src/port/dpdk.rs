@@ -75,7 +75,7 @@ struct DpdkQueue {
     intake: Intake,
     /// On its way out; empty between calls.
     burst: Burst,
-    /// Pieces of one super-frame; empty between calls.
+    /// Pieces of the last super-frame taken, oldest first, as far as the device had no room for them.
     pieces: Vec<Frame>,
     /// The longest frame the device sends in one piece.
     frame_max_bytes: usize,
@@ -86,6 +86,8 @@ struct DpdkQueue {
 
 impl PortQueue for DpdkQueue {
     fn rx(&mut self, frames: &mut Vec<Frame>) -> usize {
+        // Pieces must not wait for a frame behind them.
+        self.send_pieces();
         let before = frames.len();
         let Self { rx, intake, .. } = self;
         let mut received = Appender::new(frames, BURST_MAX);
@@ -96,9 +98,8 @@ impl PortQueue for DpdkQueue {
 
     fn tx(&mut self, frames: &mut Vec<Frame>) -> usize {
         let mut taken = 0;
-        while !frames.is_empty() {
-            let ready = self.make_ready(frames);
-            let (taken_now, is_full) = match ready {
+        while self.send_pieces() && !frames.is_empty() {
+            let (taken_now, is_full) = match self.make_ready(frames) {
                 0 if frames[0].offload.segmentation.is_some() => self.send_super_frame(frames),
                 0 => (0, true),
                 ready => self.send(frames, ready),
@@ -238,24 +239,40 @@ impl DpdkQueue {
         frames.rotate_right(count);
     }
 
-    /// Sends the super-frame at the front, or puts its pieces in its place. As [`Self::send`].
+    /// Sends the pieces that wait; true when none are left.
+    #[inline(always)]
+    fn send_pieces(&mut self) -> bool {
+        self.pieces.is_empty() || self.send_waiting_pieces()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_waiting_pieces(&mut self) -> bool {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let mut is_full = false;
+        while !is_full && !pieces.is_empty() {
+            is_full = match self.make_ready(&mut pieces) {
+                0 => true,
+                ready => self.send(&mut pieces, ready).1,
+            };
+        }
+        self.pieces = pieces;
+        !is_full
+    }
+
+    /// Sends the super-frame at the front, or cuts it into pieces that go first from now on. As [`Self::send`].
     #[cold]
     fn send_super_frame(&mut self, frames: &mut Vec<Frame>) -> (usize, bool) {
         if let Some(work) = offload::segmentation_work(&frames[0], &self.offloads) {
             return self.send_for_segmentation(frames, &work);
         }
         match segment(&frames[0], self.intake.frames(), &mut self.pieces) {
-            Ok(_) => {
-                frames.splice(..1, self.pieces.drain(..));
-                (0, false)
-            }
-            Err(SegmentError::Exhausted) => (0, true),
-            Err(_) => {
-                frames.remove(0);
-                self.tx_errors += 1;
-                (1, false)
-            }
+            Ok(_) => {}
+            Err(SegmentError::Exhausted) => return (0, true),
+            Err(_) => self.tx_errors += 1,
         }
+        frames.remove(0);
+        (1, false)
     }
 
     fn send_for_segmentation(&mut self, frames: &mut Vec<Frame>, work: &dpdk::TxWork) -> (usize, bool) {
