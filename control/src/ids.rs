@@ -151,7 +151,9 @@ impl Full {
         let (wanted, capacity) = (self.wanted, self.capacity);
         let mut message = format!("expected at most {capacity} (system.limits.{limit}); these are {wanted}");
         if self.retired > 0 {
-            message.push_str(&format!(", and {} that were removed still have connections", self.retired));
+            let kept =
+                format!(", and {} that were removed count until their connections have ended", self.retired);
+            message.push_str(&kept);
         }
         Fault::new(format!("/{section}"), message)
     }

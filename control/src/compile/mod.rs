@@ -72,6 +72,8 @@ struct Compile<'a> {
     parts: Parts,
     errors: Vec<Fault>,
     warnings: Vec<Fault>,
+    /// A self IP has an address that none can have.
+    self_ip_refused: bool,
 }
 
 impl<'a> Compile<'a> {
@@ -79,7 +81,16 @@ impl<'a> Compile<'a> {
         let ports = model.ports.keys().take(PORTS_MAX).enumerate();
         let ports = ports.map(|(number, name)| (name.as_str(), PortId(number as u8))).collect();
         let parts = Parts::default();
-        Self { model, ids, removed, ports, parts, errors: Vec::new(), warnings: Vec::new() }
+        Self {
+            model,
+            ids,
+            removed,
+            ports,
+            parts,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            self_ip_refused: false,
+        }
     }
 
     fn error(&mut self, path: impl Into<Pointer>, message: impl Into<String>) {
@@ -94,6 +105,13 @@ impl<'a> Compile<'a> {
     fn lost_in(&self, section: &str) -> bool {
         let section = Pointer::from(section);
         self.removed.iter().any(|gone| gone.is_within(&section))
+    }
+
+    /// True when a self IP's address was refused, so that one may be missing that was meant to be there.
+    fn lost_self_ips(&self) -> bool {
+        let section = Pointer::from("/self_ips");
+        let address = |gone: &Pointer| gone.len() < 3 || gone.as_str().ends_with("/address");
+        self.self_ip_refused || self.removed.iter().any(|gone| gone.is_within(&section) && address(gone))
     }
 
     /// Reports a name that stands for nothing, and lists what there is.
