@@ -45,6 +45,7 @@ impl Opened {
         let frames = model.system.limits.frames.as_usize();
         let pools: Vec<FramePool> = cores.iter().map(|_| FramePool::new(frames)).collect();
         let specs = compile::port_specs(model);
+        port::prepare(&specs, &model.system.dpdk.eal_args)?;
         let ports = specs.iter().map(|spec| port::open(spec, &pools)).collect::<Result<_, _>>()?;
         Ok(Self { ports, pools, cores: cores.iter().map(|core| Some(*core)).collect() })
     }

@@ -8,14 +8,16 @@ mod pools;
 mod virtuals;
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use sluice_dataplane::config::ids::{PORTS_MAX, PortId};
 use sluice_dataplane::config::snapshot::{Parts, Settings};
+use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{DriverSpec, PortSpec};
 
 use crate::ids::IdBook;
-use crate::model::{Driver, Model, Name, Workers};
-use crate::parse::{Fault, Pointer};
+use crate::model::{Driver, Fault, Model, Name, Port, Workers};
+use crate::parse::{self, Pointer};
 
 /// What became of a model.
 #[derive(Debug)]
@@ -23,9 +25,9 @@ pub struct Compiled {
     /// For the data plane; complete only when there are no errors.
     pub parts: Parts,
     /// What is wrong.
-    pub errors: Vec<Fault>,
+    pub errors: Vec<parse::Fault>,
     /// What is odd, but can be run.
-    pub warnings: Vec<Fault>,
+    pub warnings: Vec<parse::Fault>,
 }
 
 /// Compiles `model`, whose objects have their numbers in `ids`. Places in `removed` were refused already: what
@@ -53,14 +55,24 @@ pub fn port_specs(model: &Model) -> Vec<PortSpec> {
 }
 
 /// `None` when the port lacks its device, which [`compile`] refuses.
-///
-/// The one place where `fault` and `pcap` go from the model to the data plane.
-fn port_spec(name: &Name, port: &crate::model::Port) -> Option<PortSpec> {
+fn port_spec(name: &Name, port: &Port) -> Option<PortSpec> {
     let driver = match port.driver {
         Driver::AfPacket => DriverSpec::AfPacket { interface: port.interface.clone()? },
         Driver::Dpdk => DriverSpec::Dpdk { device: port.device.clone()? },
     };
-    Some(PortSpec { name: name.to_string(), driver })
+    let (fault, pcap) = (port.fault.as_ref().map(fault_spec), port.pcap.as_ref().map(PathBuf::from));
+    Some(PortSpec { name: name.to_string(), driver, fault, pcap })
+}
+
+/// The same rates in both directions.
+fn fault_spec(fault: &Fault) -> FaultSpec {
+    let rates = FaultRates {
+        loss: fault.loss.0,
+        duplication: fault.duplicate.0,
+        reordering: fault.reorder.0,
+        corruption: fault.corrupt.0,
+    };
+    FaultSpec { seed: fault.seed, rx: rates, tx: rates }
 }
 
 /// The work at hand.
@@ -70,8 +82,8 @@ struct Compile<'a> {
     removed: &'a BTreeSet<Pointer>,
     ports: HashMap<&'a str, PortId>,
     parts: Parts,
-    errors: Vec<Fault>,
-    warnings: Vec<Fault>,
+    errors: Vec<parse::Fault>,
+    warnings: Vec<parse::Fault>,
     /// A self IP has an address that none can have.
     self_ip_refused: bool,
 }
@@ -94,11 +106,11 @@ impl<'a> Compile<'a> {
     }
 
     fn error(&mut self, path: impl Into<Pointer>, message: impl Into<String>) {
-        self.errors.push(Fault::new(path, message));
+        self.errors.push(parse::Fault::new(path, message));
     }
 
     fn warn(&mut self, path: impl Into<Pointer>, message: impl Into<String>) {
-        self.warnings.push(Fault::new(path, message));
+        self.warnings.push(parse::Fault::new(path, message));
     }
 
     /// True when something in `section` was refused, so that its absence here says nothing.
@@ -133,7 +145,7 @@ impl<'a> Compile<'a> {
         let known = if listed.is_empty() { "there are none".into() } else { listed.join(", ") };
         let more = if more { ", …" } else { "" };
         let message = format!("expected the name of a {kind} ({known}{more}); there is no \"{name}\"");
-        self.errors.push(Fault::new(path, message).about(object));
+        self.errors.push(parse::Fault::new(path, message).about(object));
     }
 
     fn system(&mut self) {

@@ -1,8 +1,6 @@
 //! A sluice that runs: its socket, and the command that talks to it.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-#[cfg(test)]
 mod command;
-#[cfg(test)]
 mod common;
-#[cfg(test)]
 mod socket;
