@@ -12,6 +12,7 @@ use sluice_dataplane::config::ids::{MemberId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
@@ -113,7 +114,7 @@ impl Process {
         };
         set_member_states(&members, &view);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
-        let specs = worker_specs(&view, &members, &limits, opened);
+        let specs = worker_specs(&view, &members, &limits, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
             workers,
@@ -264,7 +265,7 @@ fn worker_specs(
     members: &Arc<MemberStates>,
     limits: &Limits,
     opened: Opened,
-) -> Vec<WorkerSpec> {
+) -> std::io::Result<Vec<WorkerSpec>> {
     let (workers, clock) = (opened.cores.len(), Clock::start());
     let idle = match view.model.system.idle {
         IdleMode::Adaptive => Idle::Adaptive,
@@ -272,7 +273,8 @@ fn worker_specs(
     };
     let mut queues: Vec<_> =
         opened.ports.into_iter().map(|port| (port.info, port.queues.into_iter())).collect();
-    let mut spec = |(number, (core, frames)): (usize, (Option<usize>, FramePool))| WorkerSpec {
+    let owned = opened.cores.into_iter().zip(opened.pools).zip(handoff::mesh(workers)?);
+    let mut spec = |(number, ((core, frames), handoff)): (usize, ((_, FramePool), Handoff))| WorkerSpec {
         number,
         workers,
         core,
@@ -280,12 +282,13 @@ fn worker_specs(
         frames,
         limits: limits.per_worker(workers),
         snapshot: Arc::clone(&view.snapshot),
+        handoff,
         members: Arc::clone(members),
         counters: Arc::new(WorkerCounters::new(limits)),
         idle,
         clock,
     };
-    opened.cores.into_iter().zip(opened.pools).enumerate().map(&mut spec).collect()
+    Ok(owned.enumerate().map(&mut spec).collect())
 }
 
 /// A strong validator of a model: the hash of its canonical text.
