@@ -215,6 +215,14 @@ fn a_members_state_is_said_and_stays() {
         sluice.states(),
         ["web 10.1.0.11:8080 offline", "web 10.1.0.9:80 enabled", "web 10.1.0.12:8080 disabled"]
     );
+    assert_eq!(say("10.1.0.12:8080", "offline").status, 200);
+    let again = sluice.put("/v1/config", &more).json();
+    assert_eq!((&again["generation"], &again["changed"]), (&json!(2), &json!([])));
+    assert_eq!(
+        sluice.states()[2],
+        "web 10.1.0.12:8080 disabled",
+        "stated again, though nothing else differs"
+    );
     for (member, body, status) in [
         ("10.1.0.99:80", r#"{"state": "enabled"}"#, 404),
         ("web1", r#"{"state": "enabled"}"#, 404),
