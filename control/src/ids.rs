@@ -107,6 +107,11 @@ impl IdBook {
         }
     }
 
+    /// Every number that a virtual server has, or had.
+    pub fn virtual_ids(&self) -> impl Iterator<Item = VirtualId> + use<> {
+        (0..self.virtuals.next).map(VirtualId)
+    }
+
     /// The number of a virtual server.
     pub fn virtual_id(&self, name: &str) -> VirtualId {
         self.virtuals.of(name).map_or(VirtualId::NONE, VirtualId)

@@ -183,9 +183,11 @@ impl Process {
         self.workers.iter().for_each(WorkerHandle::drain);
     }
 
-    /// Connections open now, over all workers.
-    pub fn flows(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.counters().flows.load()).sum()
+    /// Connections open now, over all workers, those through virtual servers that are gone included.
+    ///
+    /// Summed over virtual servers, which workers count at once; their own gauges may be a second old.
+    pub fn connections(&self) -> u64 {
+        self.view().book.virtual_ids().map(|id| self.of_virtual(id)).fold(0, u64::wrapping_add)
     }
 
     /// The workers that have ended, though nobody told them to.
@@ -245,7 +247,7 @@ impl Holders for Process {
     }
 
     fn of_any(&self) -> u64 {
-        self.flows()
+        self.connections()
     }
 }
 

@@ -154,16 +154,20 @@ async fn supervise(process: &Process, signals: &mut Signals) -> Ending {
 /// No new connections; waits until the open ones are gone, the time is up, or a second signal comes.
 async fn drain(process: &Process, signals: &mut Signals) {
     let timeout = process.view().model.system.drain_timeout.duration();
-    tracing::info!(flows = process.flows(), ?timeout, "draining: no new connections");
+    tracing::info!(connections = process.connections(), ?timeout, "draining: no new connections");
     process.drain();
     let start = Instant::now();
-    while process.flows() > 0 && start.elapsed() < timeout {
+    loop {
+        // First the pause: a worker may be in the middle of taking its last connection.
         tokio::select! {
             () = signals.any() => return,
             () = tokio::time::sleep(DRAIN_INTERVAL) => (),
         }
+        if process.connections() == 0 || start.elapsed() >= timeout {
+            break;
+        }
     }
-    tracing::info!(flows = process.flows(), elapsed = ?start.elapsed(), "drained");
+    tracing::info!(connections = process.connections(), elapsed = ?start.elapsed(), "drained");
 }
 
 const SUPERVISE_INTERVAL: Duration = Duration::from_millis(100);

@@ -373,3 +373,11 @@ fn sections_left_empty_are_as_if_left_out() {
     let text = "version: 1\nports: {p: {driver: af_packet, interface: a}}\nself_ips:\npools:\nroutes:\nvirtual_servers:\n";
     assert_eq!(faults_of(text).iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), ["/self_ips"]);
 }
+
+#[test]
+fn the_manuals_example_is_accepted() {
+    let manual = include_str!("../../docs/CONFIGURATION.md");
+    let (_, rest) = manual.split_once("```yaml\n").expect("the manual has an example");
+    let (example, _) = rest.split_once("```").expect("the example ends");
+    assert_eq!(faults_of(example), []);
+}

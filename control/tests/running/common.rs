@@ -77,8 +77,21 @@ impl Sluice {
         Self::start_allowing(config, workers, None)
     }
 
+    /// One on ports that are open already.
+    pub(crate) fn start_on(config: &str, opened: Opened) -> Self {
+        Self::start_with(config, move |_| opened, None)
+    }
+
     /// One whose socket takes only these users.
     pub(crate) fn start_allowing(config: &str, workers: usize, users: Option<&[u32]>) -> Self {
+        Self::start_with(config, move |names| opened(names, workers), users)
+    }
+
+    fn start_with(
+        config: &str,
+        open: impl FnOnce(&[String]) -> Opened + Send + 'static,
+        users: Option<&[u32]>,
+    ) -> Self {
         let candidate = check(&read(config, Format::Yaml).unwrap(), &Against::NOTHING).unwrap();
         let names: Vec<String> = candidate.model.ports.keys().map(ToString::to_string).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -89,8 +102,7 @@ impl Sluice {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let process =
-                    Process::start(candidate, opened(&names, workers), Telemetry::default()).unwrap();
+                let process = Process::start(candidate, open(&names), Telemetry::default()).unwrap();
                 let process = Arc::new(process);
                 let socket = ControlSocket::bind(&path).unwrap();
                 let socket = match users {
@@ -163,7 +175,7 @@ pub(crate) fn request(
     Ok(Answer { status, head: head.into(), body: body.into() })
 }
 
-fn opened(names: &[String], workers: usize) -> Opened {
+pub(crate) fn opened(names: &[String], workers: usize) -> Opened {
     let queue = |_| Box::new(memory::pair(64).0) as Box<dyn PortQueue>;
     let port = |(number, name): (usize, &String)| OpenPort {
         info: memory::info(name, Mac([2, 0, 0, 0, 0, number as u8])),

@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::common::{CONFIG, Sluice, request};
+use crate::common::{CONFIG, Sluice, opened, request};
 use serde_json::{Value, json};
 use sluice_control::socket::ControlSocket;
+use sluice_dataplane::frame::Frame;
+use sluice_dataplane::port::{DriverCounters, PortQueue, memory};
 
 #[test]
 fn state_of_a_new_process() {
@@ -212,6 +214,14 @@ fn a_members_state_is_said_and_stays() {
     assert_eq!(
         sluice.states(),
         ["web 10.1.0.11:8080 offline", "web 10.1.0.9:80 enabled", "web 10.1.0.12:8080 disabled"]
+    );
+    assert_eq!(say("10.1.0.12:8080", "offline").status, 200);
+    let again = sluice.put("/v1/config", &more).json();
+    assert_eq!((&again["generation"], &again["changed"]), (&json!(2), &json!([])));
+    assert_eq!(
+        sluice.states()[2],
+        "web 10.1.0.12:8080 disabled",
+        "stated again, though nothing else differs"
     );
     for (member, body, status) in [
         ("10.1.0.99:80", r#"{"state": "enabled"}"#, 404),
@@ -470,4 +480,58 @@ fn a_live_socket_is_refused_and_a_dead_one_replaced() {
     assert!(!path.exists());
     std::fs::write(&path, "text").unwrap();
     assert!(ControlSocket::bind(&path).err().unwrap().contains("no socket"));
+}
+
+/// A queue whose worker falls over when it is told to.
+struct Trap(std::sync::Arc<std::sync::atomic::AtomicBool>, memory::MemoryQueue);
+
+impl PortQueue for Trap {
+    fn rx(&mut self, frames: &mut Vec<Frame>) -> usize {
+        assert!(!self.0.load(std::sync::atomic::Ordering::Relaxed), "the trap has sprung");
+        self.1.rx(frames)
+    }
+    fn tx(&mut self, frames: &mut Vec<Frame>) -> usize {
+        self.1.tx(frames)
+    }
+    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+    fn counters(&mut self) -> DriverCounters {
+        DriverCounters::default()
+    }
+    fn is_link_up(&mut self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_worker_that_ends_by_itself_is_seen() {
+    let sprung = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut opened = opened(&["ext".into(), "int".into()], 2);
+    opened.ports[0].queues[1] = Box::new(Trap(std::sync::Arc::clone(&sprung), memory::pair(8).0));
+    let sluice = Sluice::start_on(CONFIG, opened);
+    assert_eq!(sluice.request("GET", "/v1/ready", &[], "").status, 200);
+    sprung.store(true, std::sync::atomic::Ordering::Relaxed);
+    let begin = std::time::Instant::now();
+    while sluice.process.ended().is_empty() && begin.elapsed().as_secs() < 5 {
+        std::thread::yield_now();
+    }
+    assert_eq!(sluice.process.ended(), [1]);
+    assert_eq!(sluice.request("GET", "/v1/ready", &[], "").status, 503);
+    assert_eq!(sluice.get("/v1/workers")[1]["running"], false);
+    sluice.end();
+}
+
+#[test]
+fn draining_is_not_ready_and_waits_for_connections() {
+    let sluice = Sluice::start(CONFIG, 1);
+    let web = sluice.process.view().book.virtual_id("web");
+    sluice.process.workers()[0].counters().of_virtual(web).unwrap().connections.open();
+    assert_eq!(sluice.process.connections(), 1);
+    sluice.patch("/v1/config", r#"{"virtual_servers": {"web": null}}"#);
+    assert_eq!(sluice.process.connections(), 1, "through a virtual server that is gone");
+    sluice.process.drain();
+    let ready = sluice.request("GET", "/v1/ready", &[], "");
+    assert_eq!((ready.status, &ready.json()["draining"]), (503, &json!(true)));
+    sluice.end();
 }
