@@ -1,1 +1,4 @@
 //! Filled by the commits that follow.
+#![forbid(unsafe_code)]
+
+pub mod lab;
