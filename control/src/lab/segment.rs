@@ -1,8 +1,8 @@
 //! One Ethernet segment of the lab: the links that join namespaces.
 
 use super::{LabError, Namespace};
-use std::cell::Cell;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How namespaces are joined to a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,7 +28,7 @@ pub struct Segment {
     hub: String,
     name: String,
     kind: LinkKind,
-    attached: Cell<u32>,
+    attached: AtomicU32,
 }
 
 impl Segment {
@@ -49,7 +49,7 @@ impl Segment {
                 format!("link set {name} up"),
             ])?,
         }
-        Ok(Self { hub: hub.name().to_owned(), name: name.to_owned(), kind, attached: Cell::new(0) })
+        Ok(Self { hub: hub.name().to_owned(), name: name.to_owned(), kind, attached: AtomicU32::new(0) })
     }
 
     /// Gives `namespace` an interface on this segment, called `interface` there. It is down and has no address.
@@ -68,7 +68,7 @@ impl Segment {
                 "link add link {name} name {interface} netns {peer} type macvlan mode bridge"
             )]),
             LinkKind::Veth => {
-                let number = self.attached.replace(self.attached.get() + 1);
+                let number = self.attached.fetch_add(1, Ordering::Relaxed);
                 hub.ip(&[
                     format!("link add {name}-{number} type veth peer name {interface} netns {peer}"),
                     format!("link set {name}-{number} master {name} up"),
