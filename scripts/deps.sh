@@ -27,7 +27,7 @@ for set in "$@"; do
         ;;
     lab)
         want iproute2 "makes the lab's namespaces and links" has ip
-        want nginx-light "the lab's web servers" has nginx
+        want nginx "the lab's web servers" has nginx
         want curl "the lab's client" has curl
         ;;
     test)
@@ -57,5 +57,11 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
     trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
     as_root chmod 755 /usr/sbin/policy-rc.d
 fi
-as_root apt-get update -qq || note "apt-get update complained; going on with the lists that are here"
-as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" </dev/null
+log=$(mktemp)
+as_root apt-get update -qq >"$log" 2>&1 || note "apt-get update complained; going on with the lists that are here"
+if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" \
+    >>"$log" 2>&1 </dev/null; then
+    tail -n 20 "$log" >&2
+    die "apt-get could not install ${packages[*]}; all it said is in $log"
+fi
+rm -f "$log"

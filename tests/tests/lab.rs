@@ -1,8 +1,8 @@
 //! The lab itself, without sluice: it stands as promised, and leaves nothing behind.
 
 use sluice_control::lab::{Lab, LabError, LabOptions};
-use sluice_tests::{LinkKind, Namespace, addresses, lab, needs_root, run, try_run, world};
-use std::path::Path;
+use sluice_tests::{LinkKind, Namespace, addresses, lab, needs_root, run, world};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 #[test]
@@ -34,7 +34,7 @@ fn nothing_is_left_when_a_step_fails() {
         assert!(Namespace::find(&format!("{name}-{part}")).is_none(), "{part} is left");
     }
     assert!(!Path::new("/run/sluice-lab").join(&name).exists(), "the folder is left");
-    assert_eq!(nginx_of(&name), "", "nginx is left");
+    assert!(nginx_of(&name).is_empty(), "nginx is left: {:?}", nginx_of(&name));
     drop(taken);
 }
 
@@ -55,10 +55,16 @@ fn remove_takes_all_of_a_kept_lab_and_ends_only_what_the_lab_started() {
     assert!(stranger.try_wait().expect("a child of ours").is_none(), "the stranger was ended");
     stranger.kill().and_then(|()| stranger.wait()).expect("a child of ours");
     assert!(Lab::find(&name).expect("a good name").is_none());
-    assert_eq!(nginx_of(&name), "", "nginx is left");
+    assert!(nginx_of(&name).is_empty(), "nginx is left: {:?}", nginx_of(&name));
 }
 
-fn nginx_of(name: &str) -> String {
-    let pattern = format!("/run/sluice-lab/{name}/");
-    String::from_utf8_lossy(&try_run(Command::new("pgrep").args(["-f", &pattern])).stdout).into_owned()
+/// The processes whose command line names the folder of the lab called `name`.
+fn nginx_of(name: &str) -> Vec<PathBuf> {
+    let folder = format!("/run/sluice-lab/{name}/");
+    let processes = std::fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let of_lab = |process: &PathBuf| {
+        let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command_line).contains(&folder)
+    };
+    processes.map(|process| process.path()).filter(of_lab).collect()
 }

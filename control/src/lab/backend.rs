@@ -35,12 +35,12 @@ impl Nginx {
         let config = directory.join("nginx.conf");
         fs::write(&config, nginx_config(member, port, directory)).at(&config)?;
         if !installed("nginx") {
-            return Err(LabError::Missing { program: "nginx".to_owned(), package: "nginx-light" });
+            return Err(LabError::Missing { program: "nginx".to_owned(), package: "nginx" });
         }
         let mut nginx = namespace.command("nginx");
         nginx.arg("-e").arg(directory.join("error.log")).arg("-c").arg(&config);
         let daemon = Daemon::owned(directory.join("nginx.pid"));
-        output(&mut nginx, "nginx-light")?;
+        output(&mut nginx, "nginx")?;
         daemon.wait("nginx wrote no pid file")?;
         Ok(Self { directory: directory.to_owned(), daemon })
     }
