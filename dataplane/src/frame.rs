@@ -193,13 +193,19 @@ impl Frame {
         Self { storage: Storage::Mbuf(mbuf), offload }
     }
 
+    /// True when the memory is DPDK's.
+    #[cfg(feature = "dpdk")]
+    #[inline(always)]
+    pub fn is_mbuf(&self) -> bool {
+        matches!(self.storage, Storage::Mbuf(_))
+    }
+
     /// The mbuf, when this frame is one; else the frame back, to be copied into one.
     ///
     /// # Errors
     /// The frame itself, when its memory is not DPDK's.
     #[cfg(feature = "dpdk")]
     #[inline(always)]
-    #[expect(clippy::result_large_err, reason = "the error is the frame, handed back unharmed")]
     pub fn into_mbuf(self) -> Result<sluice_ffi::dpdk::Mbuf, Frame> {
         match self.storage {
             Storage::Mbuf(mbuf) => Ok(mbuf),

@@ -61,10 +61,14 @@ reasons! {
     MalformedTcp = "malformed-tcp",
     /// A UDP header whose length makes no sense, or an IPv6 UDP datagram without checksum.
     MalformedUdp = "malformed-udp",
-    /// An ICMP message that is malformed or not asked for.
-    MalformedIcmp = "malformed-icmp",
+    /// An ICMP message that is neither an echo request to us nor about one of our flows.
+    UnwantedIcmp = "unwanted-icmp",
     /// ARP or neighbour discovery that breaks its RFC.
     MalformedNeighbor = "malformed-neighbor",
+    /// Somebody else claims one of our addresses.
+    AddressConflict = "address-conflict",
+    /// ARP or neighbour discovery that asks for somebody else.
+    NeighborNotOurs = "neighbor-not-ours",
     /// An upper-layer protocol that no virtual server takes.
     UnknownProtocol = "unknown-protocol",
     /// TTL or hop limit used up.

@@ -4,9 +4,20 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_ffi::memory::Backing;
+
 use crate::clock::Instant;
+use crate::config::ids::PortId;
 use crate::config::snapshot::Snapshot;
-use crate::query::{Query, Reply};
+use crate::counters::WorkerCounters;
+use crate::flow::key::HashSeed;
+use crate::frame::{BURST_MAX, CHUNK_BYTES, Frame};
+use crate::neighbor::AGEING_PERIOD_MS;
+use crate::outgoing::Outgoing;
+use crate::packet::parse::protocol;
+use crate::pipeline::{Pipeline, PipelineSpec, PortFacts};
+use crate::port::PortQueue;
+use crate::query::{FlowInfo, FlowPage, Query, Reply};
 use crate::runtime::WorkerSpec;
 
 /// Whether a turn found work.
@@ -40,62 +51,246 @@ pub struct TableFacts {
 
 /// One worker.
 pub struct Worker {
-    spec: WorkerSpec,
+    pipeline: Pipeline,
+    queues: Vec<Box<dyn PortQueue>>,
+    outgoing: Outgoing,
+    counters: Arc<WorkerCounters>,
+    received: Vec<Frame>,
+    link_up: Vec<bool>,
+    /// When slow work (ageing, driver counters) is next due.
+    slow_due: Instant,
+    timers_due: Instant,
+    /// When the last turn began, if it was a busy one: nobody slept between that and this.
+    busy_since: Option<Instant>,
 }
 
 impl Worker {
-    /// Takes all its tables.
+    /// Takes all its tables. Hugepages where the machine has free ones.
     pub fn new(spec: WorkerSpec) -> Self {
-        Self { spec }
+        Self::with_tables(spec, HashSeed::random(), Backing::Auto)
     }
 
-    /// One turn: receive, decide, send, run due timers.
+    /// With a given hash seed and kind of memory, for tests that must repeat.
+    pub fn with_tables(spec: WorkerSpec, seed: HashSeed, backing: Backing) -> Self {
+        let facts = spec.ports.iter().map(|(info, _)| PortFacts { mac: info.mac, mtu: info.mtu }).collect();
+        let queues: Vec<_> = spec.ports.into_iter().map(|(_, queue)| queue).collect();
+        Self {
+            pipeline: Pipeline::new(PipelineSpec {
+                snapshot: spec.snapshot,
+                ports: facts,
+                limits: spec.limits,
+                worker: (spec.number, spec.workers),
+                members: spec.members,
+                counters: Arc::clone(&spec.counters),
+                frames: spec.frames,
+                seed,
+                backing,
+            }),
+            outgoing: Outgoing::new(queues.len()),
+            link_up: vec![false; queues.len()],
+            queues,
+            counters: spec.counters,
+            received: Vec::with_capacity(BURST_MAX),
+            slow_due: Instant::ZERO,
+            timers_due: Instant::ZERO,
+            busy_since: None,
+        }
+    }
+
+    /// One turn: receive, decide, send, run what is due. The whole of a worker's work.
+    #[inline]
     pub fn turn(&mut self, now: Instant) -> Activity {
-        let _ = now;
-        Activity::Quiet
+        self.pipeline.now = now;
+        let mut busy = self.receive(now);
+        busy |= self.run_due(now);
+        self.pipeline.run_neighbor_events(&mut self.outgoing);
+        busy |= self.send();
+        self.count_turn(now, busy);
+        if busy { Activity::Busy } else { Activity::Quiet }
     }
 
-    /// Puts a new configuration in force.
+    /// Puts a new configuration in force. Flows stay; what is new is announced.
     pub fn apply(&mut self, snapshot: Arc<Snapshot>, now: Instant) {
-        let _ = now;
-        self.spec.snapshot = snapshot;
+        self.pipeline.apply(snapshot, now);
     }
 
     /// The generation of the configuration in force.
     pub fn generation(&self) -> u64 {
-        self.spec.snapshot.generation()
+        self.pipeline.snapshot.generation()
     }
 
     /// Answers a question. Bounded work.
     pub fn answer(&mut self, query: &Query, now: Instant) -> Reply {
-        let _ = now;
         match query {
-            Query::Flows { .. } => Reply::Flows(crate::query::FlowPage::default()),
-            Query::Neighbors => Reply::Neighbors(Vec::new()),
+            Query::Flows { after, max } => {
+                Reply::Flows(self.pipeline.flow_page(*after, (*max).min(256), now))
+            }
+            Query::Neighbors => Reply::Neighbors(self.pipeline.neighbors.list(now)),
         }
     }
 
     /// From now on no new flows.
-    pub fn drain(&mut self) {}
+    pub fn drain(&mut self) {
+        self.pipeline.draining = true;
+    }
 
     /// Table sizes and where their memory came from.
     pub fn facts(&self) -> Facts {
-        Facts { tables: Vec::new() }
+        Facts { tables: self.pipeline.table_facts() }
     }
 
     /// What to sleep on, by port.
     pub fn wait_fds(&self) -> Vec<Option<RawFd>> {
-        self.spec.ports.iter().map(|(_, queue)| queue.wait_fd()).collect()
+        self.queues.iter().map(|queue| queue.wait_fd()).collect()
     }
 
     /// How long nothing will be due.
     pub fn next_due(&self, now: Instant) -> Duration {
-        let _ = now;
-        Duration::from_secs(1)
+        let due =
+            if self.pipeline.timers_idle() { self.slow_due } else { self.timers_due.min(self.slow_due) };
+        due.since(now)
     }
 
     /// Says how long the worker has slept.
     pub fn slept(&mut self, span: Duration) {
-        let _ = span;
+        let counters = self.counters.of_loop();
+        counters.sleeps.add(1);
+        counters.slept_ns.add(span.as_nanos() as u64);
+    }
+
+    fn receive(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        for (place, queue) in self.queues.iter_mut().enumerate() {
+            let count = queue.rx(&mut self.received);
+            if count == 0 {
+                continue;
+            }
+            busy = true;
+            let port = PortId(place as u8);
+            let traffic = &self.counters.of_port(port).frames;
+            traffic.packets_in.add(count as u64);
+            traffic.bytes_in.add(self.received.iter().map(|frame| frame.len() as u64).sum());
+            self.pipeline.process(port, &mut self.received, &mut self.outgoing, now);
+        }
+        busy
+    }
+
+    fn send(&mut self) -> bool {
+        let mut busy = false;
+        for (place, queue) in self.queues.iter_mut().enumerate() {
+            busy |= self.outgoing.flush(PortId(place as u8), queue.as_mut(), &self.counters);
+        }
+        busy | self.outgoing.has_waiting()
+    }
+
+    #[inline]
+    fn run_due(&mut self, now: Instant) -> bool {
+        if now < self.timers_due {
+            return false;
+        }
+        let more = self.pipeline.expire(&mut self.outgoing) | self.pipeline.announce_some(&mut self.outgoing);
+        if !more {
+            self.timers_due = now + TIMER_PERIOD;
+        }
+        if now >= self.slow_due {
+            self.slow_due = now + SLOW_PERIOD;
+            self.pipeline.neighbors.age(now);
+            self.look_at_ports();
+            self.pipeline.publish_gauges();
+        }
+        more
+    }
+
+    #[cold]
+    fn look_at_ports(&mut self) {
+        for (place, queue) in self.queues.iter_mut().enumerate() {
+            let port = PortId(place as u8);
+            let (driver, counters) = (queue.counters(), self.counters.of_port(port));
+            counters.rx_missed.set(driver.rx_missed);
+            counters.rx_errors.set(driver.rx_errors);
+            counters.rx_no_memory.set(driver.rx_no_memory);
+            counters.tx_errors.set(driver.tx_errors);
+            let up = queue.is_link_up();
+            counters.link_up.set(u64::from(up));
+            if up && !std::mem::replace(&mut self.link_up[place], up) {
+                self.pipeline.announce_all(|(_, link)| link.port() == port);
+            }
+            self.link_up[place] = up;
+        }
+    }
+
+    #[inline]
+    fn count_turn(&mut self, now: Instant, busy: bool) {
+        let counters = self.counters.of_loop();
+        counters.turns.add(1);
+        counters.busy_turns.add(u64::from(busy));
+        let began = std::mem::replace(&mut self.busy_since, busy.then_some(now));
+        let length = began.map_or(0, |began| now.since(began).as_nanos() as u64);
+        if length > counters.longest_turn_ns.load() {
+            counters.longest_turn_ns.set(length);
+        }
     }
 }
+
+impl Pipeline {
+    /// Puts a new configuration in force.
+    fn apply(&mut self, snapshot: Arc<Snapshot>, now: Instant) {
+        self.now = now;
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.epoch = self.snapshot.generation() as u32;
+        let settings = &self.snapshot.parts().settings;
+        self.rejects.set_rate(settings.max_reject_rate);
+        self.icmp_errors.set_rate(settings.max_icmp_rate);
+        let snapshot = Arc::clone(&self.snapshot);
+        self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
+        self.neighbors.retain(|hop| snapshot.has_link(hop.link));
+        self.announce_new(&before);
+    }
+
+    fn flow_page(&self, after: usize, max: usize, now: Instant) -> FlowPage {
+        let (ids, next) = self.flows.page(after, max);
+        let info = |id| {
+            self.flows.get(id).map(|flow| FlowInfo {
+                client: (flow.client, flow.client_port),
+                destination: (flow.destination, flow.destination_port),
+                source: (flow.source, flow.source_port),
+                member: (flow.member, flow.member_port),
+                protocol: flow.protocol,
+                state: if flow.protocol == protocol::TCP { flow.tcp_state().name() } else { "active" },
+                virtual_id: flow.virtual_id,
+                member_id: flow.member_id,
+                idle_ms: now.as_ms().wrapping_sub(flow.last_seen_ms),
+                bytes: (flow.bytes[0], flow.bytes[1]),
+            })
+        };
+        FlowPage { flows: ids.into_iter().filter_map(info).collect(), next }
+    }
+
+    fn timers_idle(&self) -> bool {
+        self.flows.is_empty() && self.announcements.is_empty()
+    }
+
+    fn publish_gauges(&self) {
+        self.counters.flows.set(self.flows.len() as u64);
+        self.counters.half_open.set(self.timers.half_open() as u64);
+        self.counters.neighbors.set(self.neighbors.len() as u64);
+        self.counters.snat_ports.set(self.snat.in_use() as u64);
+    }
+
+    fn table_facts(&self) -> Vec<TableFacts> {
+        let (flow_bytes, pages) = self.flows.memory();
+        let pages = if pages == sluice_ffi::memory::Pages::Huge { "huge" } else { "ordinary" };
+        let fact = |name, capacity, bytes, pages| TableFacts { name, capacity, bytes, pages };
+        vec![
+            fact("flows", self.flows.capacity(), flow_bytes + self.timers.bytes(), pages),
+            fact("half-open", self.half_open_max, 0, pages),
+            fact("neighbors", self.neighbors.capacity(), self.neighbors.bytes(), "ordinary"),
+            fact("snat-port-sets", self.snat.capacity(), self.snat.bytes(), "ordinary"),
+            fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, "ordinary"),
+            fact("counters", 1, self.counters.bytes(), "ordinary"),
+        ]
+    }
+}
+
+const TIMER_PERIOD: Duration = Duration::from_millis(16);
+const SLOW_PERIOD: Duration = Duration::from_millis(AGEING_PERIOD_MS);

@@ -6,11 +6,21 @@
 //! | [`hint`] | cache prefetch |
 //! | [`tsc`] | the cycle counter |
 //! | [`wait`] | sleeping on descriptors, and the event that ends a sleep |
+//! | [`interface`] | what the kernel knows of a network interface |
+//! | [`kernel_bypass`] | keeping the kernel's own stack off an interface |
+//! | [`packet_socket`] | all frames of one interface, in batches |
+//! | [`netns`] | network namespaces |
 //! | `dpdk` (feature) | EAL, mempools, mbufs, ethdev queues |
 //!
 //! Nothing here decides anything about packets; that is `sluice-dataplane`'s job.
 
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod hint;
+pub mod interface;
+pub mod kernel_bypass;
 pub mod memory;
+pub mod netns;
+pub mod packet_socket;
 pub mod tsc;
 pub mod wait;

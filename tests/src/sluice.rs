@@ -1,6 +1,6 @@
 //! A running sluice: started in a namespace, asked over its socket, ended when dropped.
 
-use crate::{api, wait};
+use crate::{api, show, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sluice_control::lab::Namespace;
@@ -123,7 +123,7 @@ impl Sluice {
     /// When there is none.
     pub fn object(&self, thing: &str, name: &str) -> Value {
         let all = self.get(&format!("/v1/{thing}"));
-        find(&all, name).unwrap_or_else(|| panic!("no {name} among {thing}: {all}")).clone()
+        show::entry(&all, "name", name).clone()
     }
 
     /// `sluice apply` of `text`, which has to succeed.
@@ -212,15 +212,6 @@ pub(crate) fn program() -> PathBuf {
     let path = own.ancestors().nth(2).map(|target| target.join("sluice")).unwrap_or_default();
     assert!(path.exists(), "{} is not there: `cargo build` makes it, `make test` does all", path.display());
     path
-}
-
-/// The entry `name` of a map, or of a list whose entries have a `name`.
-fn find<'a>(all: &'a Value, name: &str) -> Option<&'a Value> {
-    match all {
-        Value::Object(map) => map.get(name).or_else(|| map.values().find_map(|inner| find(inner, name))),
-        Value::Array(list) => list.iter().find(|entry| entry["name"] == name),
-        _ => None,
-    }
 }
 
 /// How long sluice may take to become ready, on a busy machine.

@@ -1,7 +1,7 @@
 //! `show` counts what the clients did, and an apply resets nothing.
 
 use sluice_tests::peer::{self, Service};
-use sluice_tests::show::number;
+use sluice_tests::show::{entry, number};
 use sluice_tests::{LinkKind, World, config, wait};
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ fn counters_match_what_the_clients_did_and_survive_an_apply() {
         assert_eq!(number(&member, "/connections/current"), 3, "{member}");
     }
     let port = world.sluice.object("ports", "external");
-    assert!(number(&port, "/packets_in") >= packets, "{port}");
-    assert!(number(&port, "/bytes_in") >= bytes, "{port}");
+    assert!(number(&port, "/traffic/packets_in") >= packets, "{port}");
+    assert!(number(&port, "/traffic/bytes_in") >= bytes, "{port}");
 
     world
         .sluice
@@ -76,5 +76,6 @@ fn settled(world: &World, so: impl Fn(&serde_json::Value) -> bool) -> serde_json
 }
 
 fn members(world: &World) -> Vec<serde_json::Value> {
-    ["10.1.0.11:9000", "10.1.0.12:9000"].map(|name| world.sluice.object("members", name)).to_vec()
+    let all = world.sluice.get("/v1/members");
+    ["10.1.0.11:9000", "10.1.0.12:9000"].map(|name| entry(&all, "member", name).clone()).to_vec()
 }

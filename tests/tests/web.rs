@@ -82,7 +82,8 @@ fn large_transfers_arrive_whole(link: LinkKind) {
 /// Frames larger than the MTU came in on `port`: nobody turned the peers' offloads off.
 fn assert_super_frames(world: &World, port: &str) {
     let port = world.sluice.object("ports", port);
-    let (frames, bytes) = (show::number(&port, "/packets_in"), show::number(&port, "/bytes_in"));
+    let (frames, bytes) =
+        (show::number(&port, "/traffic/packets_in"), show::number(&port, "/traffic/bytes_in"));
     println!("{bytes} bytes in {frames} frames");
     assert!(bytes / frames > 3000, "frames of {} bytes on average: {port}", bytes / frames);
 }

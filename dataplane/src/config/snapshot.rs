@@ -5,8 +5,13 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use crate::address::{Address, Prefix};
+use crate::flow::key::FlowKey;
+use crate::route::{NextHop, RouteTable};
+use crate::virtual_server::lookup::VirtualIndex;
 
 /// What a configuration says, in plain values. `compile` in the control crate makes it.
 #[derive(Debug, Clone, Default)]
@@ -253,16 +258,42 @@ pub struct SnatPool {
 
 pub use crate::pool::{MemberState, MemberStates};
 
-/// The configuration as workers read it.
+/// The configuration as workers read it: the parts, and what makes each look-up a few loads.
 #[derive(Debug)]
 pub struct Snapshot {
     parts: Parts,
+    index: VirtualIndex,
+    routes: RouteTable,
+    owned: HashMap<Address, Owned>,
+    links: Vec<LinkId>,
+    virtual_places: Vec<u32>,
+    pool_places: Vec<u32>,
+}
+
+/// An address that sluice answers for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// The links on which its link address is given out.
+    pub links: Vec<LinkId>,
+    /// Answers ICMP echo.
+    pub echo: bool,
+    /// Belongs to SNAT: replies to it are owned by the worker of their port.
+    pub is_source: bool,
 }
 
 impl Snapshot {
     /// Makes the look-up structures. Pure; time in proportion to the number of objects.
     pub fn build(parts: Parts) -> Self {
-        Self { parts }
+        let links = links_of(&parts);
+        Self {
+            index: VirtualIndex::build(&parts.virtuals),
+            routes: RouteTable::build(&parts.self_ips, &parts.routes),
+            owned: owned_addresses(&parts, &links),
+            virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
+            pool_places: places(parts.pools.iter().map(|item| item.id.index())),
+            links,
+            parts,
+        }
     }
 
     /// The generation.
@@ -273,5 +304,159 @@ impl Snapshot {
     /// What it was built from.
     pub fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// The virtual server for a packet with `key` from `link`.
+    pub fn match_virtual(&self, key: &FlowKey, link: LinkId) -> Option<&Virtual> {
+        self.index.find(key, link, &self.parts.virtuals).map(|place| &self.parts.virtuals[place])
+    }
+
+    /// The virtual server by id.
+    pub fn virtual_by_id(&self, id: VirtualId) -> Option<&Virtual> {
+        let place = *self.virtual_places.get(id.index())?;
+        self.parts.virtuals.get(place as usize)
+    }
+
+    /// The pool by id.
+    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
+        let place = *self.pool_places.get(id.index())?;
+        self.parts.pools.get(place as usize)
+    }
+
+    /// The next hop towards `destination`.
+    pub fn route(&self, destination: Address) -> Option<NextHop> {
+        self.routes.find(destination)
+    }
+
+    /// True when something is configured on `link`.
+    pub fn has_link(&self, link: LinkId) -> bool {
+        self.links.binary_search(&link).is_ok()
+    }
+
+    /// What `address` is, if it is ours.
+    pub fn owned(&self, address: Address) -> Option<&Owned> {
+        self.owned.get(&address)
+    }
+
+    /// True when neighbours on `link` may learn that `address` is ours.
+    pub fn answers_for(&self, address: Address, link: LinkId) -> bool {
+        self.owned(address).is_some_and(|owned| owned.links.contains(&link))
+    }
+
+    /// Every address with the links it is announced on, in no particular order.
+    pub fn announced(&self) -> impl Iterator<Item = (Address, LinkId)> {
+        self.owned.iter().flat_map(|(&address, owned)| owned.links.iter().map(move |&link| (address, link)))
+    }
+
+    /// Our own address for talking to `peer` on `link`: a self IP there of its family, in its subnet if there is
+    /// one. `None` where we have none.
+    pub fn self_ip_towards(&self, link: LinkId, peer: Address) -> Option<Address> {
+        let same = |ip: &&SelfIp| ip.link == link && ip.address.is_v4() == peer.is_v4();
+        let candidates = self.parts.self_ips.iter().filter(same);
+        candidates.max_by_key(|ip| ip.subnet.contains(peer)).map(|ip| ip.address)
+    }
+}
+
+/// Every link that something is configured on; an untagged one on every port.
+fn links_of(parts: &Parts) -> Vec<LinkId> {
+    let untagged = (0..parts.ports.len()).map(|port| LinkId::new(PortId(port as u8), 0));
+    let named = parts.virtuals.iter().filter_map(|item| match &item.ingress {
+        Ingress::Links(links) => Some(links.iter().copied()),
+        Ingress::Any | Ingress::Ports(_) => None,
+    });
+    let mut links: Vec<_> =
+        untagged.chain(parts.self_ips.iter().map(|ip| ip.link)).chain(named.flatten()).collect();
+    links.sort_unstable();
+    links.dedup();
+    links
+}
+
+fn owned_addresses(parts: &Parts, links: &[LinkId]) -> HashMap<Address, Owned> {
+    let mut owned: HashMap<Address, Owned> = HashMap::new();
+    let mut add = |address: Address, links: Vec<LinkId>, echo: bool, is_source: bool| {
+        let entry =
+            owned.entry(address).or_insert(Owned { links: Vec::new(), echo: false, is_source: false });
+        entry.links.extend(links);
+        entry.links.sort_unstable();
+        entry.links.dedup();
+        (entry.echo, entry.is_source) = (entry.echo | echo, entry.is_source | is_source);
+    };
+    for ip in &parts.self_ips {
+        add(ip.address, vec![ip.link], true, true);
+    }
+    for item in &parts.virtuals {
+        for row in item.matches.iter().filter(|row| row.destination.bits == 128) {
+            let address = row.destination.address;
+            let heard: Vec<_> = links.iter().copied().filter(|&link| item.ingress.contains(link)).collect();
+            add(address, nearest(address, heard, &parts.self_ips), true, false);
+        }
+    }
+    for &address in parts.snat_pools.iter().flat_map(|pool| &pool.addresses) {
+        add(address, nearest(address, links.to_vec(), &parts.self_ips), false, true);
+    }
+    owned
+}
+
+/// Of `links`, those whose subnets hold `address`; all of them when none does.
+fn nearest(address: Address, links: Vec<LinkId>, self_ips: &[SelfIp]) -> Vec<LinkId> {
+    let holds = |link: &LinkId| self_ips.iter().any(|ip| ip.link == *link && ip.subnet.contains(address));
+    let near: Vec<_> = links.iter().copied().filter(holds).collect();
+    if near.is_empty() { links } else { near }
+}
+
+/// From id to place in a list; `u32::MAX` where there is none.
+fn places(ids: impl Iterator<Item = usize>) -> Vec<u32> {
+    let mut places = Vec::new();
+    for (place, id) in ids.enumerate() {
+        if places.len() <= id {
+            places.resize(id + 1, u32::MAX);
+        }
+        places[id] = place as u32;
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::build::address;
+
+    const OUTSIDE: LinkId = LinkId::new(PortId(0), 0);
+    const INSIDE: LinkId = LinkId::new(PortId(1), 0);
+
+    fn self_ip(text: &str, length: u8, link: LinkId) -> SelfIp {
+        SelfIp { name: text.into(), address: address(text), subnet: Prefix::new(address(text), length), link }
+    }
+
+    fn snapshot(snat: &str) -> Snapshot {
+        Snapshot::build(Parts {
+            ports: vec!["external".into(), "internal".into()],
+            self_ips: vec![
+                self_ip("192.0.2.10", 24, OUTSIDE),
+                self_ip("10.1.0.10", 16, INSIDE),
+                self_ip("10.2.0.10", 16, INSIDE),
+            ],
+            snat_pools: vec![SnatPool { name: "egress".into(), addresses: vec![address(snat)] }],
+            ..Parts::default()
+        })
+    }
+
+    #[test]
+    fn an_address_is_announced_where_its_subnet_is_and_else_everywhere() {
+        let links = |snat| snapshot(snat).owned(address(snat)).map(|owned| owned.links.clone());
+        assert_eq!(links("192.0.2.50"), Some(vec![OUTSIDE]));
+        assert_eq!(links("203.0.113.1"), Some(vec![OUTSIDE, INSIDE]));
+        assert!(!snapshot("192.0.2.50").answers_for(address("192.0.2.50"), INSIDE));
+        assert!(!snapshot("192.0.2.50").answers_for(address("192.0.2.51"), OUTSIDE));
+    }
+
+    #[test]
+    fn automap_prefers_the_self_ip_in_the_peers_subnet() {
+        let snapshot = snapshot("192.0.2.50");
+        let towards = |peer| snapshot.self_ip_towards(INSIDE, address(peer));
+        assert_eq!(towards("10.2.9.9"), Some(address("10.2.0.10")));
+        assert_eq!(towards("10.1.9.9"), Some(address("10.1.0.10")));
+        assert!(towards("203.0.113.1").is_some());
+        assert_eq!(towards("2001:db8::1"), None);
     }
 }

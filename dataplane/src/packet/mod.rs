@@ -1,4 +1,8 @@
 //! Packets: bytes to [`parse`]d form and back.
 
+pub mod build;
 pub mod checksum;
+pub mod emit;
+pub mod parse;
+pub mod rewrite;
 pub mod segment;

@@ -5,14 +5,24 @@
 //!                                     queue i belongs to worker i alone
 //! ```
 //!
-//! Wrappers ([`fault`], [`pcap`]) are queues around a queue.
+//! Wrappers ([`fault`], [`pcap`]) are queues around a queue: pcap(fault(driver)), so that a capture holds what the
+//! worker saw.
 
+pub mod af_packet;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod fault;
 pub mod memory;
+pub mod pcap;
 
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use crate::address::Mac;
-use crate::frame::{Frame, FramePool};
+use crate::frame::{FRAME_MAX_BYTES, Frame, FramePool};
+
+use fault::{FaultQueue, FaultSpec};
+use pcap::{PcapQueue, Recorder};
 
 /// One receive and one send queue of a port. Belongs to one worker.
 pub trait PortQueue: Send {
@@ -77,6 +87,10 @@ pub struct PortSpec {
     pub name: String,
     /// Which driver, and its device.
     pub driver: DriverSpec,
+    /// What is to go wrong on it, in tests and labs.
+    pub fault: Option<FaultSpec>,
+    /// The pcapng file that all its frames are written to.
+    pub pcap: Option<PathBuf>,
 }
 
 /// The drivers and what each needs to know.
@@ -145,23 +159,76 @@ pub enum PortError {
     },
 }
 
+/// Readies the drivers that `specs` name. Once a process, before the first [`open`].
+///
+/// Starts DPDK when one of them is a `dpdk` port: with `eal_args`, or, without any, with arguments that suit the
+/// machine and the devices.
+///
+/// # Errors
+/// [`PortError::DriverNotBuilt`]; [`PortError::Refused`] with what DPDK said.
+pub fn prepare(specs: &[PortSpec], eal_args: &[String]) -> Result<(), PortError> {
+    #[cfg(feature = "dpdk")]
+    return dpdk::prepare(specs, eal_args);
+    #[cfg(not(feature = "dpdk"))]
+    {
+        let _ = eal_args;
+        match specs.iter().find(|spec| matches!(spec.driver, DriverSpec::Dpdk { .. })) {
+            Some(spec) => Err(PortError::DriverNotBuilt { port: spec.name.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Opens a port with one queue for each of `pools`; queue `i` takes frame memory from `pools[i]`.
 ///
 /// # Errors
 /// [`PortError`]; nothing stays open then.
 pub fn open(spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError> {
-    let _ = pools;
-    match &spec.driver {
-        DriverSpec::AfPacket { .. } | DriverSpec::Dpdk { .. } => {
-            Err(PortError::DriverNotBuilt { port: spec.name.clone() })
-        }
+    let port = match &spec.driver {
+        DriverSpec::AfPacket { interface } => af_packet::open(&spec.name, interface, pools),
+        #[cfg(feature = "dpdk")]
+        DriverSpec::Dpdk { device } => dpdk::open(spec, device, pools),
+        #[cfg(not(feature = "dpdk"))]
+        DriverSpec::Dpdk { .. } => Err(PortError::DriverNotBuilt { port: spec.name.clone() }),
+    }?;
+    wrap(port, spec, pools)
+}
+
+/// Puts the wrappers that `spec` asks for around the queues.
+fn wrap(mut port: OpenPort, spec: &PortSpec, pools: &[FramePool]) -> Result<OpenPort, PortError> {
+    if let Some(fault) = &spec.fault {
+        let queues = port.queues.into_iter().zip(pools).enumerate();
+        let wrapped = queues.map(|(index, (queue, pool))| -> Box<dyn PortQueue> {
+            Box::new(FaultQueue::new(queue, fault, index, pool))
+        });
+        port.queues = wrapped.collect();
     }
+    if let Some(path) = &spec.pcap {
+        let recorder = Recorder::create(path, &spec.name, FRAME_MAX_BYTES).map_err(|error| {
+            let (port, what) = (spec.name.clone(), format!("pcap {}", path.display()));
+            PortError::Refused { port, what, reason: error.to_string() }
+        })?;
+        let wrapped = port
+            .queues
+            .into_iter()
+            .map(|queue| -> Box<dyn PortQueue> { Box::new(PcapQueue::new(queue, recorder.clone())) });
+        port.queues = wrapped.collect();
+    }
+    Ok(port)
 }
 
 /// Tells drivers that this thread is a worker; keep the guard while it is.
+///
+/// DPDK gives it its own cache of packet memory. Without DPDK, or when it has no lcore id left, nothing happens.
 pub fn enter_worker() -> WorkerGuard {
-    WorkerGuard {}
+    WorkerGuard {
+        #[cfg(feature = "dpdk")]
+        _dpdk: sluice_ffi::dpdk::register_thread().ok(),
+    }
 }
 
 /// Undoes [`enter_worker`] on drop.
-pub struct WorkerGuard {}
+pub struct WorkerGuard {
+    #[cfg(feature = "dpdk")]
+    _dpdk: Option<sluice_ffi::dpdk::ThreadGuard>,
+}

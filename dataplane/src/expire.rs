@@ -1,0 +1,137 @@
+//! The end of flows: timeouts, resets, and making room.
+
+use crate::config::ids::VirtualId;
+use crate::flow::table::FlowId;
+use crate::flow::tcp_track::TcpState;
+use crate::flow::{Direction, Flow, flow_flag};
+use crate::outgoing::Outgoing;
+use crate::packet::emit::{self, Control};
+use crate::packet::parse::{protocol, tcp_flag};
+use crate::packet::rewrite::LinkHeader;
+use crate::pipeline::Pipeline;
+
+impl Pipeline {
+    /// Ends what is due, at most [`EXPIRED_A_TURN`] flows. True when there may be more.
+    pub fn expire(&mut self, out: &mut Outgoing) -> bool {
+        let now_ms = self.now_ms();
+        for _ in 0..EXPIRED_A_TURN {
+            let due = self.due_half_open().or_else(|| self.timers.poll_due(now_ms));
+            let Some(id) = due else { return false };
+            self.fire(id, out);
+        }
+        true
+    }
+
+    /// Moves the flow's timer to what its new state asks for.
+    #[cold]
+    pub(crate) fn on_tcp_state(&mut self, id: FlowId, state: TcpState) {
+        let flow = *self.flows.at_mut(id);
+        if state.is_half_open() {
+            return;
+        }
+        let timeout_ms = self.timeout_of(&flow);
+        self.timers.arm(id, self.now_ms() + u64::from(timeout_ms));
+    }
+
+    /// Ends the oldest half-open flow to make room for a new one. False when there is none.
+    pub(crate) fn evict_half_open(&mut self) -> bool {
+        let Some(id) = self.timers.oldest_half_open() else { return false };
+        if let Some(flow) = self.flows.get(id) {
+            let _ = self.dropped(crate::verdict::DropReason::HalfOpenFull, flow.virtual_id);
+        }
+        self.close(id);
+        true
+    }
+
+    /// Forgets a flow and gives back all it held.
+    pub(crate) fn close(&mut self, id: FlowId) {
+        self.timers.disarm(id);
+        let Some(flow) = self.flows.remove(id) else { return };
+        self.give_back_port(&flow);
+        if let Some(counters) = self.counters.of_virtual(flow.virtual_id) {
+            counters.connections.close();
+        }
+        if let Some(counters) = self.counters.of_member(flow.member_id) {
+            counters.connections.close();
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now.as_ns() / 1_000_000
+    }
+
+    fn due_half_open(&self) -> Option<FlowId> {
+        let id = self.timers.oldest_half_open()?;
+        let flow = self.flows.get(id)?;
+        (self.idle_ms(flow) >= self.timeouts(flow).handshake_ms).then_some(id)
+    }
+
+    /// A timer has fired: the flow is over, or its timer is armed for what is left.
+    fn fire(&mut self, id: FlowId, out: &mut Outgoing) {
+        let Some(flow) = self.flows.get(id).copied() else { return };
+        let (timeout_ms, idle_ms) = (self.timeout_of(&flow), self.idle_ms(&flow));
+        if idle_ms < timeout_ms {
+            self.timers.arm(id, self.now_ms() + u64::from(timeout_ms - idle_ms));
+            return;
+        }
+        let is_open = flow.protocol == protocol::TCP
+            && !matches!(flow.tcp_state(), TcpState::Closing | TcpState::SynSent);
+        if is_open && self.timeouts(&flow).reset_on_timeout {
+            self.reset_both(&flow, out);
+        }
+        self.close(id);
+    }
+
+    fn idle_ms(&self, flow: &Flow) -> u32 {
+        self.now.as_ms().wrapping_sub(flow.last_seen_ms)
+    }
+
+    fn timeout_of(&self, flow: &Flow) -> u32 {
+        let timeouts = self.timeouts(flow);
+        if flow.protocol != protocol::TCP {
+            return timeouts.idle_ms;
+        }
+        match flow.tcp_state() {
+            TcpState::SynSent | TcpState::SynReceived => timeouts.handshake_ms,
+            TcpState::Established | TcpState::FinClient | TcpState::FinMember => timeouts.idle_ms,
+            TcpState::Closing => timeouts.close_ms,
+        }
+    }
+
+    /// Tells both sides that the connection is over, with the sequence numbers that each expects.
+    fn reset_both(&mut self, flow: &Flow, out: &mut Outgoing) {
+        for towards in [Direction::FromMember, Direction::FromClient] {
+            let (from, other) = (towards.index(), towards.opposite().index());
+            let control = Control {
+                key: flow.outgoing_key(towards),
+                flags: tcp_flag::RST | tcp_flag::ACK,
+                seq: flow.next_seq[from],
+                ack: flow.next_seq[other],
+            };
+            self.send_control(flow, towards, &control, out);
+        }
+    }
+
+    /// Sends a segment along the flow as if it had come from `from`.
+    fn send_control(&mut self, flow: &Flow, from: Direction, control: &Control, out: &mut Outgoing) {
+        let way = match from {
+            Direction::FromClient => self.neighbors.mac(flow.neighbor),
+            Direction::FromMember if flow.has(flow_flag::AUTO_LAST_HOP) => {
+                Some((flow.client_link, flow.client_mac))
+            }
+            Direction::FromMember => {
+                let hop = self.snapshot.route(flow.client);
+                let neighbor = hop.and_then(|hop| self.neighbors.resolve(hop, self.now).ok());
+                neighbor.and_then(|neighbor| self.neighbors.mac(neighbor))
+            }
+        };
+        let Some((link, mac)) = way else { return };
+        let source = self.ports[usize::from(link.port().0)].mac;
+        let header = LinkHeader { destination: mac, source, vlan: link.vlan() };
+        let frame = emit::tcp_control(&self.frames, header, control);
+        self.send_own(frame, link.port(), VirtualId::NONE, out);
+    }
+}
+
+/// Bounds the work that timers may do in one turn of the loop.
+const EXPIRED_A_TURN: usize = 64;

@@ -1,0 +1,213 @@
+//! The timers of one worker's flows: a wheel of coarse slots, and a list of half-open flows in order of age.
+//!
+//! ```text
+//!   wheel   slot 0 ── slot 1 ── … ── slot 8191      64 ms each: nothing within 524 s cascades
+//!             │         └ flow ⇄ flow
+//!             └ flow
+//!   half-open   oldest ⇄ … ⇄ newest                 what a SYN flood evicts from, oldest first
+//! ```
+//!
+//! A packet never moves a timer: it stores `last_seen`, and a timer that fires is armed again for what is left.
+//! Lists are threaded through two arrays that only a state change touches. O(1) each.
+
+use sluice_ffi::memory::{Backing, Slab};
+
+use super::table::FlowId;
+
+/// Timers for the flows of one table.
+pub struct Timers {
+    /// By list: the first flow in it, as id + 1; 0 is none. The last two are the half-open list's head and tail.
+    heads: Vec<u32>,
+    half_open_tail: u32,
+    links: Slab<Link>,
+    /// The next slot to fire, counted since the start.
+    tick: u64,
+    half_open: usize,
+}
+
+#[derive(Debug, Clone, Copy, bytemuck::Zeroable)]
+#[repr(C)]
+struct Link {
+    /// Ids + 1; 0 is none.
+    previous: u32,
+    next: u32,
+    /// Which list it is in, + 1; 0 is none.
+    list: u32,
+}
+
+impl Timers {
+    /// For flow ids below `capacity`.
+    pub fn new(capacity: usize, backing: Backing) -> Self {
+        Self {
+            heads: vec![0; SLOTS + 1],
+            half_open_tail: 0,
+            links: Slab::new(capacity, backing),
+            tick: 0,
+            half_open: 0,
+        }
+    }
+
+    /// Bytes taken.
+    pub fn bytes(&self) -> usize {
+        self.links.bytes() + self.heads.len() * size_of::<u32>()
+    }
+
+    /// Fires `id` not before `due_ms`; moves it when it is armed or half-open already. Beyond the wheel's span it
+    /// fires early, to be armed again. A time that has passed fires on the next [`Timers::poll_due`].
+    pub fn arm(&mut self, id: FlowId, due_ms: u64) {
+        self.disarm(id);
+        let tick = (due_ms / SLOT_MS + 1).clamp(self.tick, self.tick + SLOTS as u64 - 1);
+        let list = tick as usize % SLOTS;
+        self.push_front(id, list);
+    }
+
+    /// Appends `id` to the half-open list as its newest.
+    pub fn enter_half_open(&mut self, id: FlowId) {
+        self.disarm(id);
+        let tail = self.half_open_tail;
+        self.links[id.index()] = Link { previous: tail, next: 0, list: HALF_OPEN as u32 + 1 };
+        match tail {
+            0 => self.heads[HALF_OPEN] = id.0 + 1,
+            tail => self.links[tail as usize - 1].next = id.0 + 1,
+        }
+        self.half_open_tail = id.0 + 1;
+        self.half_open += 1;
+    }
+
+    /// The half-open flow that came first.
+    pub fn oldest_half_open(&self) -> Option<FlowId> {
+        self.heads[HALF_OPEN].checked_sub(1).map(FlowId)
+    }
+
+    /// Flows in the half-open list.
+    pub fn half_open(&self) -> usize {
+        self.half_open
+    }
+
+    /// Takes `id` out of whatever list it is in.
+    pub fn disarm(&mut self, id: FlowId) {
+        let link = self.links[id.index()];
+        let Some(list) = (link.list as usize).checked_sub(1) else { return };
+        match link.previous {
+            0 => self.heads[list] = link.next,
+            previous => self.links[previous as usize - 1].next = link.next,
+        }
+        match link.next {
+            0 if list == HALF_OPEN => self.half_open_tail = link.previous,
+            0 => {}
+            next => self.links[next as usize - 1].previous = link.previous,
+        }
+        self.half_open -= usize::from(list == HALF_OPEN);
+        self.links[id.index()] = Link { previous: 0, next: 0, list: 0 };
+    }
+
+    /// Takes out and returns one flow whose slot has passed at `now_ms`; `None` when there is no more. The caller
+    /// decides whether the flow is really due, and bounds how many it takes a turn.
+    pub fn poll_due(&mut self, now_ms: u64) -> Option<FlowId> {
+        let now_tick = now_ms / SLOT_MS;
+        if now_tick > self.tick + SLOTS as u64 {
+            // Asleep for longer than the wheel's span: one full turn visits every slot.
+            self.tick = now_tick - SLOTS as u64;
+        }
+        while self.tick <= now_tick {
+            if let Some(first) = self.heads[self.tick as usize % SLOTS].checked_sub(1) {
+                self.disarm(FlowId(first));
+                return Some(FlowId(first));
+            }
+            self.tick += 1;
+        }
+        None
+    }
+
+    fn push_front(&mut self, id: FlowId, list: usize) {
+        let next = self.heads[list];
+        self.links[id.index()] = Link { previous: 0, next, list: list as u32 + 1 };
+        if next != 0 {
+            self.links[next as usize - 1].previous = id.0 + 1;
+        }
+        self.heads[list] = id.0 + 1;
+    }
+}
+
+const SLOT_MS: u64 = 64;
+const SLOTS: usize = 8192;
+const HALF_OPEN: usize = SLOTS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timers() -> Timers {
+        Timers::new(100, Backing::Ordinary)
+    }
+
+    fn due(timers: &mut Timers, now_ms: u64) -> Vec<u32> {
+        let mut ids: Vec<_> = std::iter::from_fn(|| timers.poll_due(now_ms)).map(|id| id.0).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn fires_after_its_time_and_within_two_slots() {
+        let mut timers = timers();
+        timers.arm(FlowId(1), 5_000);
+        assert_eq!(due(&mut timers, 4_999), vec![]);
+        assert_eq!(due(&mut timers, 5_000), vec![]);
+        assert_eq!(due(&mut timers, 5_000 + 2 * SLOT_MS), vec![1]);
+        assert_eq!(due(&mut timers, 60_000), vec![]);
+    }
+
+    #[test]
+    fn arming_again_moves_and_disarming_removes() {
+        let mut timers = timers();
+        for id in 0..10 {
+            timers.arm(FlowId(id), 1_000);
+        }
+        timers.arm(FlowId(3), 9_000);
+        timers.disarm(FlowId(5));
+        assert_eq!(due(&mut timers, 2_000), vec![0, 1, 2, 4, 6, 7, 8, 9]);
+        assert_eq!(due(&mut timers, 10_000), vec![3]);
+    }
+
+    #[test]
+    fn a_time_beyond_the_wheel_fires_early_to_be_armed_again() {
+        let mut timers = timers();
+        timers.arm(FlowId(1), 3_600_000);
+        assert_eq!(due(&mut timers, SLOT_MS * (SLOTS as u64 - 2)), vec![]);
+        assert_eq!(due(&mut timers, SLOT_MS * SLOTS as u64), vec![1]);
+    }
+
+    #[test]
+    fn a_time_that_has_passed_fires_next() {
+        let mut timers = timers();
+        due(&mut timers, 100_000);
+        timers.arm(FlowId(1), 5);
+        assert_eq!(due(&mut timers, 100_000 + SLOT_MS), vec![1]);
+    }
+
+    #[test]
+    fn a_long_sleep_misses_nothing() {
+        let mut timers = timers();
+        for id in 0..50 {
+            timers.arm(FlowId(id), u64::from(id) * 10_000);
+        }
+        assert_eq!(due(&mut timers, 100_000_000).len(), 50);
+    }
+
+    #[test]
+    fn half_open_flows_keep_their_order() {
+        let mut timers = timers();
+        for id in 0..5 {
+            timers.enter_half_open(FlowId(id));
+        }
+        timers.disarm(FlowId(0));
+        timers.disarm(FlowId(2));
+        timers.arm(FlowId(4), 1_000);
+        assert_eq!((timers.oldest_half_open(), timers.half_open()), (Some(FlowId(1)), 2));
+        timers.disarm(FlowId(1));
+        timers.disarm(FlowId(3));
+        assert_eq!((timers.oldest_half_open(), timers.half_open()), (None, 0));
+        timers.enter_half_open(FlowId(9));
+        assert_eq!(timers.oldest_half_open(), Some(FlowId(9)));
+    }
+}

@@ -1,0 +1,138 @@
+//! Load balancing: which member of a pool takes a new connection. One method a file, one arm in [`Balancer::pick`].
+
+mod least_connections;
+mod ratio;
+mod round_robin;
+
+use crate::config::ids::MemberId;
+use crate::config::snapshot::{Member, Method, Pool};
+use crate::counters::WorkerCounters;
+use crate::pool::{MemberState, MemberStates};
+
+/// One worker's balancing state for one pool. Survives applies.
+#[derive(Debug, Default)]
+pub struct Balancer {
+    cursor: usize,
+    /// By place in the pool, for [`Method::RatioMember`]; made anew when the members change.
+    credits: Vec<i64>,
+    members: Vec<MemberId>,
+}
+
+/// What the methods may look at.
+pub struct View<'a> {
+    /// What the operator says of each member.
+    pub states: &'a MemberStates,
+    /// This worker's counters, for current connections.
+    pub counters: &'a WorkerCounters,
+}
+
+impl View<'_> {
+    /// True when `member` takes a new connection.
+    #[inline]
+    pub fn is_available(&self, member: &Member) -> bool {
+        self.states.of(member.id) == MemberState::Enabled
+            && (member.connection_limit == 0 || self.connections(member) < u64::from(member.connection_limit))
+    }
+
+    /// The member's connections now.
+    #[inline]
+    pub fn connections(&self, member: &Member) -> u64 {
+        self.counters.of_member(member.id).map_or(0, |counters| counters.connections.current.load())
+    }
+}
+
+impl Balancer {
+    /// The member for the next connection; `None` when no member takes one. O(1) while members are available,
+    /// O(members) at worst and for ratio and least connections.
+    pub fn pick<'p>(&mut self, pool: &'p Pool, view: &View) -> Option<&'p Member> {
+        let members = &pool.members;
+        match pool.method {
+            Method::RoundRobin => round_robin::pick(&mut self.cursor, members, view),
+            Method::RatioMember => {
+                self.follow(members);
+                ratio::pick(&mut self.credits, members, view)
+            }
+            Method::LeastConnectionsMember => least_connections::pick(&mut self.cursor, members, view),
+        }
+    }
+
+    /// Starts the credits anew when the members are others than last time.
+    fn follow(&mut self, members: &[Member]) {
+        if !self.members.iter().eq(members.iter().map(|member| &member.id)) {
+            self.members = members.iter().map(|member| member.id).collect();
+            self.credits = vec![0; members.len()];
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::config::ids::PoolId;
+    use crate::limits::Limits;
+    use crate::packet::build::address;
+
+    pub(crate) struct Bench {
+        pub(crate) pool: Pool,
+        pub(crate) states: MemberStates,
+        pub(crate) counters: WorkerCounters,
+        pub(crate) balancer: Balancer,
+    }
+
+    impl Bench {
+        pub(crate) fn new(method: Method, ratios: &[u16]) -> Self {
+            let member = |(place, &ratio): (usize, &u16)| Member {
+                id: MemberId(place as u32),
+                address: address("10.1.0.1"),
+                port: 80,
+                ratio,
+                connection_limit: 0,
+            };
+            let members = ratios.iter().enumerate().map(member).collect();
+            Self {
+                pool: Pool { id: PoolId(0), name: "web".into(), method, members },
+                states: MemberStates::new(16),
+                counters: WorkerCounters::new(&Limits {
+                    members: 16,
+                    virtual_servers: 1,
+                    ..Limits::default()
+                }),
+                balancer: Balancer::default(),
+            }
+        }
+
+        pub(crate) fn pick(&mut self) -> Option<u32> {
+            let view = View { states: &self.states, counters: &self.counters };
+            self.balancer.pick(&self.pool, &view).map(|member| member.id.0)
+        }
+
+        pub(crate) fn picks(&mut self, count: usize) -> Vec<u32> {
+            (0..count).filter_map(|_| self.pick()).collect()
+        }
+
+        pub(crate) fn open(&self, member: u32) {
+            self.counters.of_member(MemberId(member)).unwrap().connections.open();
+        }
+    }
+
+    #[test]
+    fn no_method_picks_a_member_that_is_not_enabled_or_full() {
+        for method in [Method::RoundRobin, Method::RatioMember, Method::LeastConnectionsMember] {
+            let mut bench = Bench::new(method, &[1, 1, 1, 1]);
+            bench.states.set(MemberId(0), MemberState::Disabled);
+            bench.states.set(MemberId(1), MemberState::Offline);
+            bench.pool.members[2].connection_limit = 1;
+            bench.open(2);
+            assert_eq!(bench.picks(5), [3; 5], "{method:?}");
+            bench.states.set(MemberId(3), MemberState::Offline);
+            assert_eq!(bench.pick(), None, "{method:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_pool_has_nobody() {
+        for method in [Method::RoundRobin, Method::RatioMember, Method::LeastConnectionsMember] {
+            assert_eq!(Bench::new(method, &[]).pick(), None, "{method:?}");
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The `dpdk` port: a PCI NIC or a DPDK virtual device, polled.
+//!
+//! ```text
+//!   rx burst ─▶ Mbuf ─▶ Frame … pipeline … Frame ─▶ Mbuf ─▶ tx burst      no copy, no allocation
+//!                │                           │
+//!     in pieces: copied to a Frame    other memory: copied to an Mbuf
+//!     bad checksum: dropped           unfinished checksum, GSO: the device's, else in software
+//! ```
+//!
+//! Each queue has packet memory of its own, so that workers never meet in a mempool.
+
+mod intake;
+mod offload;
+
+use std::os::fd::RawFd;
+
+use sluice_ffi::dpdk::{
+    self, Burst, DpdkError, Eal, EthDev, EthPort, EthStats, LogTo, Mempool, Offloads, RxQueue, TxQueue,
+};
+
+use self::intake::Intake;
+use super::{DriverCounters, DriverSpec, OpenPort, PortError, PortInfo, PortQueue, PortSpec};
+use crate::address::Mac;
+use crate::frame::{BURST_MAX, Checksum, Frame, FramePool};
+use crate::packet::checksum;
+use crate::packet::segment::{SegmentError, segment};
+
+/// Starts DPDK when one of `specs` needs it; see [`super::prepare`].
+pub(super) fn prepare(specs: &[PortSpec], eal_args: &[String]) -> Result<(), PortError> {
+    let ports: Vec<(&str, &str)> = specs.iter().filter_map(dpdk_device).collect();
+    let Some(&(first, _)) = ports.first() else { return Ok(()) };
+    let pci: Vec<&str> = ports.iter().map(|&(_, device)| device).filter(|device| is_pci(device)).collect();
+    let asks_for_log = eal_args.iter().any(|arg| arg.starts_with("--log-level"));
+    let log_to = if asks_for_log { LogTo::Stderr } else { LogTo::Quiet };
+    Eal::init(&dpdk::default_args(eal_args, &pci), log_to).map_err(|error| refused(first, error))?;
+    Ok(())
+}
+
+/// Opens `device` with one queue pair for each of `pools`.
+///
+/// # Errors
+/// [`PortError::NoSuchDevice`] with DPDK's reason, [`PortError::TooFewQueues`], [`PortError::Refused`]; nothing
+/// stays open then.
+pub fn open(spec: &PortSpec, device: &str, pools: &[FramePool]) -> Result<OpenPort, PortError> {
+    let explain = |error| explain(&spec.name, pools.len(), error);
+    let eal = Eal::running().ok_or(DpdkError::NotStarted).map_err(explain)?;
+    let found = EthDev::open(eal, device).map_err(explain)?;
+    if pools.len() > found.queues_max() {
+        let error = DpdkError::TooFewQueues { wanted: pools.len(), queues_max: found.queues_max() };
+        return Err(explain(error));
+    }
+    let memory: Result<Vec<Mempool>, _> = pools.iter().map(|pool| packet_memory(eal, &found, pool)).collect();
+    let memory = memory.map_err(explain)?;
+    let started = found.start(&memory).map_err(explain)?;
+    let info = describe(spec, device, &started.port, pools.len());
+    let baseline = started.port.stats();
+    let memory = memory.into_iter().zip(pools);
+    let queues =
+        started.queues.into_iter().zip(memory).enumerate().map(|(index, ((rx, tx), (memory, pool)))| {
+            let stats_since = (index == 0).then_some(baseline);
+            Box::new(DpdkQueue::new(rx, tx, memory, pool.clone(), started.port.clone(), stats_since)) as _
+        });
+    Ok(OpenPort { info, queues: queues.collect() })
+}
+
+/// One receive and one send queue, and the memory behind them.
+struct DpdkQueue {
+    rx: RxQueue,
+    tx: TxQueue,
+    port: EthPort,
+    offloads: Offloads,
+    memory: Mempool,
+    intake: Intake,
+    /// On its way out; empty between calls.
+    burst: Burst,
+    /// Pieces of one super-frame; empty between calls.
+    pieces: Vec<Frame>,
+    /// The longest frame the device sends in one piece.
+    frame_max_bytes: usize,
+    tx_errors: u64,
+    /// The device counts for all queues at once: the first one reports it, from here on.
+    stats_since: Option<EthStats>,
+}
+
+impl PortQueue for DpdkQueue {
+    fn rx(&mut self, frames: &mut Vec<Frame>) -> usize {
+        let before = frames.len();
+        let Self { rx, intake, .. } = self;
+        frames.reserve(BURST_MAX);
+        rx.rx(|mbuf| intake.take(mbuf, frames));
+        frames.len() - before
+    }
+
+    fn tx(&mut self, frames: &mut Vec<Frame>) -> usize {
+        let mut taken = 0;
+        while !frames.is_empty() {
+            let ready = self.make_ready(frames);
+            let (taken_now, is_full) = match ready {
+                0 if frames[0].offload.segmentation.is_some() => self.send_super_frame(frames),
+                0 => (0, true),
+                ready => self.send(frames, ready),
+            };
+            taken += taken_now;
+            if is_full {
+                break;
+            }
+        }
+        taken
+    }
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn counters(&mut self) -> DriverCounters {
+        let mut counters = self.intake.counters;
+        counters.tx_errors += self.tx_errors;
+        if let Some(since) = self.stats_since {
+            let now = self.port.stats();
+            counters.rx_missed += now.rx_missed.saturating_sub(since.rx_missed);
+            counters.rx_errors += now.rx_errors.saturating_sub(since.rx_errors);
+            counters.rx_no_memory += now.rx_no_memory.saturating_sub(since.rx_no_memory);
+            counters.tx_errors += now.tx_errors.saturating_sub(since.tx_errors);
+        }
+        counters
+    }
+
+    fn is_link_up(&mut self) -> bool {
+        self.port.is_link_up()
+    }
+}
+
+impl DpdkQueue {
+    fn new(
+        rx: RxQueue,
+        tx: TxQueue,
+        memory: Mempool,
+        frames: FramePool,
+        port: EthPort,
+        stats_since: Option<EthStats>,
+    ) -> Self {
+        Self {
+            rx,
+            tx,
+            offloads: port.offloads(),
+            memory,
+            intake: Intake::new(frames),
+            burst: Burst::new(),
+            pieces: Vec::new(),
+            frame_max_bytes: usize::from(port.mtu()) + LINK_HEADER_BYTES,
+            tx_errors: 0,
+            stats_since,
+            port,
+        }
+    }
+
+    /// Makes the first frames mbufs that the device can send; returns how many, a burst at most. It ends before a
+    /// super-frame, and where there is no memory for a copy.
+    #[inline(always)]
+    fn make_ready(&mut self, frames: &mut [Frame]) -> usize {
+        let mut ready = 0;
+        for frame in frames.iter_mut().take(BURST_MAX) {
+            let is_plain = frame.is_mbuf()
+                && frame.offload.segmentation.is_none()
+                && !matches!(frame.offload.checksum, Checksum::Partial { .. });
+            if !is_plain && !self.make_plain(frame) {
+                break;
+            }
+            ready += 1;
+        }
+        ready
+    }
+
+    /// Copies a frame of other memory; finishes a checksum that the device would not. False when it cannot be sent
+    /// now, or not in one piece.
+    #[cold]
+    fn make_plain(&mut self, frame: &mut Frame) -> bool {
+        if frame.offload.segmentation.is_some() {
+            return false;
+        }
+        if offload::checksum_work(frame, &self.offloads).is_none() {
+            checksum::finish(frame);
+        }
+        // A frame that the device would refuse is not worth a copy; `stage` drops it.
+        if frame.is_mbuf() || frame.len() > self.frame_max_bytes {
+            return true;
+        }
+        let Some(copy) = self.memory.copy_of(frame.bytes()) else { return false };
+        *frame = Frame::from_mbuf(copy, frame.offload);
+        true
+    }
+
+    /// Sends the first `ready` frames; returns how many were taken, and whether the device has no more room.
+    #[inline(always)]
+    fn send(&mut self, frames: &mut Vec<Frame>, ready: usize) -> (usize, bool) {
+        let mut asks = false;
+        for frame in frames.drain(..ready) {
+            asks |= stage(frame, &mut self.burst, &self.offloads, self.frame_max_bytes, &mut self.tx_errors);
+        }
+        if asks {
+            self.prepare_burst();
+        }
+        self.tx.tx(&mut self.burst);
+        let left = self.burst.len();
+        if left > 0 {
+            self.put_back(frames);
+        }
+        (ready - left, left > 0)
+    }
+
+    /// Lets the driver see packets with work for the device; drops what it will not take.
+    #[cold]
+    fn prepare_burst(&mut self) {
+        loop {
+            let good = self.tx.prepare(&mut self.burst);
+            if good >= self.burst.len() {
+                return;
+            }
+            self.burst.remove(good);
+            self.tx_errors += 1;
+        }
+    }
+
+    /// Gives back to the front of `frames` what the device had no room for.
+    #[cold]
+    fn put_back(&mut self, frames: &mut Vec<Frame>) {
+        let count = self.burst.len();
+        // The newest first, so that each goes in front of the one before.
+        frames.extend(std::iter::from_fn(|| self.burst.pop()).map(offload::unstage));
+        let tail = frames.len() - count;
+        frames[tail..].reverse();
+        frames.rotate_right(count);
+    }
+
+    /// Sends the super-frame at the front, or puts its pieces in its place. As [`Self::send`].
+    #[cold]
+    fn send_super_frame(&mut self, frames: &mut Vec<Frame>) -> (usize, bool) {
+        if let Some(work) = offload::segmentation_work(&frames[0], &self.offloads) {
+            return self.send_for_segmentation(frames, &work);
+        }
+        match segment(&frames[0], self.intake.frames(), &mut self.pieces) {
+            Ok(_) => {
+                frames.splice(..1, self.pieces.drain(..));
+                (0, false)
+            }
+            Err(SegmentError::Exhausted) => (0, true),
+            Err(_) => {
+                frames.remove(0);
+                self.tx_errors += 1;
+                (1, false)
+            }
+        }
+    }
+
+    fn send_for_segmentation(&mut self, frames: &mut Vec<Frame>, work: &dpdk::TxWork) -> (usize, bool) {
+        let Some(mut chain) = self.memory.chain_of(frames[0].bytes()) else { return (0, true) };
+        offload::leave_length_out(&mut chain, work);
+        chain.request(work);
+        // The burst is empty between calls, so there is room.
+        let _ = self.burst.push(chain);
+        self.prepare_burst();
+        let refused = self.burst.is_empty();
+        self.tx.tx(&mut self.burst);
+        // Not sent: the frame itself stays in front, to be copied again.
+        let is_full = self.burst.pop().is_some();
+        if is_full {
+            return (0, true);
+        }
+        debug_assert!(refused || self.burst.is_empty());
+        frames.remove(0);
+        (1, false)
+    }
+}
+
+/// Puts a frame into the burst, with what it asks of the device; true when it asks. A frame too long for the device
+/// is dropped and counted.
+#[inline(always)]
+fn stage(frame: Frame, burst: &mut Burst, offloads: &Offloads, max_bytes: usize, errors: &mut u64) -> bool {
+    let work = match frame.offload.checksum {
+        Checksum::Partial { .. } => offload::checksum_work(&frame, offloads),
+        Checksum::Unchecked | Checksum::Verified => None,
+    };
+    let Ok(mut mbuf) = frame.into_mbuf() else {
+        *errors += 1;
+        return false;
+    };
+    if !(LINK_HEADER_BYTES_MIN..=max_bytes).contains(&mbuf.len()) {
+        *errors += 1;
+        return false;
+    }
+    mbuf.clear_offload();
+    if let Some(work) = &work {
+        mbuf.request(work);
+    }
+    // At most a burst is ready, so there is room.
+    let _ = burst.push(mbuf);
+    work.is_some()
+}
+
+fn packet_memory(eal: Eal, device: &EthDev, frames: &FramePool) -> Result<Mempool, DpdkError> {
+    let (rx, tx) = device.descriptors();
+    let in_flight = frames.frames_max().clamp(IN_FLIGHT_MIN, IN_FLIGHT_MAX);
+    let count = usize::from(rx) + usize::from(tx) + in_flight;
+    Mempool::new(eal, count, device.room_bytes(), device.socket())
+}
+
+fn describe(spec: &PortSpec, device: &str, port: &EthPort, queues: usize) -> PortInfo {
+    let offloads = port.offloads();
+    let named = [
+        ("rx-checksum", offloads.rx_checksum),
+        ("tx-checksum", offloads.tx_checksum_tcp && offloads.tx_checksum_udp),
+        ("tso", offloads.tso),
+        ("rss", offloads.rss),
+    ];
+    PortInfo {
+        name: spec.name.clone(),
+        driver: "dpdk",
+        device: device.into(),
+        mac: Mac(port.mac()),
+        mtu: port.mtu(),
+        queues,
+        offloads: named.into_iter().filter(|&(_, on)| on).map(|(name, _)| name).collect(),
+    }
+}
+
+fn dpdk_device(spec: &PortSpec) -> Option<(&str, &str)> {
+    match &spec.driver {
+        DriverSpec::Dpdk { device } => Some((&spec.name, device)),
+        DriverSpec::AfPacket { .. } => None,
+    }
+}
+
+/// `0000:3b:00.1` or `3b:00.1`, perhaps with arguments: it begins with hexadecimal digits and a colon.
+fn is_pci(device: &str) -> bool {
+    let digits = device.split(':').next().unwrap_or_default();
+    digits.len() < device.len() && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn explain(port: &str, workers: usize, error: DpdkError) -> PortError {
+    match error {
+        DpdkError::NoSuchDevice { device, reason } => {
+            PortError::NoSuchDevice { port: port.into(), device: format!("{device} ({reason})") }
+        }
+        DpdkError::TooFewQueues { queues_max, .. } => {
+            PortError::TooFewQueues { port: port.into(), workers, queues_max }
+        }
+        error => refused(port, error),
+    }
+}
+
+fn refused(port: &str, error: DpdkError) -> PortError {
+    let (what, reason) = match error {
+        DpdkError::Refused { what, reason } => (what, reason),
+        error => ("open".into(), error.to_string()),
+    };
+    PortError::Refused { port: port.into(), what, reason }
+}
+
+/// Ethernet header and one tag.
+const LINK_HEADER_BYTES: usize = 18;
+/// Ethernet header alone.
+const LINK_HEADER_BYTES_MIN: usize = 14;
+
+/// Mbufs beyond the descriptors: in bursts, caches, queues of the pipeline.
+const IN_FLIGHT_MIN: usize = 1024;
+const IN_FLIGHT_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pci_addresses_are_told_from_virtual_devices() {
+        assert!(is_pci("0000:3b:00.1") && is_pci("3b:00.1") && is_pci("0000:3b:00.1,arg=1"));
+        assert!(!is_pci("net_memif0,role=client") && !is_pci("net_af_packet0,iface=a:b"));
+    }
+}

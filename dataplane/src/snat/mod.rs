@@ -1,0 +1,4 @@
+//! Source address translation: which address and port a connection has towards its member.
+
+pub mod ports;
+pub mod steer;

@@ -1,0 +1,235 @@
+//! Virtual server look-up: the eighteen-row precedence as a search over the shapes of row in use.
+//!
+//! ```text
+//!   shape = (destination bits, source bits, port or *, protocol or any)      sorted, most specific first
+//!   one hash look-up a shape:  (shape, masked destination, masked source, port, protocol) ─▶ virtual servers
+//! ```
+//!
+//! A configuration uses few shapes (often two or three), so the cost does not depend on the number of virtual
+//! servers, and the precedence holds by the order of the shapes alone: destination (host, longest prefix, any),
+//! then source (the same), then a port before `*`, then a protocol before any.
+
+use hashbrown::HashMap;
+
+use crate::address::{Address, Prefix};
+use crate::config::ids::LinkId;
+use crate::config::snapshot::{Ingress, Match, Protocol, Virtual};
+use crate::flow::key::FlowKey;
+use crate::packet::parse::protocol;
+
+/// Finds virtual servers by what a packet asks for.
+#[derive(Debug, Default)]
+pub struct VirtualIndex {
+    shapes_v4: Vec<Shape>,
+    shapes_v6: Vec<Shape>,
+    rows: HashMap<Row, Vec<u32>>,
+}
+
+/// Ordered by precedence: greater is more specific.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Shape {
+    destination_bits: u8,
+    source_bits: u8,
+    has_port: bool,
+    has_protocol: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Row {
+    destination: Prefix,
+    source: Prefix,
+    port: u16,
+    protocol: u8,
+}
+
+impl VirtualIndex {
+    /// Indexes `virtuals` by their place in the slice.
+    pub fn build(virtuals: &[Virtual]) -> Self {
+        let mut index = Self::default();
+        for (place, virtual_server) in virtuals.iter().enumerate() {
+            for row in &virtual_server.matches {
+                index.add(row, place as u32, virtuals);
+            }
+        }
+        for shapes in [&mut index.shapes_v4, &mut index.shapes_v6] {
+            shapes.sort_unstable_by(|a, b| b.cmp(a));
+            shapes.dedup();
+        }
+        index
+    }
+
+    /// The virtual server for a packet with `key` that came in on `link`, as its place in the slice that the index
+    /// was built from. One hash look-up for each shape of row in the packet's family.
+    pub fn find(&self, key: &FlowKey, link: LinkId, virtuals: &[Virtual]) -> Option<usize> {
+        let shapes = if key.dst.is_v4() { &self.shapes_v4 } else { &self.shapes_v6 };
+        for shape in shapes {
+            if let Some(places) = self.rows.get(&shape.row_of(key)) {
+                let here = |place: &&u32| virtuals[**place as usize].ingress.contains(link);
+                if let Some(place) = places.iter().find(here) {
+                    return Some(*place as usize);
+                }
+            }
+        }
+        None
+    }
+
+    fn add(&mut self, row: &Match, place: u32, virtuals: &[Virtual]) {
+        let shape = Shape {
+            destination_bits: row.destination.bits,
+            source_bits: row.source.bits,
+            has_port: row.port != 0,
+            has_protocol: row.protocol != Protocol::Any,
+        };
+        let shapes = if row.destination.is_v4() { &mut self.shapes_v4 } else { &mut self.shapes_v6 };
+        if shapes.last() != Some(&shape) {
+            shapes.push(shape);
+        }
+        let key = Row {
+            destination: row.destination,
+            source: row.source,
+            port: row.port,
+            protocol: match row.protocol {
+                Protocol::Tcp => protocol::TCP,
+                Protocol::Udp => protocol::UDP,
+                Protocol::Any => ANY,
+            },
+        };
+        let places = self.rows.entry(key).or_default();
+        places.push(place);
+        // Named links before named ports before every port.
+        places.sort_by_key(|&place| breadth(&virtuals[place as usize].ingress));
+    }
+}
+
+impl Shape {
+    fn row_of(&self, key: &FlowKey) -> Row {
+        let masked = |address: Address, bits| Prefix { address: address.masked(bits), bits };
+        Row {
+            destination: masked(key.dst, self.destination_bits),
+            source: masked(key.src, self.source_bits),
+            port: if self.has_port { key.dst_port } else { 0 },
+            protocol: if self.has_protocol { key.protocol } else { ANY },
+        }
+    }
+}
+
+fn breadth(ingress: &Ingress) -> u8 {
+    match ingress {
+        Ingress::Links(_) => 0,
+        Ingress::Ports(_) => 1,
+        Ingress::Any => 2,
+    }
+}
+
+const ANY: u8 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ids::{PortId, VirtualId};
+    use crate::config::snapshot::{Snat, SourcePort, Timeouts, VirtualKind};
+    use crate::packet::build::address;
+
+    const LINK: LinkId = LinkId::new(PortId(0), 0);
+
+    fn prefix(text: &str) -> Prefix {
+        let (ip, length) = text.split_once('/').unwrap();
+        Prefix::new(address(ip), length.parse().unwrap())
+    }
+
+    fn virtual_server(
+        number: u32,
+        destination: &str,
+        source: &str,
+        port: u16,
+        protocol: Protocol,
+    ) -> Virtual {
+        Virtual {
+            id: VirtualId(number),
+            name: number.to_string().into(),
+            kind: VirtualKind::PerformanceL4,
+            enabled: true,
+            matches: vec![Match { destination: prefix(destination), source: prefix(source), port, protocol }],
+            ingress: Ingress::Any,
+            pool: None,
+            snat: Snat::None,
+            source_port: SourcePort::Preserve,
+            connection_limit: 0,
+            timeouts: Timeouts::TCP,
+            auto_last_hop: true,
+        }
+    }
+
+    fn key(src: &str, dst: &str, port: u16) -> FlowKey {
+        FlowKey { src: address(src), dst: address(dst), src_port: 1, dst_port: port, protocol: protocol::TCP }
+    }
+
+    fn rows() -> Vec<Virtual> {
+        let destinations = ["192.0.2.100/32", "192.0.2.0/24", "0.0.0.0/0"];
+        let sources = ["198.51.100.7/32", "198.51.100.0/24", "0.0.0.0/0"];
+        let mut all = Vec::new();
+        for destination in destinations {
+            for source in sources {
+                for port in [80, 0] {
+                    all.push(virtual_server(all.len() as u32, destination, source, port, Protocol::Tcp));
+                }
+            }
+        }
+        all
+    }
+
+    /// For every subset that begins at row n, a packet that matches all rows gets row n.
+    #[test]
+    fn the_eighteen_rows_in_their_order() {
+        let all = rows();
+        assert_eq!(all.len(), 18);
+        for first in 0..all.len() {
+            let mut some = all[first..].to_vec();
+            some.reverse();
+            let index = VirtualIndex::build(&some);
+            let found = index.find(&key("198.51.100.7", "192.0.2.100", 80), LINK, &some).unwrap();
+            assert_eq!(some[found].id, VirtualId(first as u32));
+        }
+    }
+
+    #[test]
+    fn rows_that_do_not_match_are_passed_over() {
+        let all = rows();
+        let index = VirtualIndex::build(&all);
+        let find = |src, dst, port| index.find(&key(src, dst, port), LINK, &all).map(|place| place + 1);
+        assert_eq!(find("198.51.100.8", "192.0.2.100", 80), Some(3));
+        assert_eq!(find("203.0.113.1", "192.0.2.100", 81), Some(6));
+        assert_eq!(find("198.51.100.7", "192.0.2.101", 80), Some(7));
+        assert_eq!(find("203.0.113.1", "203.0.113.9", 443), Some(18));
+        assert_eq!(find("2001:db8::1", "2001:db8::2", 80), None);
+    }
+
+    #[test]
+    fn longer_prefixes_and_named_protocols_come_first() {
+        let all = [
+            virtual_server(0, "10.0.0.0/8", "0.0.0.0/0", 0, Protocol::Any),
+            virtual_server(1, "10.0.0.0/8", "0.0.0.0/0", 0, Protocol::Tcp),
+            virtual_server(2, "10.1.0.0/16", "0.0.0.0/0", 0, Protocol::Any),
+            virtual_server(3, "::/0", "::/0", 0, Protocol::Any),
+        ];
+        let index = VirtualIndex::build(&all);
+        let find = |dst| index.find(&key("198.51.100.7", dst, 5), LINK, &all);
+        assert_eq!((find("10.1.2.3"), find("10.2.2.3"), find("192.0.2.1")), (Some(2), Some(1), None));
+        let udp = FlowKey { protocol: protocol::UDP, ..key("198.51.100.7", "10.2.2.3", 5) };
+        assert_eq!(index.find(&udp, LINK, &all), Some(0));
+        assert_eq!(index.find(&key("2001:db8::1", "2001:db8::2", 80), LINK, &all), Some(3));
+    }
+
+    #[test]
+    fn links_narrow_a_match_and_the_narrowest_wins() {
+        let vlan = LinkId::new(PortId(0), 100);
+        let mut all = vec![virtual_server(0, "192.0.2.100/32", "0.0.0.0/0", 80, Protocol::Tcp); 3];
+        all[1].ingress = Ingress::Ports(vec![PortId(1)]);
+        all[2].ingress = Ingress::Links(vec![vlan]);
+        let index = VirtualIndex::build(&all);
+        let find = |link| index.find(&key("198.51.100.7", "192.0.2.100", 80), link, &all);
+        assert_eq!((find(LINK), find(LinkId::new(PortId(1), 0)), find(vlan)), (Some(0), Some(1), Some(2)));
+        let index = VirtualIndex::build(&all[1..]);
+        assert_eq!(index.find(&key("198.51.100.7", "192.0.2.100", 80), LINK, &all[1..]), None);
+    }
+}

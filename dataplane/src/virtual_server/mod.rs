@@ -1,0 +1,3 @@
+//! Which virtual server a packet belongs to.
+
+pub mod lookup;

@@ -1,0 +1,552 @@
+//! [`PacketSocket`]: every frame of one interface, in batches, with the offload state that the kernel keeps beside
+//! it (packet(7), `struct virtio_net_hdr`).
+//!
+//! ```text
+//!   recvmmsg ─▶ 32 × { iovec 0: vnet header │ iovec 1: the caller's room │ control: VLAN tag }
+//!   sendmmsg ◀─ 32 × { iovec 0: vnet header │ iovec 1: the caller's frame }
+//! ```
+//!
+//! All arrays are taken when the socket is opened. Nothing here looks into a frame.
+
+use std::io;
+use std::mem::zeroed;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use bytemuck::Zeroable;
+
+use crate::interface::{self, Interface};
+
+/// Frames in one system call.
+pub const BATCH_MAX: usize = 32;
+
+/// One instruction of a classic BPF program.
+pub type FilterInstruction = libc::sock_filter;
+
+/// A raw packet socket bound to one interface. Hears nothing before [`PacketSocket::start`].
+#[derive(Debug)]
+pub struct PacketSocket {
+    socket: OwnedFd,
+    interface: Interface,
+    inbox: Box<Inbox>,
+    outbox: Box<Outbox>,
+}
+
+/// `struct virtio_net_hdr`, in the machine's byte order: what is left to do on a frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct VnetHeader {
+    /// [`VNET_NEEDS_CSUM`], [`VNET_DATA_VALID`].
+    pub flags: u8,
+    /// One of the `VNET_GSO_*`, with [`VNET_GSO_ECN`] or not.
+    pub gso_type: u8,
+    /// Length of the Ethernet, IP and TCP or UDP headers.
+    pub hdr_len: u16,
+    /// Payload bytes in a segment.
+    pub gso_size: u16,
+    /// Where the checksum begins to sum, from the start of the frame.
+    pub csum_start: u16,
+    /// Where its field is, from `csum_start`.
+    pub csum_offset: u16,
+}
+
+/// `flags`: the checksum is to be finished.
+pub const VNET_NEEDS_CSUM: u8 = 1;
+/// `flags`: the checksum was looked at and is right.
+pub const VNET_DATA_VALID: u8 = 2;
+/// `gso_type`: one frame.
+pub const VNET_GSO_NONE: u8 = 0;
+/// `gso_type`: TCP over IPv4.
+pub const VNET_GSO_TCPV4: u8 = 1;
+/// `gso_type`: TCP over IPv6.
+pub const VNET_GSO_TCPV6: u8 = 4;
+/// `gso_type`: UDP datagrams of equal size.
+pub const VNET_GSO_UDP_L4: u8 = 5;
+/// Or-ed to a TCP `gso_type`: CWR is for the first segment only.
+pub const VNET_GSO_ECN: u8 = 0x80;
+
+/// What came with a received frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// Bytes in the caller's room.
+    pub len: usize,
+    /// What is left to do.
+    pub header: VnetHeader,
+    /// The 802.1Q tag that the kernel took out: ethertype and control information.
+    pub vlan: Option<(u16, u16)>,
+    /// True when the frame was larger than the room: what is there is not all.
+    pub is_truncated: bool,
+}
+
+/// How a group of sockets shares the frames of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FanoutMode {
+    /// By the kernel's flow hash, equal for both directions.
+    Hash,
+    /// By a program that returns the number of the socket: see [`PacketSocket::set_fanout_program`].
+    Program,
+}
+
+/// A fanout group that sockets join; gone with its last socket. Members are numbered in the order they joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FanoutGroup {
+    id: u16,
+    mode: FanoutMode,
+}
+
+/// Why frames could not be received or sent just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Receiving: no frame waits. Sending: the socket's send buffer is full until the device has sent some.
+    WouldBlock,
+    /// Sending: the device or its queueing discipline had no room, or threw the frame away, without saying which.
+    NoBuffers,
+    /// The interface is down or gone.
+    LinkDown,
+    /// The kernel will not take (or could not describe) this one frame, and would not the next time.
+    BadFrame,
+}
+
+impl Refusal {
+    fn last() -> Self {
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Refusal::WouldBlock,
+            Some(libc::ENOBUFS | libc::ENOMEM) => Refusal::NoBuffers,
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Refusal::LinkDown,
+            _ => Refusal::BadFrame,
+        }
+    }
+}
+
+/// Why a packet socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketError {
+    /// No interface has that name in this network namespace.
+    #[error("no such interface")]
+    NoSuchInterface,
+    /// The process may not.
+    #[error("not permitted: packet sockets need CAP_NET_RAW in the interface's network namespace")]
+    NotPermitted,
+    /// The interface carries no Ethernet frames.
+    #[error("not an Ethernet interface")]
+    NotEthernet,
+    /// Anything else the kernel said.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl PacketSocket {
+    /// Opens a socket on `interface` with receive and send buffers of `buffer_bytes` (less where the process may
+    /// not exceed the system's maximum). It takes all multicast, and its own side's frames never.
+    ///
+    /// # Errors
+    /// [`PacketError`].
+    pub fn open(interface: &str, buffer_bytes: u32) -> Result<Self, PacketError> {
+        let socket = new_socket()?;
+        let interface = facts(&socket, interface)?;
+        let opened = Self { socket, interface, inbox: Inbox::new(), outbox: Outbox::new() };
+        opened.set("PACKET_VNET_HDR", libc::PACKET_VNET_HDR, &1i32)?;
+        opened.set("PACKET_AUXDATA", libc::PACKET_AUXDATA, &1i32)?;
+        opened.set("PACKET_IGNORE_OUTGOING", libc::PACKET_IGNORE_OUTGOING, &1i32)?;
+        opened.take_multicast()?;
+        opened.size_buffers(buffer_bytes as i32)?;
+        opened.set_filter(&[NOTHING])?;
+        opened.bind()?;
+        Ok(opened)
+    }
+
+    /// Facts of the interface when the socket was opened.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Founds a fanout group with this socket as member 0.
+    ///
+    /// # Errors
+    /// [`PacketError::System`].
+    pub fn found_group(&self, mode: FanoutMode) -> Result<FanoutGroup, PacketError> {
+        let unset = FanoutGroup { id: 0, mode };
+        self.set("PACKET_FANOUT", libc::PACKET_FANOUT, &(unset.word() | FANOUT_FLAG_UNIQUE_ID))?;
+        let mut word = 0u32;
+        self.read_option(libc::PACKET_FANOUT, &mut word).map_err(system("PACKET_FANOUT"))?;
+        Ok(FanoutGroup { id: word as u16, mode })
+    }
+
+    /// Joins a group that another socket on the same interface founded.
+    ///
+    /// # Errors
+    /// [`PacketError::System`].
+    pub fn join_group(&self, group: FanoutGroup) -> Result<(), PacketError> {
+        self.set("PACKET_FANOUT", libc::PACKET_FANOUT, &group.word())
+    }
+
+    /// Sets the classic BPF program of this socket's group ([`FanoutMode::Program`]): what it returns, modulo the
+    /// members, is the number of the socket that gets the frame. Without one all goes to member 0.
+    ///
+    /// # Errors
+    /// [`PacketError::System`].
+    pub fn set_fanout_program(&self, program: &[FilterInstruction]) -> Result<(), PacketError> {
+        let program = as_program(program);
+        // SAFETY: the program names live instructions for the length of the call; the kernel copies them.
+        check(unsafe { set_option(&self.socket, libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, &program) })
+            .map_err(system("PACKET_FANOUT_DATA"))
+    }
+
+    /// Begins to hear frames. Until then none is queued, so that the members of a group begin without doubles.
+    ///
+    /// # Errors
+    /// [`PacketError::System`].
+    pub fn start(&self) -> Result<(), PacketError> {
+        self.set_filter(&NOT_OUTGOING)
+    }
+
+    /// Receives a frame into each of `rooms`, at most [`BATCH_MAX`], as many as wait; returns how many. Never
+    /// blocks. One system call.
+    ///
+    /// # Errors
+    /// [`Refusal::WouldBlock`] when none waits; [`Refusal::LinkDown`] once after the link went down;
+    /// [`Refusal::BadFrame`] when the kernel dropped one that no vnet header can describe.
+    pub fn receive<'room>(&mut self, rooms: impl Iterator<Item = &'room mut [u8]>) -> Result<usize, Refusal> {
+        let count = self.inbox.aim(rooms);
+        if count == 0 {
+            return Ok(0);
+        }
+        let messages = self.inbox.messages.as_mut_ptr();
+        // SAFETY: `aim` has just set the first `count` messages to our own headers and control room and to the
+        // caller's rooms, all of which outlive the call.
+        let got = unsafe {
+            let fd = self.socket.as_raw_fd();
+            libc::recvmmsg(fd, messages, count as u32, libc::MSG_DONTWAIT, ptr::null_mut())
+        };
+        if got < 0 { Err(Refusal::last()) } else { Ok(got as usize) }
+    }
+
+    /// What came with frame `index` of the last [`PacketSocket::receive`].
+    #[inline]
+    pub fn received(&self, index: usize) -> Received {
+        let message = &self.inbox.messages[index];
+        Received {
+            len: (message.msg_len as usize).saturating_sub(size_of::<VnetHeader>()),
+            header: self.inbox.headers[index],
+            vlan: self.inbox.controls[index].vlan(message.msg_hdr.msg_controllen),
+            is_truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+        }
+    }
+
+    /// Sends `frames` in order, at most [`BATCH_MAX`]; returns how many the kernel took. Never blocks. One system
+    /// call.
+    ///
+    /// # Errors
+    /// What the kernel said about the first frame: none was sent.
+    pub fn send<'frame>(
+        &mut self,
+        frames: impl Iterator<Item = (VnetHeader, &'frame [u8])>,
+    ) -> Result<usize, Refusal> {
+        let count = self.outbox.aim(frames);
+        if count == 0 {
+            return Ok(0);
+        }
+        let messages = self.outbox.messages.as_mut_ptr();
+        // SAFETY: `aim` has just set the first `count` messages to our own headers and to the caller's frames,
+        // which outlive the call; the kernel only reads through them.
+        let sent =
+            unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages, count as u32, libc::MSG_DONTWAIT) };
+        if sent < 0 { Err(Refusal::last()) } else { Ok(sent as usize) }
+    }
+
+    /// Frames that found the receive buffer full since this was last asked. One system call.
+    pub fn take_drops(&mut self) -> u64 {
+        let mut statistics = Statistics::zeroed();
+        let read = self.read_option(libc::PACKET_STATISTICS, &mut statistics);
+        if read.is_ok() { u64::from(statistics.drops) } else { 0 }
+    }
+
+    /// True when the interface is still there, up, and has carrier. Two system calls.
+    pub fn is_link_up(&self) -> bool {
+        interface::is_link_up(self, self.interface.index)
+    }
+
+    fn take_multicast(&self) -> Result<(), PacketError> {
+        let request = MembershipRequest {
+            index: self.interface.index as i32,
+            kind: libc::PACKET_MR_ALLMULTI as u16,
+            ..MembershipRequest::zeroed()
+        };
+        self.set("PACKET_ADD_MEMBERSHIP", libc::PACKET_ADD_MEMBERSHIP, &request)
+    }
+
+    fn size_buffers(&self, bytes: i32) -> Result<(), PacketError> {
+        let sizes = [
+            ("SO_RCVBUF", libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+            ("SO_SNDBUF", libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+        ];
+        for (what, force, ask) in sizes {
+            let forced = set_plain(&self.socket, libc::SOL_SOCKET, force, &bytes);
+            forced
+                .or_else(|_| set_plain(&self.socket, libc::SOL_SOCKET, ask, &bytes))
+                .map_err(system(what))?;
+        }
+        Ok(())
+    }
+
+    fn set_filter(&self, program: &[FilterInstruction]) -> Result<(), PacketError> {
+        let program = as_program(program);
+        // SAFETY: the program names live instructions for the length of the call; the kernel copies them.
+        check(unsafe { set_option(&self.socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program) })
+            .map_err(system("SO_ATTACH_FILTER"))
+    }
+
+    fn bind(&self) -> Result<(), PacketError> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+            sll_ifindex: self.interface.index as i32,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        let len = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: `address` is a sockaddr_ll of the length given.
+        check(unsafe { libc::bind(self.socket.as_raw_fd(), (&raw const address).cast(), len) })
+            .map_err(system("bind"))
+    }
+
+    fn set<T: bytemuck::Pod>(&self, what: &'static str, option: i32, value: &T) -> Result<(), PacketError> {
+        set_plain(&self.socket, libc::SOL_PACKET, option, value).map_err(system(what))
+    }
+
+    fn read_option<T: bytemuck::Pod>(&self, option: i32, value: &mut T) -> io::Result<()> {
+        let mut len = size_of::<T>() as libc::socklen_t;
+        let (fd, value) = (self.socket.as_raw_fd(), ptr::from_mut(value).cast());
+        // SAFETY: `value` is `len` writable bytes of plain data.
+        check(unsafe { libc::getsockopt(fd, libc::SOL_PACKET, option, value, &raw mut len) })
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl FanoutGroup {
+    fn word(self) -> u32 {
+        let mode = match self.mode {
+            FanoutMode::Hash => libc::PACKET_FANOUT_HASH,
+            FanoutMode::Program => libc::PACKET_FANOUT_CBPF,
+        };
+        u32::from(self.id) | mode << 16 | FANOUT_FLAG_IGNORE_OUTGOING
+    }
+}
+
+struct Inbox {
+    headers: [VnetHeader; BATCH_MAX],
+    controls: [Control; BATCH_MAX],
+    vectors: [[libc::iovec; 2]; BATCH_MAX],
+    messages: [libc::mmsghdr; BATCH_MAX],
+}
+
+impl Inbox {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            headers: [VnetHeader::default(); BATCH_MAX],
+            controls: [Control::zeroed(); BATCH_MAX],
+            vectors: [[EMPTY; 2]; BATCH_MAX],
+            messages: no_messages(),
+        })
+    }
+
+    /// Points a message at each room; returns how many. All pointers are fresh with each call.
+    fn aim<'room>(&mut self, rooms: impl Iterator<Item = &'room mut [u8]>) -> usize {
+        let slots = self.headers.iter_mut().zip(&mut self.controls).zip(&mut self.vectors);
+        let mut count = 0;
+        for (((header, control), vectors), room) in slots.zip(rooms) {
+            vectors[0] = libc::iovec { iov_base: ptr::from_mut(header).cast(), iov_len: VNET_BYTES };
+            vectors[1] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+            let message = &mut self.messages[count].msg_hdr;
+            message.msg_iov = vectors.as_mut_ptr();
+            message.msg_iovlen = 2;
+            message.msg_control = ptr::from_mut(control).cast();
+            message.msg_controllen = size_of::<Control>() as _;
+            count += 1;
+        }
+        count
+    }
+}
+
+struct Outbox {
+    headers: [VnetHeader; BATCH_MAX],
+    vectors: [[libc::iovec; 2]; BATCH_MAX],
+    messages: [libc::mmsghdr; BATCH_MAX],
+}
+
+impl Outbox {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            headers: [VnetHeader::default(); BATCH_MAX],
+            vectors: [[EMPTY; 2]; BATCH_MAX],
+            messages: no_messages(),
+        })
+    }
+
+    fn aim<'frame>(&mut self, frames: impl Iterator<Item = (VnetHeader, &'frame [u8])>) -> usize {
+        let slots = self.headers.iter_mut().zip(&mut self.vectors);
+        let mut count = 0;
+        for ((header, vectors), (wanted, frame)) in slots.zip(frames) {
+            *header = wanted;
+            vectors[0] = libc::iovec { iov_base: ptr::from_mut(header).cast(), iov_len: VNET_BYTES };
+            // The kernel does not write through what it sends.
+            vectors[1] = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+            let message = &mut self.messages[count].msg_hdr;
+            message.msg_iov = vectors.as_mut_ptr();
+            message.msg_iovlen = 2;
+            count += 1;
+        }
+        count
+    }
+}
+
+// SAFETY: the pointers inside are set anew by `aim` before each use; no one follows them in between.
+unsafe impl Send for Inbox {}
+// SAFETY: as for the inbox.
+unsafe impl Send for Outbox {}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outbox")
+    }
+}
+
+/// One control message: `struct cmsghdr`, then `struct tpacket_auxdata`.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Control {
+    len: usize,
+    level: i32,
+    kind: i32,
+    status: u32,
+    frame_len: u32,
+    captured_len: u32,
+    mac: u16,
+    net: u16,
+    vlan_tci: u16,
+    vlan_tpid: u16,
+    pad: u32,
+}
+
+impl Control {
+    #[inline(always)]
+    fn vlan(&self, written: usize) -> Option<(u16, u16)> {
+        let is_aux = written >= size_of::<libc::cmsghdr>()
+            && self.level == libc::SOL_PACKET
+            && self.kind == libc::PACKET_AUXDATA;
+        if !is_aux || self.status & libc::TP_STATUS_VLAN_VALID == 0 {
+            return None;
+        }
+        let has_tpid = self.status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+        Some((if has_tpid { self.vlan_tpid } else { 0x8100 }, self.vlan_tci))
+    }
+}
+
+/// `struct packet_mreq`.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct MembershipRequest {
+    index: i32,
+    kind: u16,
+    address_len: u16,
+    address: [u8; 8],
+}
+
+/// `struct tpacket_stats`.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Statistics {
+    frames: u32,
+    drops: u32,
+}
+
+fn new_socket() -> Result<OwnedFd, PacketError> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // Protocol 0 hears nothing, so that no other interface's frames are queued before `bind`.
+    // SAFETY: socket takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        let error = io::Error::last_os_error();
+        return Err(match error.kind() {
+            io::ErrorKind::PermissionDenied => PacketError::NotPermitted,
+            _ => system("socket")(error),
+        });
+    }
+    // SAFETY: the descriptor was just created and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn facts(socket: &OwnedFd, name: &str) -> Result<Interface, PacketError> {
+    let interface = Interface::by_name(socket, name).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENODEV) => PacketError::NoSuchInterface,
+        _ => system("interface")(error),
+    })?;
+    if interface.is_ethernet { Ok(interface) } else { Err(PacketError::NotEthernet) }
+}
+
+fn as_program(instructions: &[FilterInstruction]) -> libc::sock_fprog {
+    libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_ptr().cast_mut() }
+}
+
+fn set_plain<T: bytemuck::Pod>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    // SAFETY: the options set with plain data are read as plain data: no pointer is in `T`.
+    check(unsafe { set_option(socket, level, option, value) })
+}
+
+/// # Safety
+/// When the option holds pointers, they must be good for the length of the call.
+unsafe fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> libc::c_int {
+    let len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` is `len` readable bytes; what they point to is the caller's promise.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, ptr::from_ref(value).cast(), len) }
+}
+
+fn check(status: libc::c_int) -> io::Result<()> {
+    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> PacketError {
+    move |source| PacketError::System { what, source }
+}
+
+fn no_messages() -> [libc::mmsghdr; BATCH_MAX] {
+    // SAFETY: an mmsghdr is integers and pointers, all of which may be zero.
+    unsafe { zeroed() }
+}
+
+const VNET_BYTES: usize = size_of::<VnetHeader>();
+const EMPTY: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+const FANOUT_FLAG_UNIQUE_ID: u32 = 0x2000 << 16;
+/// Since Linux 6.10; before, the group's filters turn outgoing frames away.
+const FANOUT_FLAG_IGNORE_OUTGOING: u32 = 0x4000 << 16;
+
+const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> FilterInstruction {
+    FilterInstruction { code: code as u16, jt, jf, k }
+}
+const NOTHING: FilterInstruction = instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0);
+const EVERYTHING: FilterInstruction = instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX);
+const PACKET_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
+const NOT_OUTGOING: [FilterInstruction; 4] = [
+    instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, PACKET_TYPE),
+    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::PACKET_OUTGOING as u32),
+    NOTHING,
+    EVERYTHING,
+];
