@@ -20,7 +20,7 @@ fi
 
 say "rustdoc"
 # shellcheck disable=SC2046
-RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items $(features)
+RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --document-private-items $(features)
 
 say "shell scripts"
 bash -n scripts/*.sh .ci/run

@@ -1,6 +1,7 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: where things are, and how they speak.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 LAB=sluice-lab
 STATE=/run/sluice-lab/$LAB
