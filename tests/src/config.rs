@@ -27,7 +27,7 @@ pools:
       - {address: "2001:db8:2::12", port: 8080}
 "#;
 
-/// Virtual servers `web` on 192.0.2.100:80 and `web6` on [2001:db8:1::100]:80.
+/// Virtual servers `web` on 192.0.2.100:80 and `web6` on `[2001:db8:1::100]:80`.
 pub const WEB_VIRTUALS: &str = r#"
 virtual_servers:
   web: {destination: "192.0.2.100:80", protocol: tcp, type: performance-l4, pool: web, snat: automap}
