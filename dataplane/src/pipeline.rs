@@ -169,6 +169,11 @@ impl Pipeline {
         out: &mut Outgoing,
     ) -> Verdict {
         match parsed {
+            Ok(Parsed::Ip(Packet { vlan, .. }) | Parsed::Arp { vlan, .. })
+                if self.is_unknown_vlan(port, vlan) =>
+            {
+                self.dropped(DropReason::UnknownVlan, VirtualId::NONE)
+            }
             Ok(Parsed::Ip(packet)) if packet.class != Class::Icmp => {
                 let hash = self.flows.hash(&packet.key);
                 match self.flows.find(&packet.key, hash) {
@@ -180,6 +185,11 @@ impl Pipeline {
             Ok(Parsed::Arp { offset, vlan }) => self.arp(LinkId::new(port, vlan), &frame, offset, out),
             Err(reason) => self.dropped(reason, VirtualId::NONE),
         }
+    }
+
+    #[inline(always)]
+    fn is_unknown_vlan(&self, port: PortId, vlan: u16) -> bool {
+        vlan != 0 && !self.snapshot.has_link(LinkId::new(port, vlan))
     }
 
     /// A packet of a known flow: follow it, translate it, send it.

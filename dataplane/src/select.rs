@@ -44,9 +44,6 @@ impl Pipeline {
         out: &mut Outgoing,
     ) -> Verdict {
         let link = LinkId::new(port, packet.vlan);
-        if packet.vlan != 0 && !self.snapshot.has_link(link) {
-            return self.dropped(DropReason::UnknownVlan, VirtualId::NONE);
-        }
         if packet.class == Class::Other {
             let error = IcmpError::ProtocolUnreachable;
             return self.refuse_with_icmp(port, &frame, packet, DropReason::UnknownProtocol, error, out);

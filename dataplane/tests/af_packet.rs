@@ -6,6 +6,7 @@ mod lab;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use sluice_dataplane::packet::checksum::finish;
 use sluice_dataplane::packet::segment::segment;
 use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{OpenPort, PortQueue, PortSpec};
+use sluice_ffi::packet_socket::{
+    FanoutMode, FilterInstruction, PacketSocket, VNET_GSO_TCPV6, VNET_NEEDS_CSUM, VnetHeader,
+};
 use sluice_ffi::wait::wait_readable;
 
 #[test]
@@ -62,6 +66,22 @@ fn kernel_tcp_crosses_two_ports_as_super_frames() {
 }
 
 #[test]
+fn kernel_tcp_over_ipv6_crosses_two_ports_as_super_frames() {
+    let Some(client) = Place::new("kernel_tcp_over_ipv6_crosses_two_ports_as_super_frames") else { return };
+    let (sluice, server) = (Place::new("sluice").unwrap(), Place::new("server").unwrap());
+    for (place, here, ip) in [(&client, "left", "2001:db8::1"), (&server, "right", "2001:db8::2")] {
+        sluice.cable(here, place, "eth0");
+        place.sysctl("ipv6/conf/eth0/disable_ipv6", "0");
+        place.ip(&format!("addr add {ip}/64 dev eth0 nodad"));
+    }
+    let (left, right) = (sluice.queue("left"), sluice.queue("right"));
+    let seen = Seen { v6: true, ..Seen::default() };
+    transfer(&client, &server, left, right, &seen);
+    assert!(seen.supers.load(Ordering::Relaxed) > 0, "the kernel's super-frames arrive whole");
+    assert_eq!(seen.wrong.load(Ordering::Relaxed), 0, "super-frames have open checksums");
+}
+
+#[test]
 fn kernel_tcp_survives_a_faulty_port_and_the_capture_shows_it() {
     let Some(client) = Place::new("kernel_tcp_survives_a_faulty_port_and_the_capture_shows_it") else {
         return;
@@ -97,9 +117,10 @@ fn transfer(
             }
         });
         let _stops = Stop(&stop);
-        let listener = server.within(|| TcpListener::bind("192.0.2.2:80").unwrap());
+        let at = if seen.v6 { "[2001:db8::2]:80" } else { "192.0.2.2:80" };
+        let listener = server.within(|| TcpListener::bind(at).unwrap());
         let receiver = scope.spawn(move || hash_of_stream(listener.accept().unwrap().0));
-        let sent = client.within(|| send_stream(TcpStream::connect("192.0.2.2:80").unwrap()));
+        let sent = client.within(|| send_stream(TcpStream::connect(at).unwrap()));
         assert_eq!(receiver.join().unwrap(), sent, "bytes and hash");
     });
 }
@@ -120,6 +141,8 @@ struct Seen {
     supers: AtomicUsize,
     wrong: AtomicUsize,
     hosts: Option<[[u8; 6]; 2]>,
+    /// Over IPv6 and not IPv4.
+    v6: bool,
 }
 
 impl Seen {
@@ -138,8 +161,9 @@ impl Seen {
 
     fn note(&self, frame: &Frame) {
         let Some(segmentation) = frame.offload.segmentation else { return };
-        let is_open = frame.offload.checksum == Checksum::Partial { start: 34, offset: 16 };
-        let fits = segmentation.kind == SegmentKind::Tcp4 && frame.len() > 1514 && is_open;
+        let (start, kind) = if self.v6 { (54, SegmentKind::Tcp6) } else { (34, SegmentKind::Tcp4) };
+        let is_open = frame.offload.checksum == Checksum::Partial { start, offset: 16 };
+        let fits = segmentation.kind == kind && frame.len() > 1514 && is_open;
         if fits { &self.supers } else { &self.wrong }.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -382,6 +406,24 @@ fn an_empty_pool_leaves_frames_with_the_kernel() {
 }
 
 #[test]
+fn a_frame_larger_than_a_frame_can_be_is_counted() {
+    let Some(mut cable) = Cable::new("a_frame_larger_than_a_frame_can_be_is_counted") else { return };
+    // As a kernel with BIG TCP sends them.
+    cable.there.ip("link set peer0 gso_max_size 200000");
+    let mut raw = cable.there.within(|| PacketSocket::open("peer0", 4 << 20).unwrap());
+    let mut bytes = [ethernet(ALL, OURS, None, 0x86dd), vec![0x60, 0, 0, 0, 0, 0, 6, 64]].concat();
+    bytes.resize(100_000, 0);
+    bytes[66] = 0x50;
+    let (flags, gso_type) = (VNET_NEEDS_CSUM, VNET_GSO_TCPV6);
+    let header = VnetHeader { flags, gso_type, hdr_len: 74, gso_size: 1400, csum_start: 54, csum_offset: 16 };
+    let small = experiment(1, 60);
+    let frames = [(header, bytes.as_slice()), (VnetHeader::default(), small.as_slice())];
+    assert_eq!(raw.send(frames.into_iter()), Ok(2));
+    assert_eq!(receive(cable.ours.as_mut(), 1, is_ours)[0].bytes(), small);
+    assert_eq!(cable.ours.counters().rx_errors, 1);
+}
+
+#[test]
 fn frames_that_found_the_socket_full_are_counted() {
     let Some(mut cable) = Cable::new("frames_that_found_the_socket_full_are_counted") else { return };
     let pool = FramePool::new(64);
@@ -411,10 +453,46 @@ fn two_queues_share_the_flows_of_a_macvlan() {
     let Some(here) = Place::new("two_queues_share_the_flows_of_a_macvlan") else { return };
     let there = Place::new("peer").unwrap();
     here.cable("port0", &there, "peer0");
-    here.ip("link add virtual0 link port0 type macvlan mode bridge");
-    here.sysctl("ipv6/conf/virtual0/disable_ipv6", "1");
-    here.ip("link set virtual0 up");
+    here.macvlan("virtual0", "port0");
     share_flows(there.queue("peer0").as_mut(), here.open("virtual0", 2));
+}
+
+#[test]
+fn a_program_may_choose_the_queue() {
+    let Some(here) = Place::new("a_program_may_choose_the_queue") else { return };
+    let there = Place::new("peer").unwrap();
+    here.cable("port0", &there, "peer0");
+    let mut sockets = here.within(|| [(); 2].map(|()| PacketSocket::open("port0", 1 << 20).unwrap()));
+    let group = sockets[0].found_group(FanoutMode::Program).unwrap();
+    sockets[1].join_group(group).unwrap();
+    let [load_half, and, ret_a] = [0x28, 0x54, 0x16];
+    let step = |code, k| FilterInstruction { code, jt: 0, jf: 0, k };
+    let net_offset = -0x10_0000i32 as u32;
+    let source_port = net_offset.wrapping_add(20);
+    sockets[0].set_fanout_program(&[step(load_half, source_port), step(and, 1), step(ret_a, 0)]).unwrap();
+    sockets.iter().for_each(|socket| socket.start().unwrap());
+    let pool = FramePool::new(16);
+    let to = here.mac("port0");
+    send(there.queue("peer0").as_mut(), (0..10).map(|flow| of_flow(&pool, to, flow)).collect());
+    for (parity, socket) in sockets.iter_mut().enumerate() {
+        let mut rooms = [[0; 100]; 5];
+        until("five have come", || wait_readable(&[socket.as_fd().as_raw_fd()], Duration::from_secs(1)));
+        assert_eq!(socket.receive(rooms.iter_mut().map(<[u8; 100]>::as_mut_slice)), Ok(5));
+        assert!(rooms.iter().all(|room| usize::from(room[35]) % 2 == parity));
+    }
+}
+
+#[test]
+fn a_macvlan_hears_multicast() {
+    let Some(here) = Place::new("a_macvlan_hears_multicast") else { return };
+    let there = Place::new("peer").unwrap();
+    here.cable("port0", &there, "peer0");
+    here.macvlan("virtual0", "port0");
+    let (mut ours, pool) = (here.queue("virtual0"), FramePool::new(2));
+    let mut solicitation = experiment(1, 60);
+    solicitation[..6].copy_from_slice(&[0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+    send(there.queue("peer0").as_mut(), vec![pool.copy_of(&solicitation).unwrap()]);
+    assert_eq!(receive(ours.as_mut(), 1, is_experiment)[0].bytes(), solicitation);
 }
 
 fn share_flows(sender: &mut dyn PortQueue, mut port: OpenPort) {
@@ -514,9 +592,7 @@ fn kernel_tcp_crosses_macvlans_with_rewritten_addresses() {
     let mut ports = Vec::new();
     for (place, name, ip) in [(&client, "left", "192.0.2.1/24"), (&server, "right", "192.0.2.2/24")] {
         sluice.cable(&format!("under-{name}"), place, "eth0");
-        sluice.ip(&format!("link add {name} link under-{name} type macvlan mode bridge"));
-        sluice.sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
-        sluice.ip(&format!("link set {name} up"));
+        sluice.macvlan(name, &format!("under-{name}"));
         place.ip(&format!("addr add {ip} dev eth0"));
         ports.push(sluice.open(name, 1));
     }

@@ -6,9 +6,15 @@
 //! ```
 //!
 //! Frames come and go as the kernel has them: up to 64 KiB with checksums open (GSO), so nobody has to change a
-//! peer's offloads. Several queues share the interface by fanout. Where the kernel lets us (`kernel-bypassed` in
-//! [`PortInfo::offloads`]) its own stack neither hears nor says anything on the interface; elsewhere it must have
-//! no address there and no forwarding. The kernel's drops in front of a socket are [`DriverCounters::rx_missed`].
+//! peer's offloads. Several queues share the interface by fanout.
+//!
+//! Where the kernel lets us (`kernel-bypassed` in [`PortInfo::offloads`]; Linux 6.6, CAP_BPF, CAP_NET_ADMIN) its
+//! own stack neither hears nor says anything on the interface while the port is open. Elsewhere it still does: see
+//! to it that the interface has no address, `net.ipv6.conf.IF.disable_ipv6=1` and `net.ipv4.conf.IF.forwarding=0`.
+//!
+//! A frame that the kernel has no room for is tried again, nine times at most: a device may be throwing it away.
+//! While the interface is down or gone, what is to be sent is dropped and counted. What the kernel drops in front
+//! of a socket is [`DriverCounters::rx_missed`].
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;

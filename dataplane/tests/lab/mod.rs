@@ -60,14 +60,32 @@ impl Place {
         self.within(|| std::fs::write(&path, value)).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
-    /// A cable: `here` in this namespace, `there` in another; both up, without IPv6 autoconfiguration.
+    /// Sets `interface` up without IPv6 autoconfiguration.
+    pub(crate) fn set_up(&self, interface: &str) {
+        self.sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1");
+        self.ip(&format!("link set {interface} up"));
+    }
+
+    /// Waits until `interface` is operational: until then the kernel says that it sends, and does not.
+    pub(crate) fn until_operational(&self, interface: &str) {
+        let show = format!("-o link show dev {interface}");
+        until("an interface is operational", || self.ip(&show).contains("state UP"));
+    }
+
+    /// A macvlan `name` on `parent`, operational.
+    pub(crate) fn macvlan(&self, name: &str, parent: &str) {
+        self.ip(&format!("link add {name} link {parent} type macvlan mode bridge"));
+        self.set_up(name);
+        self.until_operational(name);
+    }
+
+    /// A cable: `here` in this namespace, `there` in another; both operational.
     pub(crate) fn cable(&self, here: &str, other: &Place, there: &str) {
         let path = other.namespace.path();
         self.ip(&format!("link add {here} type veth peer name {there} netns {}", path.display()));
-        for (place, name) in [(self, here), (other, there)] {
-            place.sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
-            place.ip(&format!("link set {name} up"));
-        }
+        let ends = [(self, here), (other, there)];
+        ends.iter().for_each(|(place, name)| place.set_up(name));
+        ends.iter().for_each(|(place, name)| place.until_operational(name));
     }
 
     /// The Ethernet address of `interface`.
