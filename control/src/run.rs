@@ -18,6 +18,7 @@ use crate::cli::{EXIT_REFUSED, print_errors, print_warnings};
 use crate::cores::{self, CorePlan};
 use crate::process::{Opened, Process};
 use crate::socket::ControlSocket;
+use crate::stats::FlowFilter;
 use crate::telemetry::Telemetry;
 
 /// A worker ended by itself.
@@ -157,7 +158,8 @@ async fn drain(process: &Process, signals: &mut Signals) {
     tracing::info!(flows = process.flows(), ?timeout, "draining: no new connections");
     process.drain();
     let start = Instant::now();
-    while process.flows() > 0 && start.elapsed() < timeout {
+    // The gauge may be older than the newest connection, so the workers are asked.
+    while process.flow_stats(&FlowFilter::default()).await.1 && start.elapsed() < timeout {
         tokio::select! {
             () = signals.any() => return,
             () = tokio::time::sleep(DRAIN_INTERVAL) => (),
