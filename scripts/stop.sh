@@ -7,10 +7,11 @@ set -euo pipefail
 pid=$(cat "$STATE/sluice.pid")
 if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "run -c docs/example.yaml --socket $SOCKET"; then
     say "ending the sluice of before (pid $pid)"
-    kill -TERM "$pid"
-    deadline=$((SECONDS + 20))
+    # SIGINT: at once, without waiting for open connections as SIGTERM does.
+    kill -INT "$pid"
+    deadline=$((SECONDS + 10))
     while [ -s "/proc/$pid/cmdline" ]; do
-        [ "$SECONDS" -lt "$deadline" ] || die "sluice (pid $pid) does not end on SIGTERM"
+        [ "$SECONDS" -lt "$deadline" ] || die "sluice (pid $pid) does not end"
         sleep 0.05
     done
 fi

@@ -189,7 +189,8 @@ impl Drop for Sluice {
         if std::thread::panicking() {
             println!("the log of sluice:\n{}", self.log());
         }
-        self.signal(Signal::TERM);
+        // Unlike SIGTERM, without waiting for open connections.
+        self.signal(Signal::INT);
         let start = Instant::now();
         while let Ok(None) = self.child.try_wait() {
             if start.elapsed() > Duration::from_secs(5) {
