@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::check::{check_file, format_of, read_text};
 use crate::client::{Answer, Client, ClientError};
+use crate::lab::{self, LabArgs};
 use crate::model::Model;
 use crate::parse::{Fault, Format};
 use crate::run;
@@ -33,7 +34,6 @@ struct Socket {
     socket: PathBuf,
 }
 
-// `lab` gets its arm here and in `Cli::run`, from lab.rs.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Starts the data plane.
@@ -90,6 +90,8 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// A lab on this machine: network namespaces, macvlan or veth links, real backends.
+    Lab(LabArgs),
     /// Prints the JSON Schema of the configuration.
     Schema,
 }
@@ -137,6 +139,7 @@ impl Cli {
             Command::Member { action, pool, member, socket } => {
                 say_member_state(action, &pool, &member, &socket.socket)
             }
+            Command::Lab(args) => lab::run(&args).unwrap_or_else(|why| fail(&why.to_string())),
             Command::Schema => print_out(&pretty(&Model::schema())),
         }
     }

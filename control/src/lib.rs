@@ -17,6 +17,7 @@ pub mod compile;
 pub mod cores;
 pub mod diff;
 pub mod ids;
+pub mod lab;
 pub mod merge;
 pub mod metrics;
 pub mod model;

@@ -148,8 +148,9 @@ impl Worker {
 
     /// How long nothing will be due.
     pub fn next_due(&self, now: Instant) -> Duration {
+        // Slow work waits for the timers' turn, so the sooner of the two would be a time at which nothing happens.
         let due =
-            if self.pipeline.timers_idle() { self.slow_due } else { self.timers_due.min(self.slow_due) };
+            if self.pipeline.timers_idle() { self.slow_due.max(self.timers_due) } else { self.timers_due };
         due.since(now)
     }
 
