@@ -80,6 +80,7 @@ impl Worker {
                 ports: facts,
                 limits: spec.limits,
                 worker: (spec.number, spec.workers),
+                handoff: spec.handoff,
                 members: spec.members,
                 counters: Arc::clone(&spec.counters),
                 frames: spec.frames,
@@ -102,6 +103,7 @@ impl Worker {
     pub fn turn(&mut self, now: Instant) -> Activity {
         self.pipeline.now = now;
         let mut busy = self.receive(now);
+        busy |= self.pipeline.process_strays(&mut self.outgoing, now);
         busy |= self.run_due(now);
         self.pipeline.run_neighbor_events(&mut self.outgoing);
         busy |= self.send();
@@ -146,8 +148,9 @@ impl Worker {
 
     /// How long nothing will be due.
     pub fn next_due(&self, now: Instant) -> Duration {
+        // Slow work waits for the timers' turn, so the sooner of the two would be a time at which nothing happens.
         let due =
-            if self.pipeline.timers_idle() { self.slow_due } else { self.timers_due.min(self.slow_due) };
+            if self.pipeline.timers_idle() { self.slow_due.max(self.timers_due) } else { self.timers_due };
         due.since(now)
     }
 

@@ -1,0 +1,192 @@
+//! [`Model`] to [`Parts`]: pure, and every error of meaning at once.
+//!
+//! One file for each kind of object; all push into one [`Compile`].
+
+mod conflicts;
+mod network;
+mod pools;
+mod virtuals;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use sluice_dataplane::config::ids::{PORTS_MAX, PortId};
+use sluice_dataplane::config::snapshot::{Parts, Settings};
+use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
+use sluice_dataplane::port::{DriverSpec, PortSpec};
+
+use crate::ids::IdBook;
+use crate::model::{Driver, Fault, Model, Name, Port, Workers};
+use crate::parse::{self, Pointer};
+
+/// What became of a model.
+#[derive(Debug)]
+pub struct Compiled {
+    /// For the data plane; complete only when there are no errors.
+    pub parts: Parts,
+    /// What is wrong.
+    pub errors: Vec<parse::Fault>,
+    /// What is odd, but can be run.
+    pub warnings: Vec<parse::Fault>,
+}
+
+/// Compiles `model`, whose objects have their numbers in `ids`. Places in `removed` were refused already: what
+/// follows from their absence is not reported.
+pub fn compile(model: &Model, ids: &IdBook, generation: u64, removed: &BTreeSet<Pointer>) -> Compiled {
+    let mut compile = Compile::new(model, ids, removed);
+    compile.parts.generation = generation;
+    compile.system();
+    compile.ports();
+    compile.self_ips();
+    compile.routes();
+    compile.monitors();
+    compile.pools();
+    compile.snat_pools();
+    compile.virtual_servers();
+    compile.conflicts();
+    let Compile { parts, mut errors, warnings, .. } = compile;
+    errors.retain(|error| !removed.iter().any(|gone| error.path.is_within(gone)));
+    Compiled { parts, errors, warnings }
+}
+
+/// The ports that `model` asks for, in the order of their ids.
+pub fn port_specs(model: &Model) -> Vec<PortSpec> {
+    model.ports.iter().filter_map(|(name, port)| port_spec(name, port)).collect()
+}
+
+/// `None` when the port lacks its device, which [`compile`] refuses.
+fn port_spec(name: &Name, port: &Port) -> Option<PortSpec> {
+    let driver = match port.driver {
+        Driver::AfPacket => DriverSpec::AfPacket { interface: port.interface.clone()? },
+        Driver::Dpdk => DriverSpec::Dpdk { device: port.device.clone()? },
+    };
+    let (fault, pcap) = (port.fault.as_ref().map(fault_spec), port.pcap.as_ref().map(PathBuf::from));
+    Some(PortSpec { name: name.to_string(), driver, fault, pcap })
+}
+
+/// The same rates in both directions.
+fn fault_spec(fault: &Fault) -> FaultSpec {
+    let rates = FaultRates {
+        loss: fault.loss.0,
+        duplication: fault.duplicate.0,
+        reordering: fault.reorder.0,
+        corruption: fault.corrupt.0,
+    };
+    FaultSpec { seed: fault.seed, rx: rates, tx: rates }
+}
+
+/// The work at hand.
+struct Compile<'a> {
+    model: &'a Model,
+    ids: &'a IdBook,
+    removed: &'a BTreeSet<Pointer>,
+    ports: HashMap<&'a str, PortId>,
+    parts: Parts,
+    errors: Vec<parse::Fault>,
+    warnings: Vec<parse::Fault>,
+    /// A self IP has an address that none can have.
+    self_ip_refused: bool,
+}
+
+impl<'a> Compile<'a> {
+    fn new(model: &'a Model, ids: &'a IdBook, removed: &'a BTreeSet<Pointer>) -> Self {
+        let ports = model.ports.keys().take(PORTS_MAX).enumerate();
+        let ports = ports.map(|(number, name)| (name.as_str(), PortId(number as u8))).collect();
+        let parts = Parts::default();
+        Self {
+            model,
+            ids,
+            removed,
+            ports,
+            parts,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            self_ip_refused: false,
+        }
+    }
+
+    fn error(&mut self, path: impl Into<Pointer>, message: impl Into<String>) {
+        self.errors.push(parse::Fault::new(path, message));
+    }
+
+    fn warn(&mut self, path: impl Into<Pointer>, message: impl Into<String>) {
+        self.warnings.push(parse::Fault::new(path, message));
+    }
+
+    /// True when something in `section` was refused, so that its absence here says nothing.
+    fn lost_in(&self, section: &str) -> bool {
+        let section = Pointer::from(section);
+        self.removed.iter().any(|gone| gone.is_within(&section))
+    }
+
+    /// True when a self IP's address was refused, so that one may be missing that was meant to be there.
+    fn lost_self_ips(&self) -> bool {
+        let section = Pointer::from("/self_ips");
+        let address = |gone: &Pointer| gone.len() < 3 || gone.as_str().ends_with("/address");
+        self.self_ip_refused || self.removed.iter().any(|gone| gone.is_within(&section) && address(gone))
+    }
+
+    /// Reports a name that stands for nothing, and lists what there is.
+    fn unknown<'n>(
+        &mut self,
+        path: impl Into<Pointer>,
+        kind: &str,
+        section: &str,
+        name: &Name,
+        known: impl Iterator<Item = &'n Name>,
+    ) {
+        let object = pointer(section, name);
+        if self.removed.contains(&object) || self.removed.contains(&Pointer::root().child(section)) {
+            return;
+        }
+        let mut listed: Vec<&str> = known.take(LISTED_MAX + 1).map(Name::as_str).collect();
+        let more = listed.len() > LISTED_MAX;
+        listed.truncate(LISTED_MAX);
+        let known = if listed.is_empty() { "there are none".into() } else { listed.join(", ") };
+        let more = if more { ", …" } else { "" };
+        let message = format!("expected the name of a {kind} ({known}{more}); there is no \"{name}\"");
+        self.errors.push(parse::Fault::new(path, message).about(object));
+    }
+
+    fn system(&mut self) {
+        let system = &self.model.system;
+        self.parts.settings = Settings {
+            reject_unmatched: system.reject_unmatched,
+            max_reject_rate: system.max_reject_rate.as_u32(),
+            max_icmp_rate: system.max_icmp_rate.as_u32(),
+        };
+        if system.limits.half_open.get() > system.limits.flows.get() {
+            let flows = system.limits.flows.get();
+            self.error(
+                "/system/limits/half_open",
+                format!("expected at most the {flows} of system.limits.flows"),
+            );
+        }
+        if let Workers::Cores(cores) = &system.workers {
+            self.cores(cores.iter().map(|core| core.get()).collect());
+        }
+    }
+
+    fn cores(&mut self, cores: Vec<u64>) {
+        if cores.is_empty() {
+            self.error("/system/workers", "expected at least one core");
+        }
+        let mut seen = BTreeSet::new();
+        for (index, core) in cores.into_iter().enumerate() {
+            if !seen.insert(core) {
+                self.error(
+                    format!("/system/workers/{index}"),
+                    format!("expected each core once; {core} stands twice"),
+                );
+            }
+        }
+    }
+}
+
+/// The pointer of a named object.
+pub(crate) fn pointer(section: &str, name: &Name) -> Pointer {
+    Pointer::root().child(section).child(name.as_str())
+}
+
+/// Names that an error lists at most.
+const LISTED_MAX: usize = 8;

@@ -1,0 +1,328 @@
+//! Virtual servers: what each matches, where its clients come in, where its connections go.
+
+use sluice_dataplane::address::{Address, Prefix};
+use sluice_dataplane::config::ids::{LinkId, PortId};
+use sluice_dataplane::config::snapshot as plane;
+
+use super::network::unusable_host;
+use super::{Compile, pointer};
+use crate::model::{
+    Destination, Name, OneOrMany, Protocol, SnatChoice, SourcePortChoice, Span, VirtualServer, VirtualType,
+};
+use crate::parse::Pointer;
+
+impl Compile<'_> {
+    pub(super) fn virtual_servers(&mut self) {
+        let model = self.model;
+        for (name, server) in &model.virtual_servers {
+            let path = pointer("virtual_servers", name);
+            let virtual_server = self.virtual_server(&path, name, server);
+            self.parts.virtuals.push(virtual_server);
+        }
+    }
+
+    fn virtual_server(&mut self, path: &Pointer, name: &Name, server: &VirtualServer) -> plane::Virtual {
+        let kind = self.kind(path, server.kind);
+        self.persistence(path, server);
+        plane::Virtual {
+            id: self.ids.virtual_id(name.as_str()),
+            name: name.as_str().into(),
+            kind,
+            enabled: server.enabled,
+            matches: self.matches(path, server),
+            ingress: self.ingress(path, server),
+            pool: self.pool(path, server),
+            snat: self.snat(path, server),
+            source_port: match server.source_port {
+                SourcePortChoice::Preserve => plane::SourcePort::Preserve,
+                SourcePortChoice::Change => plane::SourcePort::Change,
+            },
+            connection_limit: server.connection_limit.as_u32(),
+            timeouts: self.timeouts(path, server),
+            auto_last_hop: server.auto_last_hop,
+        }
+    }
+
+    fn kind(&mut self, path: &Pointer, kind: VirtualType) -> plane::VirtualKind {
+        match kind {
+            VirtualType::Standard => {
+                let there_are = "expected performance-l4, forwarding-ip or reject; standard is not available in this version";
+                self.error(path.child("type"), there_are);
+                plane::VirtualKind::PerformanceL4
+            }
+            VirtualType::PerformanceL4 => plane::VirtualKind::PerformanceL4,
+            VirtualType::ForwardingIp => plane::VirtualKind::ForwardingIp,
+            VirtualType::Reject => plane::VirtualKind::Reject,
+        }
+    }
+
+    fn persistence(&mut self, path: &Pointer, server: &VirtualServer) {
+        if server.persistence.is_some() {
+            self.warn(path.child("persistence"), "persistence is not acted on in this version");
+        }
+    }
+
+    fn timeouts(&mut self, path: &Pointer, server: &VirtualServer) -> plane::Timeouts {
+        let defaults =
+            if server.protocol == Protocol::Udp { plane::Timeouts::UDP } else { plane::Timeouts::TCP };
+        let written = [
+            ("idle_timeout", server.idle_timeout),
+            ("handshake_timeout", Some(server.handshake_timeout)),
+            ("close_timeout", Some(server.close_timeout)),
+        ];
+        for (field, span) in written {
+            if span.is_some_and(|span| span.as_ms() == 0) {
+                self.error(path.child(field), "expected more than 0s");
+            }
+        }
+        plane::Timeouts {
+            handshake_ms: server.handshake_timeout.as_ms(),
+            close_ms: server.close_timeout.as_ms(),
+            idle_ms: server.idle_timeout.map_or(defaults.idle_ms, Span::as_ms),
+            reset_on_timeout: server.reset_on_timeout,
+        }
+    }
+
+    fn matches(&mut self, path: &Pointer, server: &VirtualServer) -> Vec<plane::Match> {
+        let place = path.child("destination");
+        let destinations = server.destination.as_slice();
+        if destinations.is_empty() && !self.lost_in(place.as_str()) {
+            self.error(place.clone(), "expected at least one destination");
+        }
+        let listed = matches!(server.destination, OneOrMany::Many(_));
+        for (index, destination) in destinations.iter().enumerate() {
+            let at = self.item_place(&place, listed, index);
+            self.destination(&at, destination, server);
+        }
+        let sources = self.sources(path, server);
+        let rows: usize =
+            destinations.iter().map(Destination::ports_count).sum::<usize>() * sources.len().max(1);
+        if rows > MATCHES_MAX {
+            let message = format!(
+                "expected at most {MATCHES_MAX} combinations of destination, port and source; these are {rows} (`*` stands for every port)"
+            );
+            self.error(place, message);
+            return Vec::new();
+        }
+        rows_of(destinations, &sources, protocol(server.protocol))
+    }
+
+    fn item_place(&self, path: &Pointer, listed: bool, index: usize) -> Pointer {
+        if listed { self.place_in(path, index) } else { path.clone() }
+    }
+
+    fn destination(&mut self, place: &Pointer, destination: &Destination, server: &VirtualServer) {
+        let network = destination.network;
+        if network.bits != 128 {
+            if network.address.is_multicast() {
+                self.error(place.clone(), format!("expected unicast addresses; {network} is multicast"));
+            }
+            return;
+        }
+        let address = network.address;
+        if address.is_unspecified() {
+            let any = if address.is_v4() { "0.0.0.0/0" } else { "[::]/0" };
+            self.error(
+                place.clone(),
+                format!("expected an address; for every address write \"{any}\" before the port"),
+            );
+        } else if let Some(why) = unusable_host(address) {
+            self.error(place.clone(), format!("expected a unicast address; {why}"));
+        }
+        let own = self.parts.self_ips.iter().find(|own| own.address == address).map(|own| own.name.clone());
+        if let (Some(own), true, true) =
+            (own, destination.ports.is_empty(), server.kind != VirtualType::Reject)
+        {
+            let message = format!(
+                "expected a port: {address} is the self IP {own}, which a virtual server on * would take over"
+            );
+            self.error(place.clone(), message);
+        }
+    }
+
+    /// The sources; empty for any.
+    fn sources(&mut self, path: &Pointer, server: &VirtualServer) -> Vec<Prefix> {
+        let place = path.child("source");
+        let destinations = server.destination.as_slice();
+        let Some(source) = &server.source else { return Vec::new() };
+        let listed = matches!(source, OneOrMany::Many(_));
+        let sources: Vec<Prefix> = source.as_slice().iter().map(|network| network.0).collect();
+        if sources.is_empty() && !self.lost_in(place.as_str()) {
+            self.error(place.clone(), "expected at least one network; leave it out for any");
+        }
+        for (index, network) in sources.iter().enumerate() {
+            let fits = |destination: &Destination| destination.network.is_v4() == network.is_v4();
+            if !destinations.is_empty() && !destinations.iter().any(fits) {
+                let at = self.item_place(&place, listed, index);
+                let message =
+                    format!("expected a source of the destination's address family; {network} is not");
+                self.error(at, message);
+            }
+        }
+        sources
+    }
+
+    fn ingress(&mut self, path: &Pointer, server: &VirtualServer) -> plane::Ingress {
+        let ports = server.ports.as_ref().map(|names| self.ingress_ports(path, names));
+        let Some(vlans) = &server.vlan else {
+            return ports.map_or(plane::Ingress::Any, plane::Ingress::Ports);
+        };
+        if vlans.as_slice().is_empty() && !self.lost_in(path.child("vlan").as_str()) {
+            self.error(path.child("vlan"), "expected at least one VLAN; leave it out for all of them");
+        }
+        let every = 0..self.ports.len() as u8;
+        let ports = ports.unwrap_or_else(|| every.map(PortId).collect());
+        let vlans = vlans.as_slice().iter().map(|vlan| vlan.as_u16());
+        let links = vlans.flat_map(|vlan| ports.iter().map(move |port| LinkId::new(*port, vlan)));
+        plane::Ingress::Links(links.collect())
+    }
+
+    fn ingress_ports(&mut self, path: &Pointer, names: &[Name]) -> Vec<PortId> {
+        let list = path.child("ports");
+        if names.is_empty() && !self.lost_in(list.as_str()) {
+            self.error(list.clone(), "expected at least one port; leave it out for all of them");
+        }
+        let place = |compile: &Self, index| compile.place_in(&list, index);
+        names
+            .iter()
+            .enumerate()
+            .filter_map(|(index, name)| {
+                let at = place(self, index);
+                self.port_named(&at, name)
+            })
+            .collect()
+    }
+
+    fn pool(
+        &mut self,
+        path: &Pointer,
+        server: &VirtualServer,
+    ) -> Option<sluice_dataplane::config::ids::PoolId> {
+        let (place, takes_pool) = (path.child("pool"), server.kind.takes_pool());
+        let type_lost = self.removed.contains(&path.child("type"));
+        let Some(name) = &server.pool else {
+            if takes_pool && !type_lost {
+                self.error(
+                    place,
+                    "expected \"pool\": a virtual server of this type sends connections to a pool",
+                );
+            }
+            return None;
+        };
+        if !takes_pool && !type_lost {
+            self.error(place, "expected no pool: a virtual server of this type does not choose members");
+            return None;
+        }
+        let Some(pool) = self.model.pools.get(name) else {
+            self.unknown(place, "pool", "pools", name, self.model.pools.keys());
+            return None;
+        };
+        let member_families = pool.members.iter().map(|member| member.address.0.is_ipv4());
+        let families: Vec<bool> = member_families.collect();
+        self.one_family(path, server, name, &families);
+        Some(self.ids.pool_id(name.as_str()))
+    }
+
+    /// Without translation between families, destinations and members must be of one.
+    fn one_family(&mut self, path: &Pointer, server: &VirtualServer, pool: &Name, members: &[bool]) {
+        let destinations = server.destination.as_slice();
+        let Some(is_v4) = destinations.first().map(|first| first.network.is_v4()) else { return };
+        if destinations.iter().any(|destination| destination.network.is_v4() != is_v4) {
+            self.error(
+                path.child("destination"),
+                "expected destinations of one address family; make two virtual servers",
+            );
+        } else if members.iter().any(|member| *member != is_v4) {
+            let (wanted, found) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            let message = format!(
+                "expected a pool of {wanted} members, as the destination is; pool {pool} has {found} members"
+            );
+            let fault = crate::parse::Fault::new(path.child("pool"), message);
+            self.errors.push(fault.about(pointer("pools", pool)));
+        }
+    }
+
+    fn snat(&mut self, path: &Pointer, server: &VirtualServer) -> plane::Snat {
+        let place = path.child("snat");
+        match &server.snat {
+            SnatChoice::None => plane::Snat::None,
+            SnatChoice::Automap => {
+                let own: Vec<Address> = self.parts.self_ips.iter().map(|own| own.address).collect();
+                let lost = self.lost_self_ips();
+                self.snat_families(&place, server, &own, lost, "automap needs a self IP");
+                plane::Snat::Automap
+            }
+            SnatChoice::Pool(name) => self.snat_pool(&place.child("pool"), server, name),
+        }
+    }
+
+    fn snat_pool(&mut self, place: &Pointer, server: &VirtualServer, name: &Name) -> plane::Snat {
+        let Some(index) = self.model.snat_pools.keys().position(|key| key == name) else {
+            self.unknown(place.clone(), "SNAT pool", "snat_pools", name, self.model.snat_pools.keys());
+            return plane::Snat::None;
+        };
+        let addresses =
+            self.parts.snat_pools.get(index).map(|pool| pool.addresses.clone()).unwrap_or_default();
+        let lost = addresses.is_empty() || self.lost_in(pointer("snat_pools", name).as_str());
+        self.snat_families(place, server, &addresses, lost, &format!("SNAT pool {name} has no address"));
+        plane::Snat::Pool(index)
+    }
+
+    fn snat_families(
+        &mut self,
+        place: &Pointer,
+        server: &VirtualServer,
+        own: &[Address],
+        lost: bool,
+        what: &str,
+    ) {
+        if lost || server.kind == VirtualType::Reject {
+            return;
+        }
+        for (is_v4, word) in [(true, "IPv4"), (false, "IPv6")] {
+            let asked = server.destination.as_slice().iter().any(|to| to.network.is_v4() == is_v4);
+            if asked && !own.iter().any(|address| address.is_v4() == is_v4) {
+                self.error(
+                    place.clone(),
+                    format!("expected a source of the destination's address family: {what} of {word}"),
+                );
+            }
+        }
+    }
+}
+
+impl VirtualType {
+    fn takes_pool(self) -> bool {
+        matches!(self, VirtualType::PerformanceL4 | VirtualType::Standard)
+    }
+}
+
+fn protocol(protocol: Protocol) -> plane::Protocol {
+    match protocol {
+        Protocol::Tcp => plane::Protocol::Tcp,
+        Protocol::Udp => plane::Protocol::Udp,
+        Protocol::Any => plane::Protocol::Any,
+    }
+}
+
+/// Every combination of destination, port and source that is of one family.
+fn rows_of(destinations: &[Destination], sources: &[Prefix], protocol: plane::Protocol) -> Vec<plane::Match> {
+    let mut rows = Vec::new();
+    for to in destinations {
+        let any = [any_of_family(to.network)];
+        let sources = if sources.is_empty() { &any[..] } else { sources };
+        for source in sources.iter().filter(|source| source.is_v4() == to.network.is_v4()) {
+            let row = |port| plane::Match { destination: to.network, source: *source, port, protocol };
+            rows.extend(to.each_port().map(row));
+        }
+    }
+    rows
+}
+
+fn any_of_family(network: Prefix) -> Prefix {
+    let any = if network.is_v4() { Address::v4([0; 4]) } else { Address::UNSPECIFIED };
+    Prefix::new(any, 0)
+}
+
+/// Rows of the matching table that one virtual server may take.
+pub(super) const MATCHES_MAX: usize = 4_096;

@@ -1,0 +1,131 @@
+//! What one configuration changes about another, by object. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::model::Model;
+use crate::parse::Pointer;
+
+/// The difference between two configurations.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Diff {
+    /// Objects that are new.
+    pub added: Vec<Pointer>,
+    /// Objects that are different.
+    pub changed: Vec<Change>,
+    /// Objects that are gone.
+    pub removed: Vec<Pointer>,
+}
+
+/// One object that is different.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// The object.
+    pub path: Pointer,
+    /// What about it.
+    pub fields: Vec<FieldChange>,
+}
+
+/// One field that is different.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FieldChange {
+    /// Its name; `members/10.1.0.11:80` for a pool's member.
+    pub field: String,
+    /// What it was; null when it was not there.
+    pub from: Value,
+    /// What it is; null when it is no longer there.
+    pub to: Value,
+}
+
+impl Diff {
+    /// True when nothing is different.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// What `new` changes about `old`.
+pub fn diff(old: &Model, new: &Model) -> Diff {
+    let (old, new) = (objects(old), objects(new));
+    let mut diff = Diff::default();
+    for (path, object) in &new {
+        match old.get(path) {
+            None => diff.added.push(path.clone()),
+            Some(before) if before != object => {
+                diff.changed.push(Change { path: path.clone(), fields: fields(before, object) });
+            }
+            Some(_) => (),
+        }
+    }
+    diff.removed.extend(old.into_keys().filter(|path| !new.contains_key(path)));
+    diff
+}
+
+/// Every object by its path: two levels down, and routes by their destination.
+fn objects(model: &Model) -> BTreeMap<Pointer, Value> {
+    let mut objects = BTreeMap::new();
+    let Value::Object(sections) = model.to_json() else { return objects };
+    for (section, value) in sections {
+        let path = Pointer::root().child(&section);
+        match value {
+            Value::Object(entries) => {
+                objects.extend(entries.into_iter().map(|(name, object)| (path.child(&name), object)));
+            }
+            Value::Array(routes) => {
+                objects.extend(routes.into_iter().map(|route| (by_destination(&path, &route), route)));
+            }
+            other => _ = objects.insert(path, other),
+        }
+    }
+    objects
+}
+
+fn by_destination(path: &Pointer, route: &Value) -> Pointer {
+    path.child(route["destination"].as_str().unwrap_or_default())
+}
+
+fn fields(old: &Value, new: &Value) -> Vec<FieldChange> {
+    let (Some(before), Some(after)) = (parts(old), parts(new)) else {
+        return vec![FieldChange { field: String::new(), from: old.clone(), to: new.clone() }];
+    };
+    let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
+    let value = |of: &BTreeMap<String, Value>, name: &String| of.get(name).cloned().unwrap_or(Value::Null);
+    let change = |name: &String| FieldChange {
+        field: name.clone(),
+        from: value(&before, name),
+        to: value(&after, name),
+    };
+    let mut changes: Vec<_> = names.map(change).filter(|change| change.from != change.to).collect();
+    if changes.is_empty() {
+        // The same members in another order.
+        let order = |of: &Value| of["members"].clone();
+        changes.push(FieldChange { field: "members".into(), from: order(old), to: order(new) });
+    }
+    changes
+}
+
+/// An object's fields; a pool's members each on their own.
+fn parts(object: &Value) -> Option<BTreeMap<String, Value>> {
+    let mut parts = BTreeMap::new();
+    for (name, value) in object.as_object()? {
+        match value {
+            Value::Array(members) if name == "members" => {
+                parts.extend(members.iter().map(|member| (member_name(member), member.clone())));
+            }
+            _ => _ = parts.insert(name.clone(), value.clone()),
+        }
+    }
+    Some(parts)
+}
+
+fn member_name(member: &Value) -> String {
+    let address = member["address"].as_str().unwrap_or_default();
+    let port = member["port"].as_u64().map_or("*".into(), |port| port.to_string());
+    if address.contains(':') {
+        format!("members/[{address}]:{port}")
+    } else {
+        format!("members/{address}:{port}")
+    }
+}

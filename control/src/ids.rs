@@ -1,0 +1,294 @@
+//! Identities that stay: the same name (or the same pool, address and port) has the same number after every apply.
+//!
+//! ```text
+//!   never used ─▶ live ─▶ retired ─▶ live again
+//!                            │        same object came back: at once
+//!                            │        another object: when no connection and no worker holds the number
+//! ```
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use sluice_dataplane::config::ids::{MemberId, PoolId, VirtualId};
+
+use crate::model::{LimitsModel, Member, Model, Name};
+use crate::parse::Fault;
+
+/// What makes a pool member the same one: its pool, address and port.
+pub type MemberKey = (Name, IpAddr, u16);
+
+/// Which numbers are given to what.
+#[derive(Debug, Clone)]
+pub struct IdBook {
+    virtuals: Space<Name>,
+    pools: Space<Name>,
+    members: Space<MemberKey>,
+}
+
+/// What the data plane still holds of a retired number.
+pub trait Holders {
+    /// The oldest generation that a worker may still run.
+    fn oldest_generation(&self) -> u64;
+    /// Connections that hold this virtual server.
+    fn of_virtual(&self, id: VirtualId) -> u64;
+    /// Connections that hold this member.
+    fn of_member(&self, id: MemberId) -> u64;
+    /// Connections altogether.
+    fn of_any(&self) -> u64;
+}
+
+/// Nothing runs, nothing is held.
+pub struct Unheld;
+
+impl Holders for Unheld {
+    fn oldest_generation(&self) -> u64 {
+        u64::MAX
+    }
+    fn of_virtual(&self, _: VirtualId) -> u64 {
+        0
+    }
+    fn of_member(&self, _: MemberId) -> u64 {
+        0
+    }
+    fn of_any(&self) -> u64 {
+        0
+    }
+}
+
+/// Numbers that now stand for another object than before; their counters begin anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reused {
+    /// Of virtual servers.
+    pub virtuals: Vec<VirtualId>,
+    /// Of members.
+    pub members: Vec<MemberId>,
+}
+
+impl IdBook {
+    /// An empty book for a process with these capacities.
+    pub fn new(limits: &LimitsModel) -> Self {
+        Self {
+            virtuals: Space::new(limits.virtual_servers.as_u32()),
+            pools: Space::new(limits.members.as_u32()),
+            members: Space::new(limits.members.as_u32()),
+        }
+    }
+
+    /// Gives every object of `model` its number, as of `generation`.
+    ///
+    /// # Errors
+    /// One fault for each kind of object that there are no numbers left for; the book is useless then.
+    pub fn assign(
+        &mut self,
+        model: &Model,
+        generation: u64,
+        held: &dyn Holders,
+    ) -> Result<Reused, Vec<Fault>> {
+        let settled = held.oldest_generation();
+        let free = |retired: u64, connections: u64| retired <= settled && connections == 0;
+        let virtuals = self.virtuals.assign(model.virtual_servers.keys().cloned(), generation, |id, at| {
+            free(at, held.of_virtual(VirtualId(id)))
+        });
+        let pools =
+            self.pools.assign(model.pools.keys().cloned(), generation, |_, at| free(at, held.of_any()));
+        let members = self
+            .members
+            .assign(member_keys(model), generation, |id, at| free(at, held.of_member(MemberId(id))));
+        match (virtuals, pools, members) {
+            (Ok(virtuals), Ok(_), Ok(members)) => Ok(Reused {
+                virtuals: virtuals.into_iter().map(VirtualId).collect(),
+                members: members.into_iter().map(MemberId).collect(),
+            }),
+            (virtuals, pools, members) => Err(full(&virtuals, "virtual_servers", "virtual_servers")
+                .chain(full(&pools, "pools", "members"))
+                .chain(full(&members, "pools", "members"))
+                .collect()),
+        }
+    }
+
+    /// Every number that a virtual server has, or had.
+    pub fn virtual_ids(&self) -> impl Iterator<Item = VirtualId> + use<> {
+        (0..self.virtuals.next).map(VirtualId)
+    }
+
+    /// The number of a virtual server.
+    pub fn virtual_id(&self, name: &str) -> VirtualId {
+        self.virtuals.of(name).map_or(VirtualId::NONE, VirtualId)
+    }
+
+    /// The number of a pool.
+    pub fn pool_id(&self, name: &str) -> PoolId {
+        self.pools.of(name).map_or(PoolId::NONE, PoolId)
+    }
+
+    /// The number of a member.
+    pub fn member_id(&self, pool: &Name, member: &Member) -> MemberId {
+        let key = (pool.clone(), member.address.0, member.port.0);
+        self.members.of(&key).map_or(MemberId::NONE, MemberId)
+    }
+}
+
+fn member_keys(model: &Model) -> impl Iterator<Item = MemberKey> {
+    model.pools.iter().flat_map(|(name, pool)| {
+        pool.members.iter().map(|member| (name.clone(), member.address.0, member.port.0))
+    })
+}
+
+fn full<'a>(
+    outcome: &Result<Vec<u32>, Full>,
+    section: &'a str,
+    limit: &'a str,
+) -> impl Iterator<Item = Fault> + use<'a> {
+    outcome.as_ref().err().map(|full| full.fault(section, limit)).into_iter()
+}
+
+/// No number is left.
+#[derive(Debug, PartialEq, Eq)]
+struct Full {
+    wanted: usize,
+    capacity: u32,
+    retired: usize,
+}
+
+impl Full {
+    fn fault(&self, section: &str, limit: &str) -> Fault {
+        let (wanted, capacity) = (self.wanted, self.capacity);
+        let mut message = format!("expected at most {capacity} (system.limits.{limit}); these are {wanted}");
+        if self.retired > 0 {
+            let kept =
+                format!(", and {} that were removed count until their connections have ended", self.retired);
+            message.push_str(&kept);
+        }
+        Fault::new(format!("/{section}"), message)
+    }
+}
+
+/// The numbers of one kind of object.
+#[derive(Debug, Clone)]
+struct Space<K> {
+    capacity: u32,
+    next: u32,
+    live: HashMap<K, u32>,
+    /// Oldest first: what the number stood for, and the generation that no longer names it.
+    retired: VecDeque<(K, u32, u64)>,
+}
+
+impl<K: Hash + Eq + Ord + Clone> Space<K> {
+    fn new(capacity: u32) -> Self {
+        Self { capacity, next: 0, live: HashMap::new(), retired: VecDeque::new() }
+    }
+
+    fn of<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u32>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.live.get(key).copied()
+    }
+
+    /// Makes exactly `keys` live; returns the numbers that changed their object.
+    fn assign(
+        &mut self,
+        keys: impl Iterator<Item = K>,
+        generation: u64,
+        is_free: impl Fn(u32, u64) -> bool,
+    ) -> Result<Vec<u32>, Full> {
+        let wanted: BTreeSet<K> = keys.collect();
+        self.retire_all_but(&wanted, generation);
+        let mut missing: Vec<K> =
+            wanted.iter().filter(|key| !self.live.contains_key(*key)).cloned().collect();
+        self.revive(&mut missing);
+        let mut reused = Vec::new();
+        for key in missing {
+            let Some(id) = self.fresh().or_else(|| self.recycle(&is_free, &mut reused)) else {
+                return Err(Full {
+                    wanted: wanted.len(),
+                    capacity: self.capacity,
+                    retired: self.retired.len(),
+                });
+            };
+            self.live.insert(key, id);
+        }
+        Ok(reused)
+    }
+
+    fn retire_all_but(&mut self, wanted: &BTreeSet<K>, generation: u64) {
+        let mut gone: Vec<(K, u32)> = self.live.extract_if(|key, _| !wanted.contains(key)).collect();
+        gone.sort_unstable_by_key(|(_, id)| *id);
+        self.retired.extend(gone.into_iter().map(|(key, id)| (key, id, generation)));
+    }
+
+    fn revive(&mut self, missing: &mut Vec<K>) {
+        if self.retired.is_empty() || missing.is_empty() {
+            return;
+        }
+        let back: HashSet<K> = missing.iter().cloned().collect();
+        for (key, id, at) in std::mem::take(&mut self.retired) {
+            if back.contains(&key) && !self.live.contains_key(&key) {
+                self.live.insert(key, id);
+            } else {
+                self.retired.push_back((key, id, at));
+            }
+        }
+        missing.retain(|key| !self.live.contains_key(key));
+    }
+
+    fn fresh(&mut self) -> Option<u32> {
+        let id = (self.next < self.capacity).then_some(self.next)?;
+        self.next += 1;
+        Some(id)
+    }
+
+    fn recycle(&mut self, is_free: impl Fn(u32, u64) -> bool, reused: &mut Vec<u32>) -> Option<u32> {
+        let place = self.retired.iter().position(|(_, id, at)| is_free(*id, *at))?;
+        let (_, id, _) = self.retired.remove(place)?;
+        reused.push(id);
+        Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assign(
+        space: &mut Space<&'static str>,
+        keys: &[&'static str],
+        generation: u64,
+    ) -> Result<Vec<u32>, Full> {
+        space.assign(keys.iter().copied(), generation, |_, _| true)
+    }
+
+    #[test]
+    fn numbers_stay_with_their_names() {
+        let mut space = Space::new(8);
+        assign(&mut space, &["b", "c"], 1).unwrap();
+        let (b, c) = (space.of("b"), space.of("c"));
+        assign(&mut space, &["a", "c", "d"], 2).unwrap();
+        assert_eq!(space.of("c"), c);
+        assert_eq!(space.of("b"), None);
+        assign(&mut space, &["b", "c"], 3).unwrap();
+        assert_eq!((space.of("b"), space.of("c")), (b, c));
+    }
+
+    #[test]
+    fn a_held_number_is_not_given_away() {
+        let mut space = Space::new(2);
+        assign(&mut space, &["a", "b"], 1).unwrap();
+        let a = space.of("a").unwrap();
+        let held = space.clone().assign(["b", "c"].into_iter(), 2, |id, _| id != a);
+        assert_eq!(held, Err(Full { wanted: 2, capacity: 2, retired: 1 }));
+        let early = space.clone().assign(["b", "c"].into_iter(), 2, |_, at| at <= 1);
+        assert!(early.is_err(), "a worker may still run the generation that names it");
+        assert_eq!(assign(&mut space, &["b", "c"], 2), Ok(vec![a]));
+        assert_eq!(space.of("c"), Some(a));
+    }
+
+    #[test]
+    fn unused_numbers_come_before_used_ones() {
+        let mut space = Space::new(3);
+        assign(&mut space, &["a", "b"], 1).unwrap();
+        assert_eq!(assign(&mut space, &["b", "c"], 2), Ok(vec![]));
+        assert_eq!(space.of("c"), Some(2));
+    }
+}

@@ -1,0 +1,305 @@
+//! [`Process`]: the running workers, the configuration in force, and what the operator said since.
+//!
+//! Readers take the [`View`] as it is and never wait; whoever changes it holds the `change` lock, one at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use sluice_dataplane::clock::Clock;
+use sluice_dataplane::config::ids::{MemberId, VirtualId};
+use sluice_dataplane::config::snapshot::Snapshot;
+use sluice_dataplane::counters::WorkerCounters;
+use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::handoff::{self, Handoff};
+use sluice_dataplane::limits::Limits;
+use sluice_dataplane::pool::MemberStates;
+use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
+use sluice_dataplane::query::{Query, Reply};
+use sluice_dataplane::runtime::{self, Idle, WorkerHandle, WorkerSpec};
+
+use crate::check::Candidate;
+use crate::compile;
+use crate::ids::{Holders, IdBook, MemberKey, Reused};
+use crate::model::{IdleMode, Model, StatedMember};
+use crate::parse::Fault;
+use crate::stats::{ConnectionsSum, MemberSums, VirtualSums};
+use crate::telemetry::Telemetry;
+
+/// Ports that are open, and the cores of the workers that will own their queues.
+pub struct Opened {
+    /// In the order of their ids.
+    pub ports: Vec<OpenPort>,
+    /// Frame memory, one for each worker.
+    pub pools: Vec<FramePool>,
+    /// One for each worker; `None` leaves it to the kernel.
+    pub cores: Vec<Option<usize>>,
+}
+
+impl Opened {
+    /// Opens the ports that `model` asks for, with a queue for each of `cores`.
+    ///
+    /// # Errors
+    /// The first port's that cannot be opened.
+    pub fn open(model: &Model, cores: &[usize]) -> Result<Self, PortError> {
+        let frames = model.system.limits.frames.as_usize();
+        let pools: Vec<FramePool> = cores.iter().map(|_| FramePool::new(frames)).collect();
+        let specs = compile::port_specs(model);
+        port::prepare(&specs, &model.system.dpdk.eal_args)?;
+        let ports = specs.iter().map(|spec| port::open(spec, &pools)).collect::<Result<_, _>>()?;
+        Ok(Self { ports, pools, cores: cores.iter().map(|core| Some(*core)).collect() })
+    }
+}
+
+/// The configuration in force. Replaced as a whole.
+#[derive(Clone)]
+pub struct View {
+    /// What was written.
+    pub model: Arc<Model>,
+    /// What workers got.
+    pub snapshot: Arc<Snapshot>,
+    /// The numbers of its objects.
+    pub book: Arc<IdBook>,
+    /// Changes with the model, and only with it.
+    pub etag: Arc<str>,
+    /// What is odd about it.
+    pub warnings: Arc<Vec<Fault>>,
+    /// Member states that were said by `sluice member`, or with PATCH.
+    pub said: Arc<BTreeMap<MemberKey, StatedMember>>,
+    /// What numbers had counted when they stood for something else.
+    pub baselines: Arc<Baselines>,
+}
+
+/// What numbers had counted when they stood for something else.
+#[derive(Debug, Clone, Default)]
+pub struct Baselines {
+    /// Of virtual servers.
+    pub virtuals: HashMap<VirtualId, VirtualSums>,
+    /// Of members.
+    pub members: HashMap<MemberId, MemberSums>,
+}
+
+/// A running data plane.
+pub struct Process {
+    workers: Vec<WorkerHandle>,
+    ports: Vec<PortInfo>,
+    members: Arc<MemberStates>,
+    limits: Limits,
+    started: Instant,
+    draining: AtomicBool,
+    view: RwLock<Arc<View>>,
+    /// Held by whoever changes the view.
+    pub(crate) change: tokio::sync::Mutex<()>,
+    /// The log and the metrics listener.
+    pub telemetry: Telemetry,
+}
+
+impl Process {
+    /// Starts the workers with `candidate`. They own the ports from here on.
+    ///
+    /// # Errors
+    /// The kernel's, when a thread cannot be had.
+    pub fn start(candidate: Candidate, opened: Opened, telemetry: Telemetry) -> std::io::Result<Self> {
+        let limits = candidate.model.system.limits.limits();
+        let members = Arc::new(MemberStates::new(limits.members));
+        let view = View {
+            etag: etag(&candidate.model),
+            model: Arc::new(candidate.model),
+            snapshot: Arc::new(Snapshot::build(candidate.parts)),
+            book: Arc::new(candidate.book),
+            warnings: Arc::new(candidate.warnings),
+            said: Arc::default(),
+            baselines: Arc::default(),
+        };
+        set_member_states(&members, &view);
+        let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
+        let specs = worker_specs(&view, &members, &limits, opened)?;
+        let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
+        Ok(Self {
+            workers,
+            ports,
+            members,
+            limits,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            view: RwLock::new(Arc::new(view)),
+            change: tokio::sync::Mutex::new(()),
+            telemetry,
+        })
+    }
+
+    /// The configuration in force.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another one in force. The caller holds the `change` lock.
+    pub(crate) fn set_view(&self, view: View) {
+        set_member_states(&self.members, &view);
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> &[WorkerHandle] {
+        &self.workers
+    }
+
+    /// The ports, by their ids.
+    pub fn ports(&self) -> &[PortInfo] {
+        &self.ports
+    }
+
+    /// The process's capacities.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A member's state now.
+    pub fn member_state(&self, id: MemberId) -> StatedMember {
+        StatedMember::of(self.members.of(id))
+    }
+
+    /// How long it has run.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// True when every worker runs the newest configuration, and the process is not ending.
+    pub fn is_ready(&self) -> bool {
+        let generation = self.view().snapshot.generation();
+        !self.is_draining()
+            && self.workers.iter().all(|worker| worker.taken() >= generation && !worker.is_finished())
+    }
+
+    /// True once no new connections are taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on no new connections.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.workers.iter().for_each(WorkerHandle::drain);
+    }
+
+    /// Connections open now, over all workers, those through virtual servers that are gone included.
+    ///
+    /// Summed over virtual servers, which workers count at once; their own gauges may be a second old.
+    pub fn connections(&self) -> u64 {
+        self.view().book.virtual_ids().map(|id| self.of_virtual(id)).fold(0, u64::wrapping_add)
+    }
+
+    /// The workers that have ended, though nobody told them to.
+    pub fn ended(&self) -> Vec<usize> {
+        self.workers.iter().filter(|worker| worker.is_finished()).map(WorkerHandle::number).collect()
+    }
+
+    /// Tells the workers to end and waits for them, a little while.
+    pub async fn stop(&self) {
+        self.workers.iter().for_each(WorkerHandle::stop);
+        let start = Instant::now();
+        while start.elapsed() < STOP_TIMEOUT && !self.workers.iter().all(WorkerHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Asks a worker; `None` when it does not answer.
+    pub async fn ask(&self, worker: &WorkerHandle, query: Query) -> Option<Reply> {
+        let answer = worker.query(query);
+        let start = Instant::now();
+        loop {
+            match answer.try_recv() {
+                Ok(reply) => return Some(reply),
+                Err(error) if error.is_disconnected() || start.elapsed() > ASK_TIMEOUT => return None,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    /// Where numbers that change their object start to count.
+    pub(crate) fn rebased(&self, baselines: &Baselines, reused: &Reused) -> Baselines {
+        let mut baselines = baselines.clone();
+        for id in &reused.virtuals {
+            baselines.virtuals.insert(*id, VirtualSums::of(&self.workers, *id));
+        }
+        for id in &reused.members {
+            baselines.members.insert(*id, MemberSums::of(&self.workers, *id));
+        }
+        baselines
+    }
+}
+
+impl Holders for Process {
+    fn oldest_generation(&self) -> u64 {
+        self.workers.iter().map(WorkerHandle::taken).min().unwrap_or(u64::MAX)
+    }
+
+    fn of_virtual(&self, id: VirtualId) -> u64 {
+        let current =
+            |worker: &WorkerHandle| worker.counters().of_virtual(id).map(|of| of.connections.current.load());
+        self.workers.iter().filter_map(current).fold(0, u64::wrapping_add)
+    }
+
+    fn of_member(&self, id: MemberId) -> u64 {
+        let sum: ConnectionsSum = MemberSums::of(&self.workers, id).connections;
+        sum.current
+    }
+
+    fn of_any(&self) -> u64 {
+        self.connections()
+    }
+}
+
+/// Every member's state: what the file states, else what was said, else enabled.
+fn set_member_states(states: &MemberStates, view: &View) {
+    for (name, pool) in &view.model.pools {
+        for member in &pool.members {
+            let key = (name.clone(), member.address.0, member.port.0);
+            let state = view.said.get(&key).copied().or(member.state).unwrap_or(StatedMember::Enabled);
+            states.set(view.book.member_id(name, member), state.state());
+        }
+    }
+}
+
+fn worker_specs(
+    view: &View,
+    members: &Arc<MemberStates>,
+    limits: &Limits,
+    opened: Opened,
+) -> std::io::Result<Vec<WorkerSpec>> {
+    let (workers, clock) = (opened.cores.len(), Clock::start());
+    let idle = match view.model.system.idle {
+        IdleMode::Adaptive => Idle::Adaptive,
+        IdleMode::Poll => Idle::Poll,
+    };
+    let mut queues: Vec<_> =
+        opened.ports.into_iter().map(|port| (port.info, port.queues.into_iter())).collect();
+    let owned = opened.cores.into_iter().zip(opened.pools).zip(handoff::mesh(workers)?);
+    let mut spec = |(number, ((core, frames), handoff)): (usize, ((_, FramePool), Handoff))| WorkerSpec {
+        number,
+        workers,
+        core,
+        ports: queues.iter_mut().filter_map(|(info, queues)| Some((info.clone(), queues.next()?))).collect(),
+        frames,
+        limits: limits.per_worker(workers),
+        snapshot: Arc::clone(&view.snapshot),
+        handoff,
+        members: Arc::clone(members),
+        counters: Arc::new(WorkerCounters::new(limits)),
+        idle,
+        clock,
+    };
+    Ok(owned.enumerate().map(&mut spec).collect())
+}
+
+/// A strong validator of a model: the hash of its canonical text.
+pub(crate) fn etag(model: &Model) -> Arc<str> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    model.to_json().to_string().hash(&mut hasher);
+    format!("\"{:016x}\"", hasher.finish()).into()
+}
+
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# `make test`: every test there is. As root the namespace tests run too, with real clients and servers.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+scripts/deps.sh build lab test
+scripts/deps.sh dpdk || note "DPDK's headers could not be installed"
+flags=$(features)
+[ "$(id -u)" = 0 ] || say "not root: the namespace tests will say SKIPPED (needs root)"
+
+say "building"
+# The tests find the binary beside their own executables.
+# shellcheck disable=SC2086
+cargo build --locked --workspace --bins $flags
+build_for_lab
+
+say "tests"
+# shellcheck disable=SC2086
+cargo test --locked --workspace --no-fail-fast $flags
+
+say "footprint of the optimised binary"
+# shellcheck disable=SC2086
+SLUICE_BINARY=$PWD/$SLUICE cargo test --locked --workspace --test footprint $flags -- --nocapture
