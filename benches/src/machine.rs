@@ -181,7 +181,8 @@ impl Drop for Process {
             if !self.is_running() {
                 return;
             }
-            if wait == 100 {
+            // A second time for those that drain first.
+            if wait == 20 || wait == 50 {
                 let _ = Command::new("kill").arg(self.pid().to_string()).status();
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -18,6 +18,7 @@ use sluice_dataplane::config::snapshot::{
 };
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::handoff;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::checksum::{fold, sum};
 use sluice_dataplane::pool::MemberStates;
@@ -100,6 +101,9 @@ pub fn limits(flows: u32) -> Limits {
 }
 
 /// One worker of one port with the configuration `parts`.
+///
+/// # Panics
+/// When the kernel has no descriptor left.
 pub fn worker(
     parts: Parts,
     flows: u32,
@@ -110,6 +114,7 @@ pub fn worker(
     WorkerSpec {
         number: 0,
         workers: 1,
+        handoff: handoff::mesh(1).expect("an event descriptor").remove(0),
         core,
         ports: vec![port],
         frames: FramePool::new(limits.frames),

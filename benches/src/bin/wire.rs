@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sluice_benches::machine::{self, Hugepages, Process, Profile, RealTime};
+use sluice_benches::machine::{self, Hugepages, Process, Profile, RealTime, TempDir};
 use sluice_benches::report::{median, range};
 use sluice_benches::wire::device::{self, Wire};
 use sluice_benches::wire::generator::{Generator, Traffic, Window};
@@ -12,10 +12,11 @@ use sluice_ffi::dpdk::{self, Eal, LogTo, Mempool};
 
 const HELP: &str = "\
 wire [--flows 1000,100000,1000000] [--rounds 5] [--seconds 1] [--traffic requests,replies] [--ring-log2 10]
-     [--share-cores] [--profile PERF.DATA]
+     [--in-code] [--share-cores] [--profile PERF.DATA]
 wire dut --device VDEV --core N --flows N        (started by the first form)
 
-The generator takes core 0, the device under test core 1.";
+The device under test is the `sluice` binary beside this program, or with --in-code (and where there is none) a worker
+built in code. The generator takes core 0, the device under test core 1.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +48,7 @@ fn run_bench(arguments: &[String]) -> Result<(), String> {
         rounds: number(arguments, "--rounds", 5)?,
         span: Duration::from_secs_f64(number(arguments, "--seconds", 1.0)?),
         ring_log2: number(arguments, "--ring-log2", 10)?,
+        in_code: arguments.iter().any(|word| word == "--in-code") || device::sluice_binary().is_none(),
         real_time: !arguments.iter().any(|word| word == "--share-cores"),
         profile: option(arguments, "--profile").map(PathBuf::from),
         replies: option(arguments, "--traffic").is_none_or(|text| text.contains("replies")),
@@ -64,7 +66,8 @@ fn run_bench(arguments: &[String]) -> Result<(), String> {
     let _registered = dpdk::register_thread().map_err(|error| error.to_string())?;
     println!("{}", about(huge));
     let memory = Mempool::new(eal, 8191, 2048, -1).map_err(|error| error.to_string())?;
-    let mut bench = Bench { eal, memory, huge, opened: 0 };
+    let dir = TempDir::new("sluice-wire").map_err(|error| error.to_string())?;
+    let mut bench = Bench { eal, memory, dir, huge, opened: 0 };
     for &flows in &flows {
         bench.compare(flows, &plan)?;
     }
@@ -87,6 +90,8 @@ struct Plan {
     span: Duration,
     replies: bool,
     ring_log2: u8,
+    /// A worker built in code instead of the `sluice` binary.
+    in_code: bool,
     real_time: bool,
     profile: Option<PathBuf>,
 }
@@ -94,6 +99,7 @@ struct Plan {
 struct Bench {
     eal: Eal,
     memory: Mempool,
+    dir: TempDir,
     huge: bool,
     opened: usize,
 }
@@ -139,10 +145,13 @@ impl Bench {
         let mut generator = Generator::open(self.eal, &wire.server(self.opened), &self.memory, flows)?;
         let started = match traffic {
             Traffic::Macswap => device::start_testpmd(&wire, DEVICE_CORE, self.huge),
-            Traffic::Requests | Traffic::Replies => device::start_worker(&wire, DEVICE_CORE, flows),
+            _ if plan.in_code => device::start_worker(&wire, DEVICE_CORE, flows),
+            _ => device::start_sluice(&wire, DEVICE_CORE, flows, self.dir.path()),
         };
         let mut device = started.map_err(|error| error.to_string())?;
-        generator.connect(traffic, || device.is_running())?;
+        let log = self.dir.path().join("sluice.log");
+        let with_log = |reason| format!("{reason}\n{}", std::fs::read_to_string(&log).unwrap_or_default());
+        generator.connect(traffic, || device.is_running()).map_err(with_log)?;
         if traffic == Traffic::Macswap {
             generator.wait_for_frames(traffic)?;
             rounds[0].add(&mut generator, traffic, plan, &device);

@@ -1,7 +1,7 @@
 //! Devices under test: what runs on the other core.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use sluice_dataplane::counters::WorkerCounters;
@@ -43,7 +43,7 @@ impl Wire {
 /// # Errors
 /// When it is not installed.
 pub fn start_testpmd(wire: &Wire, core: usize, hugepages: bool) -> io::Result<Process> {
-    let mut command = Command::new("dpdk-testpmd");
+    let mut command = on_all_cores("dpdk-testpmd");
     // The first lcore is testpmd's own, for its prompt; the second forwards.
     command.args([
         "--lcores",
@@ -64,10 +64,17 @@ pub fn start_testpmd(wire: &Wire, core: usize, hugepages: bool) -> io::Result<Pr
 /// The kernel's.
 pub fn start_worker(wire: &Wire, core: usize, flows: u32) -> io::Result<Process> {
     let program = std::env::current_exe()?;
-    let mut command = Command::new(program);
+    let mut command = on_all_cores(program);
     command.args(["dut", "--device", &wire.client()]);
     command.args(["--core", &core.to_string(), "--flows", &flows.to_string()]);
     Process::start(&mut command)
+}
+
+/// The generator is pinned, and its children would be, too; each pins itself.
+fn on_all_cores(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", "0-1"]).arg(program);
+    command
 }
 
 /// What every EAL here is told about memory.
@@ -108,9 +115,55 @@ fn print_drops(counters: &WorkerCounters) {
     }
 }
 
+/// Starts the `sluice` binary beside this program with the scenario as its configuration, its worker on `core`.
+///
+/// # Errors
+/// The kernel's.
+pub fn start_sluice(wire: &Wire, core: usize, flows: u32, dir: &Path) -> io::Result<Process> {
+    let program = sluice_binary().ok_or_else(|| io::Error::other("no sluice binary beside this program"))?;
+    let file = dir.join("sluice.yaml");
+    std::fs::write(&file, configuration(wire, core, flows))?;
+    let mut command = on_all_cores(program);
+    command.arg("run").arg("-c").arg(&file).arg("--socket").arg(dir.join("sluice.sock"));
+    let log = std::fs::File::create(dir.join("sluice.log"))?;
+    Process::start(command.stdout(Stdio::null()).stderr(log))
+}
+
 /// Where a `sluice` binary is, if there is one beside this program.
-pub fn sluice_binary() -> Option<std::path::PathBuf> {
+pub fn sluice_binary() -> Option<PathBuf> {
     let here = std::env::current_exe().ok()?;
     let beside = here.parent()?.join("sluice");
-    Path::exists(&beside).then_some(beside)
+    beside.exists().then_some(beside)
+}
+
+/// What [`scenario::parts`] says, in the operator's words.
+fn configuration(wire: &Wire, core: usize, flows: u32) -> String {
+    let members: String = (1..=scenario::MEMBERS)
+        .map(|host| format!("      - {{address: 10.1.1.{host}, port: {}}}\n", scenario::MEMBER_PORT))
+        .collect();
+    format!(
+        "version: 1
+system:
+  workers: [{core}]
+  idle: poll
+  limits: {{flows: {flows}}}
+ports:
+  wire: {{driver: dpdk, device: \"{device}\"}}
+self_ips:
+  self: {{address: 10.1.0.10/16, port: wire}}
+pools:
+  members:
+    members:
+{members}virtual_servers:
+  udp:
+    destination: 10.1.0.100:{port}
+    protocol: udp
+    type: performance-l4
+    pool: members
+    snat: automap
+",
+        flows = scenario::limits(flows).flows,
+        device = wire.client(),
+        port = scenario::VIRTUAL_PORT,
+    )
 }
