@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::machine::{Process, RealTime, TempDir};
+use sluice_ffi::tsc;
+
+use crate::machine::{Process, RealTime, Soaker, TempDir};
 
 /// What stands between client and server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +53,13 @@ pub enum Steering {
 pub struct Outcome {
     /// Requests a second.
     pub rate: f64,
-    /// Microseconds of the proxy's core for each request, others' work on it included.
+    /// Time-stamp counter cycles of the proxy's core for each request, receive work of the kernel included.
+    pub cycles: f64,
+    /// The same in microseconds.
     pub core_us: f64,
-    /// Microseconds of the proxy's own process for each request; 0 for the kernel.
-    pub process_us: f64,
-    /// The share of the core that was busy before the run: what is not ours.
+    /// The share of the core that was used.
+    pub used: f64,
+    /// The share that was used before, with nothing to do; taken off the others.
     pub noise: f64,
     /// Instructions and cycles of the core for each request, where the processor counts them.
     pub counted: Option<(f64, f64)>,
@@ -65,7 +69,7 @@ pub struct Outcome {
 pub struct Lab {
     prefix: String,
     dir: TempDir,
-    _origin: Process,
+    origin: Process,
 }
 
 impl Lab {
@@ -85,7 +89,7 @@ impl Lab {
         let origin = Process::start(nginx.stdout(Stdio::null()))?;
         std::mem::forget(spaces);
         std::thread::sleep(Duration::from_millis(500));
-        Ok(Self { prefix, dir, _origin: origin })
+        Ok(Self { prefix, dir, origin })
     }
 
     /// Loads one proxy for `seconds`.
@@ -112,30 +116,30 @@ impl Lab {
         let process = self.start(spaces, proxy)?;
         std::thread::sleep(Duration::from_millis(1_200));
         self.load(spaces, 1)?;
-        let real_time = process.as_ref().map(|process| RealTime::of(&[process.pid()]));
-        let noise = noise();
-        let used = || process.as_ref().map_or(Duration::ZERO, Process::cpu_time);
-        let (core_before, process_before) = (busy(PROXY_CORE), used());
+        let own: Vec<u32> = process.iter().map(Process::pid).chain([self.origin.pid()]).collect();
+        let _priorities = [RealTime::of(&own), RealTime::of_softirqs()];
+        let soaker = Soaker::start(PROXY_CORE);
+        let idle = Used::of(&soaker, || std::thread::sleep(Duration::from_millis(700)));
         let counting = if counters { start_counting(seconds) } else { None };
-        let start = Instant::now();
-        let requests = self.load(spaces, seconds)?;
-        let took = start.elapsed().as_secs_f64();
-        let core = busy(PROXY_CORE) - core_before;
-        let process_time = used().saturating_sub(process_before);
-        drop(real_time);
+        let mut requests = Ok(0.0);
+        let loaded = Used::of(&soaker, || requests = self.load(spaces, seconds));
+        let requests = requests?;
         let counted = counting.and_then(finish_counting).map(|(i, c)| (i / requests, c / requests));
+        let share = loaded.share - idle.share;
         Ok(Outcome {
             rate: requests / f64::from(seconds),
-            core_us: core / requests * 1e6,
-            process_us: process_time.as_secs_f64() / requests * 1e6,
-            noise: noise.min(took),
+            cycles: share * loaded.cycles / requests,
+            core_us: share * loaded.seconds / requests * 1e6,
+            used: loaded.share,
+            noise: idle.share,
             counted,
         })
     }
 
     /// Requests answered.
     fn load(&self, spaces: &Spaces, seconds: u32) -> io::Result<f64> {
-        let mut wrk = inside(&spaces.name("c"), SPARE_CORE, "wrk");
+        let mut wrk = inside(&spaces.name("c"), SPARE_CORE, "chrt");
+        wrk.args(["--rr", "10", "wrk"]);
         wrk.args(["-t1", "-c64", &format!("-d{seconds}s"), "http://10.66.0.100/"]);
         let output = wrk.stderr(Stdio::null()).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -267,21 +271,20 @@ fn sluice_binary() -> io::Result<PathBuf> {
     if beside.exists() { Ok(beside) } else { Err(io::Error::other("no sluice binary beside this program")) }
 }
 
-/// Seconds that a core has not been idle since the machine's start.
-fn busy(core: usize) -> f64 {
-    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let name = format!("cpu{core} ");
-    let line = text.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_default();
-    let ticks: Vec<f64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    // user nice system idle iowait irq softirq …, in hundredths of a second
-    [0, 1, 2, 5, 6].iter().filter_map(|&place| ticks.get(place)).sum::<f64>() / 100.0
+/// What a core did while something ran.
+struct Used {
+    share: f64,
+    cycles: f64,
+    seconds: f64,
 }
 
-/// The share of the proxy's core that is busy while nothing is asked of it.
-fn noise() -> f64 {
-    let (before, span) = (busy(PROXY_CORE), 0.5);
-    std::thread::sleep(Duration::from_secs_f64(span));
-    (busy(PROXY_CORE) - before) / span
+impl Used {
+    fn of(soaker: &Soaker, run: impl FnOnce()) -> Self {
+        let (start, from, soaked) = (Instant::now(), tsc::cycles(), soaker.cycles());
+        run();
+        let (cycles, soaked) = ((tsc::cycles() - from) as f64, (soaker.cycles() - soaked) as f64);
+        Self { share: 1.0 - soaked / cycles, cycles, seconds: start.elapsed().as_secs_f64() }
+    }
 }
 
 fn start_counting(seconds: u32) -> Option<std::process::Child> {

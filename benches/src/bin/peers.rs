@@ -63,12 +63,13 @@ fn print(proxy: Proxy, outcomes: &[Outcome]) {
         }
     };
     println!(
-        "  {:<12} {:7.0} requests/s ({low:.0} to {high:.0}), {:5.1} µs of core 1 a request ({:.1} µs in its own \
-         process){counted}; {:.0} % of core 1 was others' before",
+        "  {:<12} {:7.0} requests/s ({low:.0} to {high:.0}), {:6.0} cycles = {:4.1} µs of core 1 a request{counted}; \
+         core 1 was used to {:3.0} %, {:.0} % before",
         proxy.name(),
         median(&of(|outcome| outcome.rate)),
+        median(&of(|outcome| outcome.cycles)),
         median(&of(|outcome| outcome.core_us)),
-        median(&of(|outcome| outcome.process_us)),
+        median(&of(|outcome| outcome.used)) * 100.0,
         median(&of(|outcome| outcome.noise)) * 100.0,
     );
 }
