@@ -1,5 +1,4 @@
 //! Time of every operation, by criterion: `cargo bench -p sluice-benches`.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::time::Duration;
 
