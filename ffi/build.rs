@@ -77,6 +77,7 @@ mod dpdk {
             .derive_default(true)
             .layout_tests(true)
             .use_core()
+            .generate_comments(false)
             .generate()
             .expect("bindgen reads DPDK's headers; on Debian it needs libclang-dev");
         let target = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -96,6 +96,9 @@ impl Process {
         let (candidate, refused) = self.candidate(&view, request.document, request.partial)?;
         let diff = diff(&view.model, &candidate.model);
         if request.dry_run || diff.is_empty() {
+            if !request.dry_run {
+                self.state_members_again(&view, &candidate.model);
+            }
             return Ok(self.unchanged(&view, candidate, diff, refused, request.dry_run));
         }
         let listener = self.telemetry.listen(&candidate.model).await;
@@ -156,6 +159,14 @@ impl Process {
             warnings: new.warnings,
             workers: self.workers().len(),
             elapsed_ms: 0.0,
+        }
+    }
+
+    /// The document differs in nothing, but what it states of members wins over what was said since.
+    fn state_members_again(&self, view: &View, model: &Model) {
+        let said = still_said(&view.said, model);
+        if said != *view.said {
+            self.set_view(View { said: Arc::new(said), ..View::clone(view) });
         }
     }
 

@@ -107,6 +107,11 @@ impl IdBook {
         }
     }
 
+    /// Every number that a virtual server has, or had.
+    pub fn virtual_ids(&self) -> impl Iterator<Item = VirtualId> + use<> {
+        (0..self.virtuals.next).map(VirtualId)
+    }
+
     /// The number of a virtual server.
     pub fn virtual_id(&self, name: &str) -> VirtualId {
         self.virtuals.of(name).map_or(VirtualId::NONE, VirtualId)
@@ -151,7 +156,9 @@ impl Full {
         let (wanted, capacity) = (self.wanted, self.capacity);
         let mut message = format!("expected at most {capacity} (system.limits.{limit}); these are {wanted}");
         if self.retired > 0 {
-            message.push_str(&format!(", and {} that were removed still have connections", self.retired));
+            let kept =
+                format!(", and {} that were removed count until their connections have ended", self.retired);
+            message.push_str(&kept);
         }
         Fault::new(format!("/{section}"), message)
     }

@@ -12,6 +12,7 @@ use sluice_dataplane::config::ids::{MemberId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
@@ -45,6 +46,7 @@ impl Opened {
         let frames = model.system.limits.frames.as_usize();
         let pools: Vec<FramePool> = cores.iter().map(|_| FramePool::new(frames)).collect();
         let specs = compile::port_specs(model);
+        port::prepare(&specs, &model.system.dpdk.eal_args)?;
         let ports = specs.iter().map(|spec| port::open(spec, &pools)).collect::<Result<_, _>>()?;
         Ok(Self { ports, pools, cores: cores.iter().map(|core| Some(*core)).collect() })
     }
@@ -112,7 +114,7 @@ impl Process {
         };
         set_member_states(&members, &view);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
-        let specs = worker_specs(&view, &members, &limits, opened);
+        let specs = worker_specs(&view, &members, &limits, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
             workers,
@@ -181,9 +183,11 @@ impl Process {
         self.workers.iter().for_each(WorkerHandle::drain);
     }
 
-    /// Connections open now, over all workers.
-    pub fn flows(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.counters().flows.load()).sum()
+    /// Connections open now, over all workers, those through virtual servers that are gone included.
+    ///
+    /// Summed over virtual servers, which workers count at once; their own gauges may be a second old.
+    pub fn connections(&self) -> u64 {
+        self.view().book.virtual_ids().map(|id| self.of_virtual(id)).fold(0, u64::wrapping_add)
     }
 
     /// The workers that have ended, though nobody told them to.
@@ -243,7 +247,7 @@ impl Holders for Process {
     }
 
     fn of_any(&self) -> u64 {
-        self.flows()
+        self.connections()
     }
 }
 
@@ -263,7 +267,7 @@ fn worker_specs(
     members: &Arc<MemberStates>,
     limits: &Limits,
     opened: Opened,
-) -> Vec<WorkerSpec> {
+) -> std::io::Result<Vec<WorkerSpec>> {
     let (workers, clock) = (opened.cores.len(), Clock::start());
     let idle = match view.model.system.idle {
         IdleMode::Adaptive => Idle::Adaptive,
@@ -271,7 +275,8 @@ fn worker_specs(
     };
     let mut queues: Vec<_> =
         opened.ports.into_iter().map(|port| (port.info, port.queues.into_iter())).collect();
-    let mut spec = |(number, (core, frames)): (usize, (Option<usize>, FramePool))| WorkerSpec {
+    let owned = opened.cores.into_iter().zip(opened.pools).zip(handoff::mesh(workers)?);
+    let mut spec = |(number, ((core, frames), handoff)): (usize, ((_, FramePool), Handoff))| WorkerSpec {
         number,
         workers,
         core,
@@ -279,12 +284,13 @@ fn worker_specs(
         frames,
         limits: limits.per_worker(workers),
         snapshot: Arc::clone(&view.snapshot),
+        handoff,
         members: Arc::clone(members),
         counters: Arc::new(WorkerCounters::new(limits)),
         idle,
         clock,
     };
-    opened.cores.into_iter().zip(opened.pools).enumerate().map(&mut spec).collect()
+    Ok(owned.enumerate().map(&mut spec).collect())
 }
 
 /// A strong validator of a model: the hash of its canonical text.

@@ -18,7 +18,6 @@ use crate::cli::{EXIT_REFUSED, print_errors, print_warnings};
 use crate::cores::{self, CorePlan};
 use crate::process::{Opened, Process};
 use crate::socket::ControlSocket;
-use crate::stats::FlowFilter;
 use crate::telemetry::Telemetry;
 
 /// A worker ended by itself.
@@ -155,17 +154,20 @@ async fn supervise(process: &Process, signals: &mut Signals) -> Ending {
 /// No new connections; waits until the open ones are gone, the time is up, or a second signal comes.
 async fn drain(process: &Process, signals: &mut Signals) {
     let timeout = process.view().model.system.drain_timeout.duration();
-    tracing::info!(flows = process.flows(), ?timeout, "draining: no new connections");
+    tracing::info!(connections = process.connections(), ?timeout, "draining: no new connections");
     process.drain();
     let start = Instant::now();
-    // The gauge may be older than the newest connection, so the workers are asked.
-    while process.flow_stats(&FlowFilter::default()).await.1 && start.elapsed() < timeout {
+    loop {
+        // First the pause: a worker may be in the middle of taking its last connection.
         tokio::select! {
             () = signals.any() => return,
             () = tokio::time::sleep(DRAIN_INTERVAL) => (),
         }
+        if process.connections() == 0 || start.elapsed() >= timeout {
+            break;
+        }
     }
-    tracing::info!(flows = process.flows(), elapsed = ?start.elapsed(), "drained");
+    tracing::info!(connections = process.connections(), elapsed = ?start.elapsed(), "drained");
 }
 
 const SUPERVISE_INTERVAL: Duration = Duration::from_millis(100);

@@ -165,6 +165,8 @@ pub struct WorkerCounters {
     pub rejects_limited: Counter,
     /// SNAT ports in use now.
     pub snat_ports: Counter,
+    /// Packets given to the worker that owns their flow.
+    pub handed_over: Counter,
 }
 
 impl WorkerCounters {
@@ -182,6 +184,7 @@ impl WorkerCounters {
             rejects_sent: Counter::default(),
             rejects_limited: Counter::default(),
             snat_ports: Counter::default(),
+            handed_over: Counter::default(),
         }
     }
 

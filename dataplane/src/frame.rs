@@ -200,16 +200,13 @@ impl Frame {
         matches!(self.storage, Storage::Mbuf(_))
     }
 
-    /// The mbuf, when this frame is one; else the frame back, to be copied into one.
-    ///
-    /// # Errors
-    /// The frame itself, when its memory is not DPDK's.
+    /// The mbuf, when this frame is one ([`Frame::is_mbuf`]); a frame of other memory is dropped.
     #[cfg(feature = "dpdk")]
     #[inline(always)]
-    pub fn into_mbuf(self) -> Result<sluice_ffi::dpdk::Mbuf, Frame> {
+    pub fn into_mbuf(self) -> Option<sluice_ffi::dpdk::Mbuf> {
         match self.storage {
-            Storage::Mbuf(mbuf) => Ok(mbuf),
-            storage @ Storage::Heap(_) => Err(Frame { storage, offload: self.offload }),
+            Storage::Mbuf(mbuf) => Some(mbuf),
+            Storage::Heap(_) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod counters;
 mod expire;
 pub mod flow;
 pub mod frame;
+pub mod handoff;
 pub mod lb;
 pub mod limits;
 pub mod neighbor;

@@ -20,6 +20,7 @@ use crate::flow::tcp_track::{self, Segment, TcpState};
 use crate::flow::timer::Timers;
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::frame::{Frame, FramePool};
+use crate::handoff::{Handoff, Stray};
 use crate::lb::Balancer;
 use crate::limits::Limits;
 use crate::neighbor::{NeighborRef, NeighborTable};
@@ -45,6 +46,7 @@ pub struct Pipeline {
     pub(crate) snat_cursor: usize,
     pub(crate) owners: Owners,
     pub(crate) worker: usize,
+    pub(crate) handoff: Handoff,
     pub(crate) rejects: TokenBucket,
     pub(crate) icmp_errors: TokenBucket,
     pub(crate) members: Arc<MemberStates>,
@@ -78,6 +80,8 @@ pub struct PipelineSpec {
     pub limits: Limits,
     /// This worker's number, and how many there are.
     pub worker: (usize, usize),
+    /// The way to the other workers.
+    pub handoff: Handoff,
     /// Shared by all workers.
     pub members: Arc<MemberStates>,
     /// This worker's.
@@ -110,6 +114,7 @@ impl Pipeline {
             snat_cursor: 0,
             owners,
             worker,
+            handoff: spec.handoff,
             rejects: TokenBucket::new(share(settings.max_reject_rate)),
             icmp_errors: TokenBucket::new(share(settings.max_icmp_rate)),
             members: spec.members,
@@ -135,6 +140,31 @@ impl Pipeline {
             );
         }
         self.parsed = parsed;
+        if self.handoff.has_others() {
+            self.handoff.wake_others();
+        }
+    }
+
+    /// Decides about what other workers have handed over. True when there was something.
+    pub fn process_strays(&mut self, out: &mut Outgoing, now: Instant) -> bool {
+        if !self.handoff.has_others() {
+            return false;
+        }
+        self.now = now;
+        let mut taken = 0;
+        while taken < crate::frame::BURST_MAX {
+            let Some(stray) = self.handoff.take() else { break };
+            taken += 1;
+            match stray {
+                Stray::Packet(port, frame) => {
+                    let parsed = parse::parse(frame.bytes(), self.ports[usize::from(port.0)].mac);
+                    self.decide(port, frame, parsed, out);
+                }
+                Stray::Neighbor { hop, mac, create } => self.neighbors.learn(hop, mac, create, now),
+            }
+        }
+        self.handoff.wake_others();
+        taken > 0
     }
 
     /// Parses the burst, then asks for the memory that each packet's look-up will touch.

@@ -45,7 +45,7 @@ impl Pipeline {
         }
         let ours = self.snapshot.answers_for(target, link);
         if !probe {
-            self.neighbors.learn(NextHop { link, address: sender }, mac, ours, self.now);
+            self.learn(NextHop { link, address: sender }, mac, ours);
         }
         match operation {
             ArpOperation::Request if ours => {
@@ -116,7 +116,7 @@ impl Pipeline {
                     self.announcements.push_back((target, link));
                     return self.dropped(DropReason::AddressConflict, VirtualId::NONE);
                 }
-                self.neighbors.learn(NextHop { link, address: target }, mac, false, self.now);
+                self.learn(NextHop { link, address: target }, mac, false);
                 Verdict::Consumed
             }
             _ => self.dropped(DropReason::MalformedNeighbor, VirtualId::NONE),
@@ -135,7 +135,7 @@ impl Pipeline {
         let ours = self.snapshot.answers_for(target, link);
         let probe = packet.key.src.is_unspecified();
         if !probe && has_option {
-            self.neighbors.learn(NextHop { link, address: packet.key.src }, mac, ours, self.now);
+            self.learn(NextHop { link, address: packet.key.src }, mac, ours);
         }
         if !ours {
             return self.dropped(DropReason::NeighborNotOurs, VirtualId::NONE);
@@ -160,7 +160,7 @@ impl Pipeline {
     ) -> Verdict {
         let verdict = self.dropped(reason, virtual_id);
         let silent = reason == DropReason::NoVirtual && !self.snapshot.parts().settings.reject_unmatched;
-        if silent || reason == DropReason::Misdirected || packet.tcp_flags & tcp_flag::RST != 0 {
+        if silent || packet.tcp_flags & tcp_flag::RST != 0 {
             return verdict;
         }
         if !self.rejects.take(self.now) {
@@ -224,6 +224,12 @@ impl Pipeline {
             (error, _) => error,
         };
         emit::icmp_error(&self.frames, header, source, packet.key.src, error, offender)
+    }
+
+    /// Learns of a neighbour, and tells the other workers, who have not heard it.
+    fn learn(&mut self, hop: NextHop, mac: Mac, create: bool) {
+        self.neighbors.learn(hop, mac, create, self.now);
+        self.handoff.tell_all(hop, mac, create);
     }
 
     /// Does what the neighbour table asks for.

@@ -19,6 +19,7 @@ use crate::config::mailbox::{self, Receiver, Sender};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::frame::FramePool;
+use crate::handoff::Handoff;
 use crate::limits::Limits;
 use crate::pool::MemberStates;
 use crate::port::{self, PortInfo, PortQueue};
@@ -51,6 +52,8 @@ pub struct WorkerSpec {
     pub limits: Limits,
     /// The configuration to start with.
     pub snapshot: Arc<Snapshot>,
+    /// This worker's ends of the rings that [`crate::handoff::mesh`] made for all.
+    pub handoff: Handoff,
     /// Shared by all workers.
     pub members: Arc<MemberStates>,
     /// What it counts into; made for the process's whole limits, not the worker's share.
@@ -86,7 +89,7 @@ pub(crate) enum Message {
 pub fn spawn(spec: WorkerSpec) -> std::io::Result<WorkerHandle> {
     let (sender, receiver) = mailbox::mailbox(MAILBOX_DEPTH);
     let (ready, started) = channel::bounded(1);
-    let waker = Waker::new()?;
+    let waker = spec.handoff.waker().clone();
     let stop = Arc::new(AtomicBool::new(false));
     let (number, core, counters) = (spec.number, spec.core, Arc::clone(&spec.counters));
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn({

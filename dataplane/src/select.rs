@@ -7,6 +7,7 @@ use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::frame::Frame;
+use crate::handoff::Stray;
 use crate::lb::View;
 use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
@@ -15,6 +16,7 @@ use crate::packet::parse::{Class, Packet, tcp_flag};
 use crate::pipeline::{Pipeline, segment_of};
 use crate::route::NextHop;
 use crate::snat::ports::Pair;
+use crate::snat::steer::endpoint_hash;
 use crate::verdict::{DropReason, Verdict};
 
 /// The server's side of a new connection.
@@ -49,9 +51,13 @@ impl Pipeline {
             return self.refuse_with_icmp(port, &frame, packet, DropReason::UnknownProtocol, error, out);
         }
         let snapshot = std::sync::Arc::clone(&self.snapshot);
-        let Some(virtual_server) = snapshot.match_virtual(&packet.key, link) else {
-            let reason = self.reason_without_virtual(packet);
-            return self.refuse(port, &frame, packet, reason, VirtualId::NONE, out);
+        let matched = snapshot.match_virtual(&packet.key, link);
+        let owner = self.owner(matched, packet);
+        if owner != self.worker {
+            return self.hand_over(owner, port, frame);
+        }
+        let Some(virtual_server) = matched else {
+            return self.refuse(port, &frame, packet, DropReason::NoVirtual, VirtualId::NONE, out);
         };
         match self.open(virtual_server, link, &frame, packet) {
             Ok(id) => self.forward(port, frame, packet, id, Direction::FromClient, out),
@@ -244,13 +250,40 @@ impl Pipeline {
         }
     }
 
-    /// A reply to a source address of ours belongs to a flow that is over, or to another worker.
-    fn reason_without_virtual(&self, packet: &Packet) -> DropReason {
-        let is_source = self.snapshot.owned(packet.key.dst).is_some_and(|owned| owned.is_source);
-        if is_source && self.owners.of_port(packet.key.dst_port) != self.worker {
-            DropReason::Misdirected
+    /// The worker that a packet of no local flow belongs to: a pure function of the packet and the configuration.
+    ///
+    /// A reply to a SNAT address belongs to the owner of its port. Where members see clients' own addresses, both
+    /// directions belong to the owner of the client's end; where nothing is translated, of both ends together.
+    fn owner(&self, matched: Option<&Virtual>, packet: &Packet) -> usize {
+        if self.owners.workers() == 1 {
+            return self.worker;
+        }
+        let (key, snapshot) = (&packet.key, &self.snapshot);
+        if matched.is_none() && snapshot.owned(key.dst).is_some_and(|owned| owned.is_source) {
+            return self.owners.of_port(key.dst_port);
+        }
+        if matched.is_some_and(|item| item.snat != Snat::None) {
+            return self.worker;
+        }
+        let (src, dst) = (endpoint_hash(key.src, key.src_port), endpoint_hash(key.dst, key.dst_port));
+        let translates = matched.is_some_and(|item| item.pool.is_some());
+        let hash = if snapshot.is_transparent_member(key.src, key.src_port) {
+            dst
+        } else if translates || snapshot.is_transparent_member(key.dst, key.dst_port) {
+            src
         } else {
-            DropReason::NoVirtual
+            src ^ dst
+        };
+        self.owners.of_hash(hash)
+    }
+
+    fn hand_over(&mut self, owner: usize, port: PortId, frame: Frame) -> Verdict {
+        match self.handoff.give(owner, Stray::Packet(port, frame)) {
+            Ok(()) => {
+                self.counters.handed_over.add(1);
+                Verdict::HandedOver
+            }
+            Err(_) => self.dropped(DropReason::Misdirected, VirtualId::NONE),
         }
     }
 }

@@ -9,6 +9,8 @@ pub enum Verdict {
     Forward(crate::config::ids::PortId),
     /// Kept until the next hop's link address is known.
     Queued,
+    /// Given to the worker that owns its flow.
+    HandedOver,
     /// Answered or learnt from; the frame itself went no further.
     Consumed,
     /// Thrown away.

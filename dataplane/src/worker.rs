@@ -80,6 +80,7 @@ impl Worker {
                 ports: facts,
                 limits: spec.limits,
                 worker: (spec.number, spec.workers),
+                handoff: spec.handoff,
                 members: spec.members,
                 counters: Arc::clone(&spec.counters),
                 frames: spec.frames,
@@ -102,6 +103,7 @@ impl Worker {
     pub fn turn(&mut self, now: Instant) -> Activity {
         self.pipeline.now = now;
         let mut busy = self.receive(now);
+        busy |= self.pipeline.process_strays(&mut self.outgoing, now);
         busy |= self.run_due(now);
         self.pipeline.run_neighbor_events(&mut self.outgoing);
         busy |= self.send();

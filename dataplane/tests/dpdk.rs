@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sluice_dataplane::frame::{BURST_MAX, Checksum, Frame, FramePool};
+use sluice_dataplane::frame::{BURST_MAX, Checksum, Frame, FramePool, SegmentKind, Segmentation};
 use sluice_dataplane::packet::checksum::{fold, sum};
 use sluice_dataplane::port::{self, DriverSpec, OpenPort, PortError, PortQueue, PortSpec};
 
@@ -134,6 +134,64 @@ fn partial_checksums_are_finished() {
     );
     assert_eq!(received[0].bytes()[..50], bytes[..50]);
     assert_eq!(received[0].bytes()[52..], bytes[52..]);
+}
+
+#[test]
+fn a_device_without_segmentation_gets_pieces_in_order() {
+    let mut port = open("net_ring6", 1);
+    let pool = FramePool::new(64);
+    let around = |number| pool.copy_of(&pattern(number, 60)).expect("room");
+    let whole = super_frame(&pool, 3000);
+    let bytes = whole.bytes().to_vec();
+    let mut frames = vec![around(1), whole, around(2)];
+    assert_eq!((port.queues[0].tx(&mut frames), frames.len()), (3, 0), "counted as given");
+    let received = receive(&mut *port.queues[0], 5);
+    assert_eq!([received[0].bytes(), received[4].bytes()], [pattern(1, 60), pattern(2, 60)]);
+    assert!(payload_of(&received[1..4]) == bytes[54..], "the payload is the same, in order");
+    for piece in &received[1..4] {
+        let pseudo = sum(&piece.bytes()[26..34]) + 6 + 1020;
+        assert_eq!(fold(sum(&piece.bytes()[34..]) + pseudo), 0xffff);
+    }
+    assert_eq!((pool.in_use(), port.queues[0].counters()), (0, Default::default()));
+}
+
+#[test]
+fn pieces_without_room_go_first_later() {
+    let mut port = open("net_ring7", 1);
+    let pool = FramePool::new(4096);
+    let mut small = numbered(&pool, 4000, 60);
+    let fitting = port.queues[0].tx(&mut small);
+    assert!(!small.is_empty(), "the ring is full");
+    let whole = super_frame(&pool, 50_000);
+    let bytes = whole.bytes().to_vec();
+    let mut frames = vec![whole, super_frame(&pool, 1500)];
+    assert_eq!((port.queues[0].tx(&mut frames), frames.len()), (1, 1), "one is cut, the other waits");
+    assert_eq!(port.queues[0].tx(&mut frames), 0);
+    let mut received = Vec::new();
+    // Receiving alone sends what waits: nobody may come with a frame behind it.
+    while port.queues[0].rx(&mut received) > 0 {}
+    assert_eq!(received.len(), fitting + 50);
+    assert!(payload_of(&received[fitting..]) == bytes[54..], "the payload is the same, in order");
+    assert_eq!(port.queues[0].tx(&mut frames), 1);
+    assert_eq!(receive(&mut *port.queues[0], 2).iter().map(Frame::len).sum::<usize>(), 1500 + 2 * 54);
+}
+
+/// TCP over IPv4 with segments of 1,000 bytes to be cut into.
+fn super_frame(pool: &FramePool, payload: usize) -> Frame {
+    let mut bytes = vec![0; 54 + payload];
+    bytes[12..34].copy_from_slice(&[8, 0, 0x45, 0, 0, 0, 0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    bytes[16..18].copy_from_slice(&(payload as u16 + 40).to_be_bytes());
+    bytes[34..54].copy_from_slice(&[0x1f, 0x90, 0, 80, 0, 0, 0, 7, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    bytes[54..].iter_mut().zip(0u32..).for_each(|(byte, index)| *byte = (index / 3) as u8);
+    let mut frame = pool.copy_of(&bytes).expect("room");
+    frame.offload.checksum = Checksum::Partial { start: 34, offset: 16 };
+    let cut = Segmentation { kind: SegmentKind::Tcp4, ecn: false, payload_bytes: 1000 };
+    frame.offload.segmentation = Some(cut);
+    frame
+}
+
+fn payload_of(pieces: &[Frame]) -> Vec<u8> {
+    pieces.iter().flat_map(|piece| piece.bytes()[54..].to_vec()).collect()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`memory`] | zeroed table memory, on hugepages where the machine has them |
+//! | [`append`] | filling a vector in place |
 //! | [`hint`] | cache prefetch |
 //! | [`tsc`] | the cycle counter |
 //! | [`wait`] | sleeping on descriptors, and the event that ends a sleep |
@@ -14,6 +15,7 @@
 //!
 //! Nothing here decides anything about packets; that is `sluice-dataplane`'s job.
 
+pub mod append;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod hint;

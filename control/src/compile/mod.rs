@@ -8,6 +8,7 @@ mod pools;
 mod virtuals;
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use sluice_dataplane::config::ids::{PORTS_MAX, PortId};
 use sluice_dataplane::config::snapshot::{Parts, Settings};
@@ -15,8 +16,8 @@ use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{DriverSpec, PortSpec};
 
 use crate::ids::IdBook;
-use crate::model::{Driver, Model, Name, Workers};
-use crate::parse::{Fault, Pointer};
+use crate::model::{Driver, Fault, Model, Name, Port, Workers};
+use crate::parse::{self, Pointer};
 
 /// What became of a model.
 #[derive(Debug)]
@@ -24,9 +25,9 @@ pub struct Compiled {
     /// For the data plane; complete only when there are no errors.
     pub parts: Parts,
     /// What is wrong.
-    pub errors: Vec<Fault>,
+    pub errors: Vec<parse::Fault>,
     /// What is odd, but can be run.
-    pub warnings: Vec<Fault>,
+    pub warnings: Vec<parse::Fault>,
 }
 
 /// Compiles `model`, whose objects have their numbers in `ids`. Places in `removed` were refused already: what
@@ -54,19 +55,17 @@ pub fn port_specs(model: &Model) -> Vec<PortSpec> {
 }
 
 /// `None` when the port lacks its device, which [`compile`] refuses.
-///
-/// The one place where `fault` and `pcap` go from the model to the data plane.
-fn port_spec(name: &Name, port: &crate::model::Port) -> Option<PortSpec> {
+fn port_spec(name: &Name, port: &Port) -> Option<PortSpec> {
     let driver = match port.driver {
         Driver::AfPacket => DriverSpec::AfPacket { interface: port.interface.clone()? },
         Driver::Dpdk => DriverSpec::Dpdk { device: port.device.clone()? },
     };
-    let fault = port.fault.as_ref().map(fault_spec);
-    Some(PortSpec { name: name.to_string(), driver, fault, pcap: port.pcap.as_ref().map(Into::into) })
+    let (fault, pcap) = (port.fault.as_ref().map(fault_spec), port.pcap.as_ref().map(PathBuf::from));
+    Some(PortSpec { name: name.to_string(), driver, fault, pcap })
 }
 
-/// The same misfortunes in both directions.
-fn fault_spec(fault: &crate::model::Fault) -> FaultSpec {
+/// The same rates in both directions.
+fn fault_spec(fault: &Fault) -> FaultSpec {
     let rates = FaultRates {
         loss: fault.loss.0,
         duplication: fault.duplicate.0,
@@ -83,8 +82,10 @@ struct Compile<'a> {
     removed: &'a BTreeSet<Pointer>,
     ports: HashMap<&'a str, PortId>,
     parts: Parts,
-    errors: Vec<Fault>,
-    warnings: Vec<Fault>,
+    errors: Vec<parse::Fault>,
+    warnings: Vec<parse::Fault>,
+    /// A self IP has an address that none can have.
+    self_ip_refused: bool,
 }
 
 impl<'a> Compile<'a> {
@@ -92,21 +93,37 @@ impl<'a> Compile<'a> {
         let ports = model.ports.keys().take(PORTS_MAX).enumerate();
         let ports = ports.map(|(number, name)| (name.as_str(), PortId(number as u8))).collect();
         let parts = Parts::default();
-        Self { model, ids, removed, ports, parts, errors: Vec::new(), warnings: Vec::new() }
+        Self {
+            model,
+            ids,
+            removed,
+            ports,
+            parts,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            self_ip_refused: false,
+        }
     }
 
     fn error(&mut self, path: impl Into<Pointer>, message: impl Into<String>) {
-        self.errors.push(Fault::new(path, message));
+        self.errors.push(parse::Fault::new(path, message));
     }
 
     fn warn(&mut self, path: impl Into<Pointer>, message: impl Into<String>) {
-        self.warnings.push(Fault::new(path, message));
+        self.warnings.push(parse::Fault::new(path, message));
     }
 
     /// True when something in `section` was refused, so that its absence here says nothing.
     fn lost_in(&self, section: &str) -> bool {
         let section = Pointer::from(section);
         self.removed.iter().any(|gone| gone.is_within(&section))
+    }
+
+    /// True when a self IP's address was refused, so that one may be missing that was meant to be there.
+    fn lost_self_ips(&self) -> bool {
+        let section = Pointer::from("/self_ips");
+        let address = |gone: &Pointer| gone.len() < 3 || gone.as_str().ends_with("/address");
+        self.self_ip_refused || self.removed.iter().any(|gone| gone.is_within(&section) && address(gone))
     }
 
     /// Reports a name that stands for nothing, and lists what there is.
@@ -128,7 +145,7 @@ impl<'a> Compile<'a> {
         let known = if listed.is_empty() { "there are none".into() } else { listed.join(", ") };
         let more = if more { ", …" } else { "" };
         let message = format!("expected the name of a {kind} ({known}{more}); there is no \"{name}\"");
-        self.errors.push(Fault::new(path, message).about(object));
+        self.errors.push(parse::Fault::new(path, message).about(object));
     }
 
     fn system(&mut self) {

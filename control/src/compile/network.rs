@@ -70,6 +70,7 @@ impl<'a> Compile<'a> {
             let path = pointer("self_ips", name);
             if let Some(why) = unusable_interface(own.address) {
                 self.error(path.child("address"), why);
+                self.self_ip_refused = true;
             }
             if let Some(first) = addresses.insert(own.address.address, name) {
                 let message = format!(
@@ -79,7 +80,8 @@ impl<'a> Compile<'a> {
                 self.errors
                     .push(Fault::new(path.child("address"), message).about(pointer("self_ips", first)));
             }
-            let Some(port) = self.port_named(&path.child("port"), &own.port) else { continue };
+            // With an unknown port its subnet still says which gateways are near.
+            let port = self.port_named(&path.child("port"), &own.port).unwrap_or(PortId(0));
             let link = LinkId::new(port, own.vlan.map_or(0, Number::as_u16));
             let subnet = own.address.network();
             self.warn_shared_subnet(name, subnet, link);
@@ -191,7 +193,7 @@ impl<'a> Compile<'a> {
     }
 
     fn no_link(&mut self, place: crate::parse::Pointer, gateway: Address) -> Option<LinkId> {
-        if !self.lost_in("/self_ips") {
+        if !self.lost_self_ips() {
             let message =
                 format!("expected a gateway on the subnet of a self IP; no self IP is on that of {gateway}");
             self.error(place, message);

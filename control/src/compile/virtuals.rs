@@ -199,8 +199,9 @@ impl Compile<'_> {
         server: &VirtualServer,
     ) -> Option<sluice_dataplane::config::ids::PoolId> {
         let (place, takes_pool) = (path.child("pool"), server.kind.takes_pool());
+        let type_lost = self.removed.contains(&path.child("type"));
         let Some(name) = &server.pool else {
-            if takes_pool {
+            if takes_pool && !type_lost {
                 self.error(
                     place,
                     "expected \"pool\": a virtual server of this type sends connections to a pool",
@@ -208,7 +209,7 @@ impl Compile<'_> {
             }
             return None;
         };
-        if !takes_pool {
+        if !takes_pool && !type_lost {
             self.error(place, "expected no pool: a virtual server of this type does not choose members");
             return None;
         }
@@ -247,7 +248,7 @@ impl Compile<'_> {
             SnatChoice::None => plane::Snat::None,
             SnatChoice::Automap => {
                 let own: Vec<Address> = self.parts.self_ips.iter().map(|own| own.address).collect();
-                let lost = self.lost_in("/self_ips");
+                let lost = self.lost_self_ips();
                 self.snat_families(&place, server, &own, lost, "automap needs a self IP");
                 plane::Snat::Automap
             }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use crate::address::{Address, Prefix};
@@ -266,6 +266,8 @@ pub struct Snapshot {
     routes: RouteTable,
     owned: HashMap<Address, Owned>,
     links: Vec<LinkId>,
+    /// Members that see clients' own addresses; port 0 for any.
+    transparent: HashSet<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
 }
@@ -291,9 +293,15 @@ impl Snapshot {
             owned: owned_addresses(&parts, &links),
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
+            transparent: transparent_members(&parts),
             links,
             parts,
         }
+    }
+
+    /// True when `address` and `port` are a member's that sees clients' own addresses.
+    pub fn is_transparent_member(&self, address: Address, port: u16) -> bool {
+        self.transparent.contains(&(address, port)) || self.transparent.contains(&(address, 0))
     }
 
     /// The generation.
@@ -355,6 +363,13 @@ impl Snapshot {
         let candidates = self.parts.self_ips.iter().filter(same);
         candidates.max_by_key(|ip| ip.subnet.contains(peer)).map(|ip| ip.address)
     }
+}
+
+fn transparent_members(parts: &Parts) -> HashSet<(Address, u16)> {
+    let shown = parts.virtuals.iter().filter(|item| item.snat == Snat::None).filter_map(|item| item.pool);
+    let shown: HashSet<PoolId> = shown.collect();
+    let pools = parts.pools.iter().filter(|pool| shown.contains(&pool.id));
+    pools.flat_map(|pool| pool.members.iter().map(|member| (member.address, member.port))).collect()
 }
 
 /// Every link that something is configured on; an untagged one on every port.

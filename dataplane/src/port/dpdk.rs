@@ -14,8 +14,10 @@ mod offload;
 
 use std::os::fd::RawFd;
 
+use sluice_ffi::append::Appender;
 use sluice_ffi::dpdk::{
-    self, Burst, DpdkError, Eal, EthDev, EthPort, EthStats, LogTo, Mempool, Offloads, RxQueue, TxQueue,
+    self, Burst, BurstWriter, DpdkError, Eal, EthDev, EthPort, EthStats, LogTo, Mempool, Offloads, RxQueue,
+    TxQueue,
 };
 
 use self::intake::Intake;
@@ -73,7 +75,7 @@ struct DpdkQueue {
     intake: Intake,
     /// On its way out; empty between calls.
     burst: Burst,
-    /// Pieces of one super-frame; empty between calls.
+    /// Pieces of the last super-frame taken, oldest first, as far as the device had no room for them.
     pieces: Vec<Frame>,
     /// The longest frame the device sends in one piece.
     frame_max_bytes: usize,
@@ -84,18 +86,20 @@ struct DpdkQueue {
 
 impl PortQueue for DpdkQueue {
     fn rx(&mut self, frames: &mut Vec<Frame>) -> usize {
+        // Pieces must not wait for a frame behind them.
+        self.send_pieces();
         let before = frames.len();
         let Self { rx, intake, .. } = self;
-        frames.reserve(BURST_MAX);
-        rx.rx(|mbuf| intake.take(mbuf, frames));
+        let mut received = Appender::new(frames, BURST_MAX);
+        rx.rx(|mbuf| intake.take(mbuf, &mut received));
+        drop(received);
         frames.len() - before
     }
 
     fn tx(&mut self, frames: &mut Vec<Frame>) -> usize {
         let mut taken = 0;
-        while !frames.is_empty() {
-            let ready = self.make_ready(frames);
-            let (taken_now, is_full) = match ready {
+        while self.send_pieces() && !frames.is_empty() {
+            let (taken_now, is_full) = match self.make_ready(frames) {
                 0 if frames[0].offload.segmentation.is_some() => self.send_super_frame(frames),
                 0 => (0, true),
                 ready => self.send(frames, ready),
@@ -193,10 +197,13 @@ impl DpdkQueue {
     /// Sends the first `ready` frames; returns how many were taken, and whether the device has no more room.
     #[inline(always)]
     fn send(&mut self, frames: &mut Vec<Frame>, ready: usize) -> (usize, bool) {
-        let mut asks = false;
+        let (mut asks, max_bytes, mut errors) = (false, self.frame_max_bytes, 0);
+        let mut burst = self.burst.writer();
         for frame in frames.drain(..ready) {
-            asks |= stage(frame, &mut self.burst, &self.offloads, self.frame_max_bytes, &mut self.tx_errors);
+            asks |= stage(frame, &mut burst, max_bytes, &mut errors);
         }
+        drop(burst);
+        self.tx_errors += errors;
         if asks {
             self.prepare_burst();
         }
@@ -232,24 +239,40 @@ impl DpdkQueue {
         frames.rotate_right(count);
     }
 
-    /// Sends the super-frame at the front, or puts its pieces in its place. As [`Self::send`].
+    /// Sends the pieces that wait; true when none are left.
+    #[inline(always)]
+    fn send_pieces(&mut self) -> bool {
+        self.pieces.is_empty() || self.send_waiting_pieces()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_waiting_pieces(&mut self) -> bool {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let mut is_full = false;
+        while !is_full && !pieces.is_empty() {
+            is_full = match self.make_ready(&mut pieces) {
+                0 => true,
+                ready => self.send(&mut pieces, ready).1,
+            };
+        }
+        self.pieces = pieces;
+        !is_full
+    }
+
+    /// Sends the super-frame at the front, or cuts it into pieces that go first from now on. As [`Self::send`].
     #[cold]
     fn send_super_frame(&mut self, frames: &mut Vec<Frame>) -> (usize, bool) {
         if let Some(work) = offload::segmentation_work(&frames[0], &self.offloads) {
             return self.send_for_segmentation(frames, &work);
         }
         match segment(&frames[0], self.intake.frames(), &mut self.pieces) {
-            Ok(_) => {
-                frames.splice(..1, self.pieces.drain(..));
-                (0, false)
-            }
-            Err(SegmentError::Exhausted) => (0, true),
-            Err(_) => {
-                frames.remove(0);
-                self.tx_errors += 1;
-                (1, false)
-            }
+            Ok(_) => {}
+            Err(SegmentError::Exhausted) => return (0, true),
+            Err(_) => self.tx_errors += 1,
         }
+        frames.remove(0);
+        (1, false)
     }
 
     fn send_for_segmentation(&mut self, frames: &mut Vec<Frame>, work: &dpdk::TxWork) -> (usize, bool) {
@@ -275,12 +298,9 @@ impl DpdkQueue {
 /// Puts a frame into the burst, with what it asks of the device; true when it asks. A frame too long for the device
 /// is dropped and counted.
 #[inline(always)]
-fn stage(frame: Frame, burst: &mut Burst, offloads: &Offloads, max_bytes: usize, errors: &mut u64) -> bool {
-    let work = match frame.offload.checksum {
-        Checksum::Partial { .. } => offload::checksum_work(&frame, offloads),
-        Checksum::Unchecked | Checksum::Verified => None,
-    };
-    let Ok(mut mbuf) = frame.into_mbuf() else {
+fn stage(frame: Frame, burst: &mut BurstWriter, max_bytes: usize, errors: &mut u64) -> bool {
+    let checksum = frame.offload.checksum;
+    let Some(mut mbuf) = frame.into_mbuf() else {
         *errors += 1;
         return false;
     };
@@ -289,12 +309,13 @@ fn stage(frame: Frame, burst: &mut Burst, offloads: &Offloads, max_bytes: usize,
         return false;
     }
     mbuf.clear_offload();
-    if let Some(work) = &work {
-        mbuf.request(work);
+    let asks = matches!(checksum, Checksum::Partial { .. });
+    if asks {
+        mbuf = offload::request(mbuf, checksum);
     }
     // At most a burst is ready, so there is room.
-    let _ = burst.push(mbuf);
-    work.is_some()
+    burst.push(mbuf);
+    asks
 }
 
 fn packet_memory(eal: Eal, device: &EthDev, frames: &FramePool) -> Result<Mempool, DpdkError> {

@@ -11,6 +11,8 @@
 
 use std::sync::OnceLock;
 
+use crate::address::Address;
+
 /// Port classes, and buckets that map to workers.
 pub const CLASSES: usize = 128;
 /// Ports in each class.
@@ -93,6 +95,13 @@ impl Classes {
     }
 }
 
+/// A hash of one end of a connection, the same in every process and on every worker.
+pub fn endpoint_hash(address: Address, port: u16) -> u64 {
+    let mixed = (address.high ^ u64::from(port)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ address.low;
+    let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    mixed ^ (mixed >> 32)
+}
+
 /// Which worker owns which classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owners {
@@ -115,6 +124,16 @@ impl Owners {
     #[inline(always)]
     pub fn of_port(self, port: u16) -> usize {
         if self.workers == 1 { 0 } else { self.of_class(Classes::shared().of(port)) }
+    }
+
+    /// The worker that owns flows of the endpoint or pair of endpoints with this hash.
+    pub fn of_hash(self, hash: u64) -> usize {
+        self.of_class((hash >> 57) as usize)
+    }
+
+    /// How many workers there are.
+    pub fn workers(self) -> usize {
+        self.workers
     }
 
     /// One bit for each class that `worker` owns.
@@ -178,6 +197,18 @@ mod tests {
         let class = Classes::shared().of(0xee48) as u32;
         let whole = toeplitz(&RSS_KEY, &tuple) % 128;
         assert_eq!(whole, (toeplitz(&RSS_KEY, &without_port) % 128) ^ class);
+    }
+
+    #[test]
+    fn endpoints_spread_evenly_over_workers() {
+        let owners = Owners::new(4);
+        let mut seen = [0; 4];
+        for host in 0..64 {
+            for port in 0..256 {
+                seen[owners.of_hash(endpoint_hash(Address::v4([10, 0, 0, host]), 1_024 + port))] += 1;
+            }
+        }
+        assert!(seen.iter().all(|&count| (3_700..4_500).contains(&count)), "{seen:?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use sluice_dataplane::config::snapshot::{
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::flow::key::HashSeed;
 use sluice_dataplane::frame::{Frame, FramePool};
+use sluice_dataplane::handoff;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build;
 use sluice_dataplane::pool::MemberStates;
@@ -72,35 +73,52 @@ impl World {
     pub fn with_limits(limits: Limits, change: impl FnOnce(&mut Parts)) -> Self {
         let mut parts = usual();
         change(&mut parts);
+        Self::several(1, limits, &parts).remove(0)
+    }
+
+    /// Several workers of one process, each with its own queues; what crosses between them is theirs to do.
+    pub fn several(workers: usize, limits: Limits, parts: &Parts) -> Vec<Self> {
+        let members = Arc::new(MemberStates::new(64));
+        let mesh = handoff::mesh(workers).expect("an event for each worker");
+        let world = |(number, handoff)| Self::one(number, workers, handoff, limits, parts, &members);
+        mesh.into_iter().enumerate().map(world).collect()
+    }
+
+    fn one(
+        number: usize,
+        workers: usize,
+        handoff: handoff::Handoff,
+        limits: Limits,
+        parts: &Parts,
+        members: &Arc<MemberStates>,
+    ) -> Self {
         let (external, outer) = memory::pair(1_024);
         let (internal, inner) = memory::pair(1_024);
         let counters = Arc::new(WorkerCounters::new(&limits));
-        let members = Arc::new(MemberStates::new(64));
-        let frames = FramePool::new(limits.frames);
         let spec = WorkerSpec {
-            number: 0,
-            workers: 1,
+            number,
+            workers,
             core: None,
             ports: vec![
                 (memory::info("external", EXTERNAL_MAC), Box::new(external)),
                 (memory::info("internal", INTERNAL_MAC), Box::new(internal)),
             ],
-            frames: frames.clone(),
+            frames: FramePool::new(limits.frames),
             limits,
             snapshot: Arc::new(Snapshot::build(parts.clone())),
-            members: Arc::clone(&members),
+            handoff,
+            members: Arc::clone(members),
             counters: Arc::clone(&counters),
             idle: Idle::Poll,
             clock: Clock::start(),
         };
-        let worker = Worker::with_tables(spec, HashSeed::fixed(11), Backing::Ordinary);
         Self {
-            worker,
+            worker: Worker::with_tables(spec, HashSeed::fixed(11), Backing::Ordinary),
             counters,
-            members,
+            members: Arc::clone(members),
             ports: [outer, inner],
-            parts,
-            frames: FramePool::new(2_048),
+            parts: parts.clone(),
+            frames: FramePool::new(8_192),
             now_ms: 1_000,
         }
     }

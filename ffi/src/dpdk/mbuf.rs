@@ -194,7 +194,11 @@ impl Mbuf {
     /// Forgets what a device said or was asked for: the packet goes out as it is.
     #[inline(always)]
     pub fn clear_offload(&mut self) {
-        self.header_mut().ol_flags &= KEPT_FLAGS;
+        let header = self.header_mut();
+        // Most have nothing to forget, and a store to every header costs more than the test.
+        if header.ol_flags & !KEPT_FLAGS != 0 {
+            header.ol_flags &= KEPT_FLAGS;
+        }
     }
 
     /// Asks the device that sends this packet for `work`. The checksum field holds the pseudo-header's sum,

@@ -23,7 +23,7 @@ pub use eal::{Eal, LogTo, ThreadGuard, default_args, register_thread};
 pub use ethdev::{EthDev, EthPort, EthStats, Offloads, Started};
 pub use mbuf::{Mbuf, RxChecksum, TxWork};
 pub use mempool::{HEADROOM_BYTES, Mempool};
-pub use queue::{BURST_MAX, Burst, RxQueue, TxQueue};
+pub use queue::{BURST_MAX, Burst, BurstWriter, RxQueue, TxQueue};
 
 /// Why DPDK did not do what was asked. The operator's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

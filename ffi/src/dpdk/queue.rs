@@ -30,10 +30,20 @@ pub struct TxQueue {
 }
 
 /// Up to [`BURST_MAX`] packets on their way out, oldest first.
-#[derive(Default)]
 pub struct Burst {
-    mbufs: [Option<Mbuf>; BURST_MAX],
-    /// `mbufs[..len]` are there, the rest are not.
+    /// `raw[..len]` are owned packets, the rest is not initialised.
+    raw: [MaybeUninit<NonNull<sys::rte_mbuf>>; BURST_MAX],
+    /// len <= BURST_MAX
+    len: usize,
+}
+
+// SAFETY: owns its packets as so many `Mbuf`s would.
+unsafe impl Send for Burst {}
+
+/// Pushes to a [`Burst`].
+pub struct BurstWriter<'a> {
+    burst: &'a mut Burst,
+    /// burst.raw[..len] are owned packets; at least burst.len.
     len: usize,
 }
 
@@ -74,7 +84,7 @@ impl TxQueue {
     /// Sends packets from the front of `burst`, in order; returns how many. The rest stay. Never blocks.
     #[inline(always)]
     pub fn tx(&mut self, burst: &mut Burst) -> usize {
-        let raw = burst.mbufs.as_mut_ptr().cast::<*mut sys::rte_mbuf>();
+        let raw = burst.raw.as_mut_ptr().cast::<*mut sys::rte_mbuf>();
         // SAFETY: the device runs while self.device lives; the queue exists, and `&mut self` is its only user;
         // the first `len` are packets.
         let sent = unsafe { sys::sluice_tx_burst(self.port, self.queue, raw, burst.len as u16) };
@@ -86,7 +96,7 @@ impl TxQueue {
     /// Lets the driver check and complete packets with [`super::TxWork`] on them; returns how many from the front
     /// it will take. The one behind those must not be sent.
     pub fn prepare(&mut self, burst: &mut Burst) -> usize {
-        let raw = burst.mbufs.as_mut_ptr().cast::<*mut sys::rte_mbuf>();
+        let raw = burst.raw.as_mut_ptr().cast::<*mut sys::rte_mbuf>();
         // SAFETY: as in `tx`; the packets stay ours.
         usize::from(unsafe { sys::sluice_tx_prepare(self.port, self.queue, raw, burst.len as u16) })
     }
@@ -94,8 +104,14 @@ impl TxQueue {
 
 impl Burst {
     /// An empty burst.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self { raw: [const { MaybeUninit::uninit() }; BURST_MAX], len: 0 }
+    }
+
+    /// For pushing many: the length stays in a register, and is the burst's when the writer goes.
+    #[inline(always)]
+    pub fn writer(&mut self) -> BurstWriter<'_> {
+        BurstWriter { len: self.len, burst: self }
     }
 
     /// Puts a packet behind the others; it comes back when the burst is full.
@@ -104,10 +120,9 @@ impl Burst {
     /// The packet.
     #[inline(always)]
     pub fn push(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
-        match self.mbufs.get_mut(self.len) {
+        match self.raw.get_mut(self.len) {
             Some(slot) => {
-                // The slot is empty: nothing is dropped.
-                std::mem::forget(slot.replace(mbuf));
+                slot.write(mbuf.into_raw());
                 self.len += 1;
                 Ok(())
             }
@@ -136,40 +151,64 @@ impl Burst {
     /// Takes the newest packet out.
     #[inline]
     pub fn pop(&mut self) -> Option<Mbuf> {
-        self.len = self.len.checked_sub(1)?;
-        self.mbufs[self.len].take()
+        self.remove(self.len.checked_sub(1)?)
     }
 
     /// Takes the packet at `index` out; those behind it move up.
     pub fn remove(&mut self, index: usize) -> Option<Mbuf> {
-        let removed = self.mbufs[..self.len].get_mut(index)?.take();
-        self.mbufs[index..self.len].rotate_left(1);
+        let packets = &mut self.raw[..self.len];
+        // SAFETY: the first `len` are initialised.
+        let removed = unsafe { packets.get(index)?.assume_init() };
+        packets[index..].rotate_left(1);
         self.len -= 1;
-        removed
+        // SAFETY: an owned packet, no longer in the burst.
+        Some(unsafe { Mbuf::from_raw(removed) })
     }
 
     /// Forgets the first `count` packets, which are the driver's now.
     #[inline(always)]
     fn forget_front(&mut self, count: usize) {
-        if count == self.len {
-            self.forget_all();
-        } else {
-            self.mbufs[..count].iter_mut().for_each(|slot| std::mem::forget(slot.take()));
-            self.mbufs[..self.len].rotate_left(count);
-            self.len -= count;
+        let left = self.len.saturating_sub(count);
+        if left > 0 {
+            self.raw[..self.len].rotate_left(count);
+        }
+        self.len = left;
+    }
+}
+
+impl BurstWriter<'_> {
+    /// Puts a packet behind the others; one too many is dropped.
+    #[inline(always)]
+    pub fn push(&mut self, mbuf: Mbuf) {
+        if let Some(slot) = self.burst.raw.get_mut(self.len) {
+            slot.write(mbuf.into_raw());
+            self.len += 1;
         }
     }
+}
 
+impl Drop for BurstWriter<'_> {
     #[inline(always)]
-    fn forget_all(&mut self) {
-        self.mbufs[..self.len].iter_mut().for_each(|slot| std::mem::forget(slot.take()));
-        self.len = 0;
+    fn drop(&mut self) {
+        self.burst.len = self.len;
+    }
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
     }
 }
 
 impl fmt::Debug for Burst {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.mbufs[..self.len].iter().flatten()).finish()
+        write!(f, "Burst {{ len: {} }}", self.len)
     }
 }
 

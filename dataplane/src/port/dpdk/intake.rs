@@ -1,5 +1,6 @@
 //! Received mbufs become frames.
 
+use sluice_ffi::append::Appender;
 use sluice_ffi::dpdk::{Mbuf, RxChecksum};
 
 use super::offload;
@@ -24,51 +25,60 @@ impl Intake {
 
     /// Appends the frame to `frames`, or drops and counts it.
     #[inline(always)]
-    pub(super) fn take(&mut self, mbuf: Mbuf, frames: &mut Vec<Frame>) {
+    pub(super) fn take(&mut self, mbuf: Mbuf, frames: &mut Appender<Frame>) {
+        // Room for a burst was made, so there is a slot.
+        let Some(slot) = frames.slot() else { return };
         let checksum = match mbuf.rx_checksum() {
-            RxChecksum::Unknown => Checksum::Unchecked,
-            RxChecksum::Good => Checksum::Verified,
-            state @ (RxChecksum::Bad | RxChecksum::Unfinished) => return self.take_odd(mbuf, state, frames),
+            RxChecksum::Unknown => Some(Checksum::Unchecked),
+            RxChecksum::Good => Some(Checksum::Verified),
+            RxChecksum::Bad | RxChecksum::Unfinished => None,
         };
-        if mbuf.is_chain() {
-            return self.take_chain(&mbuf, checksum, frames);
+        match checksum {
+            Some(checksum) if !mbuf.is_chain() => slot.fill(whole(mbuf, checksum)),
+            checksum => {
+                // By value: what a call could change is not kept in registers.
+                if let Some(frame) = self.odd(mbuf, checksum) {
+                    slot.fill(frame);
+                }
+            }
         }
-        frames.push(Frame::from_mbuf(mbuf, Offload { checksum, segmentation: None }));
     }
 
+    /// A frame in pieces, or with a checksum to find or to refuse.
     #[cold]
-    fn take_odd(&mut self, mbuf: Mbuf, state: RxChecksum, frames: &mut Vec<Frame>) {
-        let unfinished = match state {
+    #[inline(never)]
+    fn odd(&mut self, mbuf: Mbuf, checksum: Option<Checksum>) -> Option<Frame> {
+        let unfinished = |mbuf: &Mbuf| match mbuf.rx_checksum() {
             RxChecksum::Unfinished => offload::locate_checksum(mbuf.bytes()),
             RxChecksum::Bad | RxChecksum::Unknown | RxChecksum::Good => None,
         };
-        let Some(checksum) = unfinished else {
+        let Some(checksum) = checksum.or_else(|| unfinished(&mbuf)) else {
             self.counters.rx_errors += 1;
-            return;
+            return None;
         };
-        if mbuf.is_chain() {
-            return self.take_chain(&mbuf, checksum, frames);
-        }
-        frames.push(Frame::from_mbuf(mbuf, Offload { checksum, segmentation: None }));
+        if mbuf.is_chain() { self.put_together(&mbuf, checksum) } else { Some(whole(mbuf, checksum)) }
     }
 
-    /// A frame in pieces is copied together.
-    #[cold]
-    fn take_chain(&mut self, mbuf: &Mbuf, checksum: Checksum, frames: &mut Vec<Frame>) {
+    fn put_together(&mut self, mbuf: &Mbuf, checksum: Checksum) -> Option<Frame> {
         let len = mbuf.chain_len();
         if len > FRAME_MAX_BYTES {
             self.counters.rx_errors += 1;
-            return;
+            return None;
         }
         let Some(mut frame) = self.frames.take() else {
             self.counters.rx_no_memory += 1;
-            return;
+            return None;
         };
         if let Some(room) = frame.room_mut() {
             mbuf.copy_to(room);
         }
         frame.set_len(len);
-        frame.offload = Offload { checksum, segmentation: None };
-        frames.push(frame);
+        frame.offload.checksum = checksum;
+        Some(frame)
     }
+}
+
+#[inline(always)]
+fn whole(mbuf: Mbuf, checksum: Checksum) -> Frame {
+    Frame::from_mbuf(mbuf, Offload { checksum, segmentation: None })
 }

@@ -22,6 +22,17 @@ pub(super) fn segmentation_work(frame: &Frame, offloads: &Offloads) -> Option<Tx
     Some(TxWork { segment_bytes: segmentation.payload_bytes, ..work })
 }
 
+/// Asks the device for a checksum that [`checksum_work`] has found it to finish.
+#[cold]
+pub(super) fn request(mut mbuf: Mbuf, checksum: Checksum) -> Mbuf {
+    if let Checksum::Partial { start, offset } = checksum
+        && let Some(work) = describe(mbuf.bytes(), start.into(), offset)
+    {
+        mbuf.request(&work);
+    }
+    mbuf
+}
+
 /// The state of a frame whose TCP or UDP checksum its sender left to hardware; `None` when it holds neither.
 pub(super) fn locate_checksum(bytes: &[u8]) -> Option<Checksum> {
     let (l3, is_v4) = network_header(bytes)?;
