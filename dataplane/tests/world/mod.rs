@@ -181,6 +181,11 @@ impl World {
         self.worker.apply(snapshot, Instant::from_ms(self.now_ms));
     }
 
+    /// Connections that virtual server `id` counts as open.
+    pub fn open_connections(&self, id: u32) -> u64 {
+        self.counters.of_virtual(VirtualId(id)).map_or(0, |counters| counters.connections.current.load())
+    }
+
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.counters.of_drop(reason).load()
     }
