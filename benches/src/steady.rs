@@ -98,6 +98,12 @@ impl SteadyWorker {
         self.turn();
     }
 
+    /// As [`SteadyWorker::turn_requests`], `ms` milliseconds later.
+    pub fn turn_requests_in(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+        self.turn_requests();
+    }
+
     /// 32 replies.
     pub fn turn_replies(&mut self) {
         for _ in 0..BURST_MAX {
