@@ -1,1 +1,19 @@
-//! Filled by the commits that follow.
+//! What the benches share: a worker built in code, traffic for it, and a machine to measure on.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`scenario`] | the one-armed configuration that all benches use, and the frames that go through it |
+//! | [`steady`] | a worker on a memory port with all its flows made |
+//! | [`operations`] | the list of what is measured one by one |
+//! | [`machine`] | cores, hugepages, child processes, processor time; gives back what it takes |
+//! | [`report`] | medians and rows |
+//! | `wire` (feature `dpdk`) | the packet generator and the devices under test |
+#![forbid(unsafe_code)]
+
+pub mod machine;
+pub mod operations;
+pub mod report;
+pub mod scenario;
+pub mod steady;
+#[cfg(feature = "dpdk")]
+pub mod wire;

@@ -11,11 +11,14 @@
 //! | [`kernel_bypass`] | keeping the kernel's own stack off an interface |
 //! | [`packet_socket`] | all frames of one interface, in batches |
 //! | [`netns`] | network namespaces |
+//! | `counting` (feature `count-allocations`) | an allocator that counts, for tests |
 //! | `dpdk` (feature) | EAL, mempools, mbufs, ethdev queues |
 //!
 //! Nothing here decides anything about packets; that is `sluice-dataplane`'s job.
 
 pub mod append;
+#[cfg(feature = "count-allocations")]
+pub mod counting;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod hint;

@@ -1,0 +1,226 @@
+//! The machine: cores, hugepages, children and their processor time. What it takes it gives back on drop.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Pins this thread.
+pub fn pin(core: usize) {
+    core_affinity::set_for_current(core_affinity::CoreId { id: core });
+}
+
+/// Real-time priority for all threads of some processes, for as long as it lives: a timed window on a processor
+/// that others use, too. Keep it short; the kernel leaves the others a twentieth of the time.
+#[derive(Debug)]
+pub struct RealTime {
+    pids: Vec<u32>,
+}
+
+impl RealTime {
+    /// Without the right to do so nothing happens; the processor shares that are reported will tell.
+    pub fn of(pids: &[u32]) -> Self {
+        let given = pids.iter().copied().filter(|&pid| change_policy(pid, "--fifo", "10"));
+        Self { pids: given.collect() }
+    }
+}
+
+impl Drop for RealTime {
+    fn drop(&mut self) {
+        for &pid in &self.pids {
+            change_policy(pid, "--other", "0");
+        }
+    }
+}
+
+fn change_policy(pid: u32, policy: &str, priority: &str) -> bool {
+    let mut chrt = Command::new("chrt");
+    let chrt = chrt.args(["--all-tasks", policy, "--pid", priority, &pid.to_string()]);
+    chrt.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// A sampling profile of a process, written when this is dropped.
+#[derive(Debug)]
+pub struct Profile {
+    perf: Option<Child>,
+}
+
+impl Profile {
+    /// Samples by the clock, which works without hardware counters, into a buffer that holds a whole window.
+    pub fn start(pid: u32, into: &Path) -> Self {
+        let mut perf = Command::new("perf");
+        perf.args(["record", "--event=cpu-clock", "--freq=4000", "--mmap-pages=2048", "--output"]).arg(into);
+        let perf =
+            perf.args(["--pid", &pid.to_string()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok();
+        std::thread::sleep(Duration::from_millis(300));
+        Self { perf }
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        let Some(perf) = &mut self.perf else { return };
+        let _ = Command::new("kill").args(["-INT", &perf.id().to_string()]).status();
+        let _ = perf.wait();
+    }
+}
+
+/// True when this process may take hugepages and open devices.
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|data| std::os::unix::fs::MetadataExt::uid(&data) == 0)
+}
+
+/// At least so many 2 MiB hugepages, for as long as it lives.
+#[derive(Debug)]
+pub struct Hugepages {
+    before: Option<u64>,
+}
+
+impl Hugepages {
+    /// Raises the pool to `pages` unless that many are free. Without the right to do so nothing happens: DPDK then
+    /// works with ordinary pages, and slower.
+    pub fn take(pages: u64) -> Self {
+        let free = meminfo("HugePages_Free:");
+        let total: u64 =
+            std::fs::read_to_string(POOL).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        if free >= pages || std::fs::write(POOL, (total + pages - free).to_string()).is_err() {
+            return Self { before: None };
+        }
+        Self { before: Some(total) }
+    }
+
+    /// Pages free now.
+    pub fn free() -> u64 {
+        meminfo("HugePages_Free:")
+    }
+}
+
+impl Drop for Hugepages {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            let _ = std::fs::write(POOL, before.to_string());
+        }
+    }
+}
+
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+fn meminfo(field: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+/// A folder that is gone on drop.
+#[derive(Debug)]
+pub struct TempDir {
+    path: PathBuf,
+}
+
+impl TempDir {
+    /// A new folder below the system's temporary one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn new(name: &str) -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A child process that ends with its owner: asked first by the end of its standard input, then by a signal.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command` with a pipe as standard input.
+    ///
+    /// # Errors
+    /// The kernel's, such as a program that is not installed.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let child = command.stdin(Stdio::piped()).spawn().map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", command.get_program().to_string_lossy()))
+        })?;
+        Ok(Self { child })
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// True while it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Processor time of all its threads so far.
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(self.pid())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        for wait in 0..300 {
+            if !self.is_running() {
+                return;
+            }
+            // A second time for those that drain first.
+            if wait == 20 || wait == 50 {
+                let _ = Command::new("kill").arg(self.pid().to_string()).status();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Processor time of all threads of a process so far; zero when it is gone.
+pub fn cpu_time(pid: u32) -> Duration {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    let on_cpu_ns = |task: std::fs::DirEntry| -> Option<u64> {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    Duration::from_nanos(tasks.flatten().filter_map(on_cpu_ns).sum())
+}
+
+/// True when the processor's counters can be read: most virtual machines have none.
+pub fn has_hardware_counters() -> bool {
+    let mut perf = Command::new("perf");
+    let output = perf.args(["stat", "-x,", "-e", "instructions,cycles", "true"]).output();
+    output.is_ok_and(|output| {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success() && !text.contains("not supported") && !text.contains("not counted")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_ends_with_its_owner() {
+        let child = Process::start(&mut Command::new("cat")).unwrap();
+        let pid = child.pid();
+        drop(child);
+        assert_eq!(cpu_time(pid), Duration::ZERO);
+    }
+}

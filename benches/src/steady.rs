@@ -1,0 +1,281 @@
+//! A worker on a memory port with all of its flows made, driven on a clock that only the bench moves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_dataplane::address::Mac;
+use sluice_dataplane::clock::Instant;
+use sluice_dataplane::config::snapshot::{Parts, Snapshot};
+use sluice_dataplane::counters::WorkerCounters;
+use sluice_dataplane::flow::key::HashSeed;
+use sluice_dataplane::frame::{BURST_MAX, Frame, FramePool};
+use sluice_dataplane::port::PortQueue;
+use sluice_dataplane::port::memory::{self, MemoryPeer, MemoryQueue};
+use sluice_dataplane::verdict::DropReason;
+use sluice_dataplane::worker::Worker;
+use sluice_ffi::memory::Backing;
+
+use crate::scenario::{self, FRAME_BYTES, FrameWriter, SELF_IP, Seen};
+
+/// The worker and the other end of its port.
+pub struct SteadyWorker {
+    worker: Worker,
+    peer: MemoryPeer,
+    counters: Arc<WorkerCounters>,
+    requests: FrameWriter,
+    replies: FrameWriter,
+    seen: Vec<Seen>,
+    /// Frames that are on our side.
+    frames: Vec<Frame>,
+    /// For ARP.
+    pool: FramePool,
+    flows: u32,
+    next: u32,
+    now: Instant,
+    random: u64,
+}
+
+impl SteadyWorker {
+    /// With the usual configuration, and `flows` flows made.
+    ///
+    /// # Panics
+    /// When a flow cannot be made.
+    pub fn new(flows: u32) -> Self {
+        let mut steady = Self::with(scenario::parts(), flows);
+        steady.learn_members();
+        for flow in 0..flows.div_ceil(BURST_MAX as u32) * BURST_MAX as u32 {
+            steady.write_request(flow % flows);
+            if steady.on_wire() == BURST_MAX {
+                steady.turn();
+            }
+        }
+        let unknown = steady.seen.iter().filter(|&&seen| seen == Seen::default()).count();
+        assert_eq!(unknown, 0, "flows that never came back; drops: {:?}", steady.drops());
+        steady
+    }
+
+    /// With the configuration `parts`, and no flow made yet.
+    ///
+    /// # Panics
+    /// When there is no memory for 32 frames.
+    pub fn with(parts: Parts, flows: u32) -> Self {
+        let (queue, peer) = memory::pair(4 * BURST_MAX);
+        let port: (_, Box<dyn PortQueue>) = (memory::info("wire", US), Box::new(queue));
+        let spec = scenario::worker(parts, flows, None, port);
+        let counters = Arc::clone(&spec.counters);
+        let worker = Worker::with_tables(spec, HashSeed::fixed(11), Backing::Auto);
+        let pool = FramePool::new(3 * BURST_MAX);
+        let frames = (0..BURST_MAX).map(|_| pool.copy_of(&[0; FRAME_BYTES]).expect("32 of 96")).collect();
+        let mut steady = Self {
+            worker,
+            peer,
+            counters,
+            requests: FrameWriter::from_clients(PEER, US),
+            replies: FrameWriter::from_members(PEER, US),
+            seen: vec![Seen::default(); flows as usize],
+            frames,
+            pool,
+            flows,
+            next: 0,
+            now: Instant::from_ms(1_000),
+            random: 0x9e37_79b9_7f4a_7c15,
+        };
+        // Announcements of the start.
+        for _ in 0..100 {
+            steady.now = steady.now + Duration::from_millis(20);
+            steady.worker.turn(steady.now);
+            while steady.peer.recv().is_some() {}
+        }
+        steady
+    }
+
+    /// 32 requests of known flows, picked at random, through the worker and back.
+    pub fn turn_requests(&mut self) {
+        for _ in 0..BURST_MAX {
+            let flow = self.pick();
+            self.write_request(flow);
+        }
+        self.turn();
+    }
+
+    /// As [`SteadyWorker::turn_requests`], `ms` milliseconds later.
+    pub fn turn_requests_in(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+        self.turn_requests();
+    }
+
+    /// 32 replies.
+    pub fn turn_replies(&mut self) {
+        for _ in 0..BURST_MAX {
+            let flow = self.pick();
+            let seen = self.seen[flow as usize];
+            self.write(|writers, frame| writers.1.write_reply(frame, flow, seen));
+        }
+        self.turn();
+    }
+
+    /// 32 first packets, and in the long run the end of as many flows: time passes so that they expire.
+    pub fn turn_new_flows(&mut self) {
+        for _ in 0..BURST_MAX {
+            let flow = scenario::FLOWS_MAX / 2 + self.next;
+            self.next = (self.next + 1) % (scenario::FLOWS_MAX / 4);
+            self.write_request(flow);
+        }
+        // At this pace about 38,000 flows live for their 60 s.
+        self.now = self.now + Duration::from_millis(50);
+        self.turn();
+    }
+
+    /// As a function to be called over and over.
+    pub fn into_requests(mut self) -> Box<dyn FnMut()> {
+        Box::new(move || self.turn_requests())
+    }
+
+    /// As a function to be called over and over.
+    pub fn into_replies(mut self) -> Box<dyn FnMut()> {
+        Box::new(move || self.turn_replies())
+    }
+
+    /// As a function to be called over and over, from the point on where as many flows end as begin.
+    pub fn into_new_flows(mut self) -> Box<dyn FnMut()> {
+        for _ in 0..1_500 {
+            self.turn_new_flows();
+        }
+        Box::new(move || self.turn_new_flows())
+    }
+
+    /// The same frames over a memory port with nobody at its end: what of the other numbers is the bench's own.
+    pub fn into_echo(mut self) -> Box<dyn FnMut()> {
+        let (mut queue, peer): (MemoryQueue, MemoryPeer) = memory::pair(4 * BURST_MAX);
+        self.peer = peer;
+        let mut burst = Vec::with_capacity(BURST_MAX);
+        Box::new(move || {
+            for _ in 0..BURST_MAX {
+                let flow = self.pick();
+                self.write_request(flow);
+            }
+            queue.rx(&mut burst);
+            queue.tx(&mut burst);
+            self.collect();
+        })
+    }
+
+    /// Puts a configuration in force.
+    pub fn apply(&mut self, snapshot: Arc<Snapshot>) {
+        self.worker.apply(snapshot, self.now);
+    }
+
+    /// What the worker has dropped, by reason.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        let all = DropReason::ALL.iter().map(|&reason| (reason.name(), self.counters.of_drop(reason).load()));
+        all.filter(|&(_, count)| count > 0).collect()
+    }
+
+    /// Frames that have left the worker's port.
+    pub fn forwarded(&self) -> u64 {
+        self.counters.of_port(sluice_dataplane::config::ids::PortId(0)).frames.packets_out.load()
+    }
+
+    /// Every member asks for our address, by which the worker learns its own.
+    fn learn_members(&mut self) {
+        for host in 1..=scenario::MEMBERS as u8 {
+            self.say_arp(1, [10, 1, 1, host]);
+            self.worker.turn(self.now);
+            assert!(self.peer.recv().is_some(), "our answer to member {host}");
+        }
+    }
+
+    /// A member says who it is: 1 asks for our address, 2 answers.
+    fn say_arp(&self, operation: u8, member: [u8; 4]) {
+        let mut message = [0; 42];
+        message[..6].copy_from_slice(&US.0);
+        message[6..12].copy_from_slice(&PEER.0);
+        message[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
+        message[22..28].copy_from_slice(&PEER.0);
+        message[28..32].copy_from_slice(&member);
+        message[38..42].copy_from_slice(&SELF_IP);
+        if let Some(frame) = self.pool.copy_of(&message) {
+            let _ = self.peer.send(frame);
+        }
+    }
+
+    /// The worker asks now and then whether a member is still there.
+    #[cold]
+    fn answer(&self, bytes: &[u8]) {
+        if bytes.len() >= 42 && bytes[12..14] == [8, 6] && bytes[21] == 1 {
+            self.say_arp(2, [bytes[38], bytes[39], bytes[40], bytes[41]]);
+        }
+    }
+
+    fn pick(&mut self) -> u32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (((self.random >> 32) * u64::from(self.flows)) >> 32) as u32
+    }
+
+    fn write_request(&mut self, flow: u32) {
+        self.write(|writers, frame| writers.0.write_request(frame, flow));
+    }
+
+    fn write(&mut self, write: impl FnOnce((&FrameWriter, &FrameWriter), &mut [u8; FRAME_BYTES])) {
+        let Some(mut frame) = self.frames.pop() else { return };
+        if let Some(bytes) = frame.bytes_mut().first_chunk_mut() {
+            write((&self.requests, &self.replies), bytes);
+        }
+        let _ = self.peer.send(frame);
+    }
+
+    fn on_wire(&self) -> usize {
+        BURST_MAX - self.frames.len()
+    }
+
+    fn turn(&mut self) {
+        self.worker.turn(self.now);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(frame) = self.peer.recv() {
+            let Some(bytes) = frame.bytes().first_chunk::<FRAME_BYTES>() else {
+                self.answer(frame.bytes());
+                continue;
+            };
+            if scenario::is_request_at_member(bytes)
+                && let Some(seen) = self.seen.get_mut(scenario::flow_of(bytes) as usize)
+            {
+                *seen = scenario::seen_in(bytes);
+            }
+            self.frames.push(frame);
+        }
+    }
+}
+
+const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const PEER: Mac = Mac([2, 0, 0, 0, 0, 0xc]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_comes_back() {
+        let mut steady = SteadyWorker::new(1_000);
+        let before = steady.forwarded();
+        for _ in 0..100 {
+            steady.turn_requests();
+            steady.turn_replies();
+        }
+        assert_eq!((steady.forwarded() - before, steady.drops()), (6_400, vec![]));
+    }
+
+    #[test]
+    fn as_many_flows_end_as_begin() {
+        let mut steady = SteadyWorker::new(1_000);
+        for _ in 0..12_000 {
+            steady.turn_new_flows();
+        }
+        assert_eq!(steady.drops(), vec![]);
+        assert!(steady.counters.flows.load() < 50_000, "{}", steady.counters.flows.load());
+    }
+}
