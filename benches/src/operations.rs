@@ -47,9 +47,13 @@ pub const OPERATIONS: &[Operation] = &[
     one("parse/tcp4", || parse_of(build::tcp(&Tcp::default()))),
     one("parse/tcp6", || parse_of(build::tcp(&Tcp { src: CLIENT6, dst: VIRTUAL6, ..Tcp::default() }))),
     one("parse/udp4", || parse_of(build::udp(&Udp::default()))),
-    one("rewrite/ipv4", || rewrite_of(build::tcp(&Tcp::default()), "10.1.0.10", "10.1.0.11")),
+    one("rewrite/ipv4", || rewrite_of(&build::tcp(&Tcp::default()), "10.1.0.10", "10.1.0.11")),
     one("rewrite/ipv6", || {
-        rewrite_of(build::tcp(&Tcp { src: CLIENT6, dst: VIRTUAL6, ..Tcp::default() }), "fd00::10", "fd00::11")
+        rewrite_of(
+            &build::tcp(&Tcp { src: CLIENT6, dst: VIRTUAL6, ..Tcp::default() }),
+            "fd00::10",
+            "fd00::11",
+        )
     }),
     one("flow find/hit, 1 k flows", || find_one(1_000, true)),
     one("flow find/miss, 1 k flows", || find_one(1_000, false)),
@@ -98,9 +102,9 @@ fn packet_of(frame: &[u8]) -> Packet {
 }
 
 /// There and back, so that the frame is the same after two calls; TTL is put back.
-fn rewrite_of(bytes: Vec<u8>, src: &str, dst: &str) -> Box<dyn FnMut()> {
-    let packet = packet_of(&bytes);
-    let mut frame = FramePool::new(1).copy_of(&bytes).expect("a pool of one has one");
+fn rewrite_of(bytes: &[u8], src: &str, dst: &str) -> Box<dyn FnMut()> {
+    let packet = packet_of(bytes);
+    let mut frame = FramePool::new(1).copy_of(bytes).expect("a pool of one has one");
     let there = FlowKey { src: build::address(src), dst: build::address(dst), ..packet.key };
     let (there, back) = (FlowKey { src_port: 61_234, dst_port: 8080, ..there }, packet.key);
     let translated = Packet { key: there, ..packet };

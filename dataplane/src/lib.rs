@@ -23,6 +23,7 @@ pub mod pool;
 pub mod port;
 pub mod query;
 pub mod rate;
+mod relate;
 mod respond;
 pub mod route;
 pub mod runtime;

@@ -10,6 +10,7 @@ use crate::neighbor::Event;
 use crate::outgoing::Outgoing;
 use crate::packet::checksum::{fold, sum};
 use crate::packet::emit::{self, Arp, IcmpError};
+use crate::packet::icmp;
 use crate::packet::parse::{Class, Packet, protocol, tcp_flag};
 use crate::packet::rewrite::LinkHeader;
 use crate::pipeline::{Fate, Pipeline};
@@ -73,8 +74,8 @@ impl Pipeline {
         if !is_v4 && matches!(kind, 135 | 136) {
             return self.neighbor_discovery(link, frame, packet, out);
         }
-        if is_error(is_v4, kind) {
-            return self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE);
+        if icmp::is_error(is_v4, kind) {
+            return self.icmp_error_received(port, frame, packet, out);
         }
         let echoes = self.snapshot.owned(packet.key.dst).is_some_and(|owned| owned.echo);
         if !echoes || packet.to_group || packet.key.src.is_unspecified() {
@@ -349,11 +350,6 @@ fn source_mac(frame: &Frame) -> Mac {
 fn ethertype(is_v4: bool) -> u16 {
     use crate::packet::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
     if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }
-}
-
-/// Destination unreachable, source quench, redirect, time exceeded, parameter problem; all below 128 in ICMPv6.
-fn is_error(is_v4: bool, kind: u8) -> bool {
-    if is_v4 { matches!(kind, 3 | 4 | 5 | 11 | 12) } else { kind < 128 }
 }
 
 /// ff02::1
