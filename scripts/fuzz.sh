@@ -15,5 +15,8 @@ targets=("$@")
 [ $# -gt 0 ] || mapfile -t targets < <(cargo fuzz list --fuzz-dir tests/fuzz)
 for target in "${targets[@]}"; do
     say "fuzz target $target"
-    cargo fuzz run --fuzz-dir tests/fuzz "$target" -- -max_total_time="${SECONDS_EACH:-60}"
+    # What it finds worth keeping goes under target/; tests/fuzz/corpus holds what a test runs every time.
+    mkdir -p "target/fuzz/$target"
+    cargo fuzz run --fuzz-dir tests/fuzz "$target" "target/fuzz/$target" "tests/fuzz/corpus/$target" -- \
+        -max_total_time="${SECONDS_EACH:-60}"
 done

@@ -3,12 +3,15 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
+alive() { curl -sf --max-time 1 --unix-socket "$SOCKET" http://sluice/v1/live >/dev/null; }
+
 scripts/stop.sh
 say "lab: two servers, a client, and a namespace for sluice"
 "$SLUICE" lab up --name "$LAB"
 
 say "sluice in AF_PACKET mode, with docs/example.yaml"
 mkdir -p "$(dirname "$SOCKET")"
+! alive || die "a sluice that make run did not start is running on $SOCKET; end it first"
 log=$STATE/sluice.log
 setsid ip netns exec "$LAB-sluice" "$SLUICE" run -c docs/example.yaml --socket "$SOCKET" >"$log" 2>&1 </dev/null &
 pid=$!

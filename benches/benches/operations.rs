@@ -1,4 +1,5 @@
 //! Time of every operation, by criterion: `cargo bench -p sluice-benches`.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::time::Duration;
 

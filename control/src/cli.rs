@@ -18,11 +18,18 @@ use crate::show::{self, Thing};
 
 /// A userspace L4/L7 data plane.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, arg_required_else_help = true)]
+#[command(name = "sluice", version = VERSION, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// What `sluice --version` says: which drivers are in decides which configurations run.
+const VERSION: &str = if cfg!(feature = "dpdk") {
+    concat!(env!("CARGO_PKG_VERSION"), ", with DPDK")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), ", without DPDK")
+};
 
 /// The control socket's default place.
 pub const DEFAULT_SOCKET: &str = "/run/sluice/sluice.sock";
@@ -85,7 +92,7 @@ enum Command {
         action: MemberAction,
         /// The pool.
         pool: String,
-        /// The member, as ADDRESS:PORT or [ADDRESS]:PORT.
+        /// The member, as ADDRESS:PORT; an IPv6 address in brackets.
         member: String,
         #[command(flatten)]
         socket: Socket,

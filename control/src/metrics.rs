@@ -7,7 +7,8 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::model::StatedMember;
 use crate::process::Process;
-use crate::stats::{ConnectionsSum, Drops, TrafficSum};
+use crate::stats::rows::Drops;
+use crate::stats::sums::{ConnectionsSum, TrafficSum};
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

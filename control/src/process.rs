@@ -24,7 +24,7 @@ use crate::compile;
 use crate::ids::{Holders, IdBook, MemberKey, Reused};
 use crate::model::{IdleMode, Model, StatedMember};
 use crate::parse::Fault;
-use crate::stats::{ConnectionsSum, MemberSums, VirtualSums};
+use crate::stats::sums::{ConnectionsSum, MemberSums, VirtualSums};
 use crate::telemetry::Telemetry;
 
 /// Ports that are open, and the cores of the workers that will own their queues.

@@ -167,6 +167,8 @@ pub struct WorkerCounters {
     pub snat_ports: Counter,
     /// Packets given to the worker that owns their flow.
     pub handed_over: Counter,
+    /// ICMP errors passed on to whoever sent the packet they are about.
+    pub icmp_errors: Counter,
 }
 
 impl WorkerCounters {
@@ -185,6 +187,7 @@ impl WorkerCounters {
             rejects_limited: Counter::default(),
             snat_ports: Counter::default(),
             handed_over: Counter::default(),
+            icmp_errors: Counter::default(),
         }
     }
 

@@ -37,7 +37,7 @@ impl Pipeline {
     pub(crate) fn evict_half_open(&mut self) -> bool {
         let Some(id) = self.timers.oldest_half_open() else { return false };
         if let Some(flow) = self.flows.get(id) {
-            let _ = self.dropped(crate::verdict::DropReason::HalfOpenFull, flow.virtual_id);
+            self.count_drop(crate::verdict::DropReason::HalfOpenFull, flow.virtual_id);
         }
         self.close(id);
         true
@@ -129,7 +129,7 @@ impl Pipeline {
         let source = self.ports[usize::from(link.port().0)].mac;
         let header = LinkHeader { destination: mac, source, vlan: link.vlan() };
         let frame = emit::tcp_control(&self.frames, header, control);
-        self.send_own(frame, link.port(), VirtualId::NONE, out);
+        let _ = self.send_own(frame, link.port(), VirtualId::NONE, out);
     }
 }
 

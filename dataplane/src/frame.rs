@@ -9,8 +9,8 @@
 //! than the MTU when `offload.segmentation` is set (GSO), up to 64 KiB of IP.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -91,7 +91,7 @@ impl Frame {
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         match &self.storage {
-            Storage::Heap(chunk) => &chunk.memory[chunk.start as usize..chunk.end as usize],
+            Storage::Heap(chunk) => chunk.bytes(),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.bytes(),
         }
@@ -101,7 +101,7 @@ impl Frame {
     #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.storage {
-            Storage::Heap(chunk) => &mut chunk.memory[chunk.start as usize..chunk.end as usize],
+            Storage::Heap(chunk) => chunk.bytes_mut(),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.bytes_mut(),
         }
@@ -112,7 +112,7 @@ impl Frame {
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty on purpose")]
     pub fn len(&self) -> usize {
         match &self.storage {
-            Storage::Heap(chunk) => (chunk.end - chunk.start) as usize,
+            Storage::Heap(chunk) => chunk.bytes().len(),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.len(),
         }
@@ -123,7 +123,7 @@ impl Frame {
     pub fn trim_front(&mut self, count: usize) {
         let count = count.min(self.len());
         match &mut self.storage {
-            Storage::Heap(chunk) => chunk.start += count as u32,
+            Storage::Heap(chunk) => chunk.change(|held| held.start += count as u32),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.trim_front(count),
         }
@@ -138,13 +138,7 @@ impl Frame {
     #[must_use]
     pub fn prepend(&mut self, count: usize) -> bool {
         let done = match &mut self.storage {
-            Storage::Heap(chunk) => match chunk.start.checked_sub(count as u32) {
-                Some(start) => {
-                    chunk.start = start;
-                    true
-                }
-                None => false,
-            },
+            Storage::Heap(chunk) => chunk.prepend(count as u32),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.prepend(count),
         };
@@ -161,7 +155,7 @@ impl Frame {
             return;
         }
         match &mut self.storage {
-            Storage::Heap(chunk) => chunk.end = chunk.start + len as u32,
+            Storage::Heap(chunk) => chunk.change(|held| held.end = held.start + len as u32),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.truncate(len),
         }
@@ -171,7 +165,7 @@ impl Frame {
     /// `None` for driver-owned memory.
     pub fn room_mut(&mut self) -> Option<&mut [u8]> {
         match &mut self.storage {
-            Storage::Heap(chunk) => Some(&mut chunk.memory[chunk.start as usize..]),
+            Storage::Heap(chunk) => chunk.room_mut(),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(_) => None,
         }
@@ -180,7 +174,9 @@ impl Frame {
     /// Says how many bytes of [`Frame::room_mut`] are the frame. At most the room.
     pub fn set_len(&mut self, len: usize) {
         match &mut self.storage {
-            Storage::Heap(chunk) => chunk.end = (chunk.start as usize + len).min(chunk.memory.len()) as u32,
+            Storage::Heap(chunk) => {
+                chunk.change(|held| held.end = (held.start as usize + len).min(held.memory.len()) as u32);
+            }
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.truncate(len),
         }
@@ -227,13 +223,16 @@ pub struct FramePool {
 }
 
 struct Shared {
-    free: ArrayQueue<Box<[u8]>>,
+    free: ArrayQueue<Box<Held>>,
     made: AtomicUsize,
 }
 
-struct Chunk {
+/// Held until dropped; then it goes home. One pointer, so that a frame is small and cheap to move.
+struct Chunk(Option<Box<Held>>);
+
+struct Held {
     memory: Box<[u8]>,
-    home: Arc<Shared>,
+    home: Weak<Shared>,
     start: u32,
     end: u32,
 }
@@ -249,10 +248,9 @@ impl FramePool {
     /// in use. Its memory holds what was there before.
     #[inline]
     pub fn take(&self) -> Option<Frame> {
-        let memory = self.shared.free.pop().or_else(|| self.make())?;
-        let start = HEADROOM_BYTES as u32;
-        let chunk = Chunk { memory, home: Arc::clone(&self.shared), start, end: start };
-        Some(Frame { storage: Storage::Heap(chunk), offload: Offload::default() })
+        let mut held = self.shared.free.pop().or_else(|| self.make())?;
+        (held.start, held.end) = (HEADROOM_BYTES as u32, HEADROOM_BYTES as u32);
+        Some(Frame { storage: Storage::Heap(Chunk(Some(held))), offload: Offload::default() })
     }
 
     /// A frame with a copy of `bytes`; `None` when all are in use or `bytes` is longer than a frame can be.
@@ -274,10 +272,37 @@ impl FramePool {
     }
 
     #[cold]
-    fn make(&self) -> Option<Box<[u8]>> {
+    fn make(&self) -> Option<Box<Held>> {
         let room = |made| (made < self.frames_max()).then_some(made + 1);
         self.shared.made.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
-        Some(vec![0; CHUNK_BYTES].into_boxed_slice())
+        let (memory, home) = (vec![0; CHUNK_BYTES].into_boxed_slice(), Arc::downgrade(&self.shared));
+        Some(Box::new(Held { memory, home, start: 0, end: 0 }))
+    }
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |held| &held.memory[held.start as usize..held.end as usize])
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.as_mut().map_or(&mut [], |held| &mut held.memory[held.start as usize..held.end as usize])
+    }
+
+    fn room_mut(&mut self) -> Option<&mut [u8]> {
+        self.0.as_mut().map(|held| &mut held.memory[held.start as usize..])
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Held)) {
+        if let Some(held) = &mut self.0 {
+            change(held);
+        }
+    }
+
+    fn prepend(&mut self, count: u32) -> bool {
+        let moved = self.0.as_ref().and_then(|held| held.start.checked_sub(count));
+        self.change(|held| held.start = moved.unwrap_or(held.start));
+        moved.is_some()
     }
 }
 
@@ -289,15 +314,19 @@ impl fmt::Debug for FramePool {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
-        // There is room: no more chunks are made than the queue holds.
-        let _ = self.home.free.push(memory);
+        let Some(held) = self.0.take() else { return };
+        if let Some(home) = held.home.upgrade() {
+            // There is room: no more chunks are made than the queue holds.
+            let _ = home.free.push(held);
+        }
     }
 }
 
 /// An odd number of cache lines, so that the headers of neighbouring chunks fall into different cache sets.
 pub const CHUNK_BYTES: usize = 64 * 1029;
 const _: () = assert!(CHUNK_BYTES >= HEADROOM_BYTES + FRAME_MAX_BYTES && (CHUNK_BYTES / 64) % 2 == 1);
+
+const _: () = assert!(size_of::<Frame>() <= 32, "two moves of 16 bytes");
 
 #[cfg(test)]
 mod tests {

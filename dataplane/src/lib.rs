@@ -1,6 +1,8 @@
 //! The data plane of sluice: engines that take values and give values, with time passed in.
 //!
-//! Read in this order: [`port`] (where frames come from).
+//! Read in this order: [`worker`] (one turn), [`pipeline`] (the path of a packet, all its branches), then the engine
+//! that interests you: [`flow`], [`virtual_server`], [`lb`], [`snat`], [`neighbor`], [`packet`]. Frames come from
+//! [`port`]; the configuration arrives as a [`config::snapshot::Snapshot`].
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -21,6 +23,7 @@ pub mod pool;
 pub mod port;
 pub mod query;
 pub mod rate;
+mod relate;
 mod respond;
 pub mod route;
 pub mod runtime;

@@ -8,13 +8,25 @@ use crate::verdict::DropReason;
 
 /// One bounded burst for each port.
 pub struct Outgoing {
-    bursts: Vec<Vec<Frame>>,
+    bursts: Vec<Waiting>,
+}
+
+struct Waiting {
+    frames: Vec<Frame>,
+    bytes: u64,
 }
 
 impl Outgoing {
     /// For `ports` ports.
     pub fn new(ports: usize) -> Self {
-        Self { bursts: (0..ports).map(|_| Vec::with_capacity(WAITING_MAX)).collect() }
+        let empty = || Waiting { frames: Vec::with_capacity(WAITING_MAX), bytes: 0 };
+        Self { bursts: (0..ports).map(|_| empty()).collect() }
+    }
+
+    /// True when as many frames wait for `port` as may.
+    #[inline(always)]
+    pub fn is_full(&self, port: PortId) -> bool {
+        self.bursts[usize::from(port.0)].frames.len() >= WAITING_MAX
     }
 
     /// Queues a frame.
@@ -24,10 +36,11 @@ impl Outgoing {
     #[inline(always)]
     pub fn push(&mut self, port: PortId, frame: Frame) -> Result<(), DropReason> {
         let burst = &mut self.bursts[usize::from(port.0)];
-        if burst.len() >= WAITING_MAX {
+        if burst.frames.len() >= WAITING_MAX {
             return Err(DropReason::TxFull);
         }
-        burst.push(frame);
+        burst.bytes += frame.len() as u64;
+        burst.frames.push(frame);
         Ok(())
     }
 
@@ -35,26 +48,26 @@ impl Outgoing {
     #[inline]
     pub fn flush(&mut self, port: PortId, queue: &mut dyn PortQueue, counters: &WorkerCounters) -> bool {
         let burst = &mut self.bursts[usize::from(port.0)];
-        if burst.is_empty() {
+        if burst.frames.is_empty() {
             return false;
         }
-        let bytes: usize = burst.iter().map(Frame::len).sum();
-        let sent = queue.tx(burst);
-        let left: usize = burst.iter().map(Frame::len).sum();
+        let sent = queue.tx(&mut burst.frames);
+        let left: u64 = burst.frames.iter().map(|frame| frame.len() as u64).sum();
         let traffic = &counters.of_port(port).frames;
         traffic.packets_out.add(sent as u64);
-        traffic.bytes_out.add((bytes - left) as u64);
+        traffic.bytes_out.add(burst.bytes - left);
+        burst.bytes = left;
         sent > 0
     }
 
     /// True when a port could not take everything.
     pub fn has_waiting(&self) -> bool {
-        self.bursts.iter().any(|burst| !burst.is_empty())
+        self.bursts.iter().any(|burst| !burst.frames.is_empty())
     }
 
     /// What waits for a port, for tests.
     pub fn waiting(&self, port: PortId) -> &[Frame] {
-        &self.bursts[usize::from(port.0)]
+        &self.bursts[usize::from(port.0)].frames
     }
 }
 

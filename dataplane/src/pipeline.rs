@@ -19,20 +19,20 @@ use crate::flow::table::{FlowId, FlowTable};
 use crate::flow::tcp_track::{self, Segment, TcpState};
 use crate::flow::timer::Timers;
 use crate::flow::{Direction, Flow, flow_flag};
-use crate::frame::{Frame, FramePool};
+use crate::frame::{BURST_MAX, Frame, FramePool};
 use crate::handoff::{Handoff, Stray};
 use crate::lb::Balancer;
 use crate::limits::Limits;
 use crate::neighbor::{NeighborRef, NeighborTable};
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
-use crate::packet::parse::{self, Class, Packet, Parsed, tcp_flag};
+use crate::packet::parse::{self, Class, Found, Packet, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pool::MemberStates;
 use crate::rate::TokenBucket;
 use crate::snat::ports::SnatPorts;
 use crate::snat::steer::Owners;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::DropReason;
 
 /// Everything one worker decides with. Owns its tables; shares only what is immutable or single-writer.
 pub struct Pipeline {
@@ -58,7 +58,12 @@ pub struct Pipeline {
     pub(crate) draining: bool,
     /// Low bits of the generation in force; flows with another are checked again.
     pub(crate) epoch: u32,
-    parsed: Vec<Result<Parsed, DropReason>>,
+    /// Taken out while a burst is decided.
+    burst: Option<Box<[Slot; BURST_MAX]>>,
+}
+
+fn blank_burst() -> Box<[Slot; BURST_MAX]> {
+    Box::new([const { Slot::BLANK }; BURST_MAX])
 }
 
 /// What the pipeline knows of a port.
@@ -124,22 +129,20 @@ impl Pipeline {
             announcements: std::collections::VecDeque::new(),
             now: Instant::ZERO,
             draining: false,
-            parsed: Vec::with_capacity(crate::frame::BURST_MAX),
+            burst: Some(blank_burst()),
         }
     }
 
     /// Decides about every frame of a burst from `port`, in order. `frames` is empty afterwards.
     pub fn process(&mut self, port: PortId, frames: &mut Vec<Frame>, out: &mut Outgoing, now: Instant) {
         self.now = now;
-        let mut parsed = std::mem::take(&mut self.parsed);
-        self.parse_and_prefetch(port, frames, &mut parsed);
-        for (frame, parsed) in frames.drain(..).zip(parsed.drain(..)) {
-            let verdict = self.decide(port, frame, parsed, out);
-            debug_assert!(
-                !matches!(verdict, Verdict::Drop(reason) if self.counters.of_drop(reason).load() == 0)
-            );
+        let mut burst = self.burst.take().unwrap_or_else(blank_burst);
+        self.parse_and_prefetch(port, frames, &mut burst);
+        for (mut frame, slot) in frames.drain(..).zip(burst.iter()) {
+            let fate = self.decide(port, &mut frame, slot, out);
+            self.carry_out(fate, port, frame, out);
         }
-        self.parsed = parsed;
+        self.burst = Some(burst);
         if self.handoff.has_others() {
             self.handoff.wake_others();
         }
@@ -152,14 +155,11 @@ impl Pipeline {
         }
         self.now = now;
         let mut taken = 0;
-        while taken < crate::frame::BURST_MAX {
+        while taken < BURST_MAX {
             let Some(stray) = self.handoff.take() else { break };
             taken += 1;
             match stray {
-                Stray::Packet(port, frame) => {
-                    let parsed = parse::parse(frame.bytes(), self.ports[usize::from(port.0)].mac);
-                    self.decide(port, frame, parsed, out);
-                }
+                Stray::Packet(port, frame) => self.process_stray(port, frame, out),
                 Stray::Neighbor { hop, mac, create } => self.neighbors.learn(hop, mac, create, now),
             }
         }
@@ -167,53 +167,64 @@ impl Pipeline {
         taken > 0
     }
 
+    fn process_stray(&mut self, port: PortId, mut frame: Frame, out: &mut Outgoing) {
+        let mut slot = Slot::BLANK;
+        slot.found = parse::parse_into(&mut slot.packet, frame.bytes(), self.ports[usize::from(port.0)].mac);
+        slot.hash = self.flows.hash(&slot.packet.key);
+        let fate = self.decide(port, &mut frame, &slot, out);
+        self.carry_out(fate, port, frame, out);
+    }
+
     /// Parses the burst, then asks for the memory that each packet's look-up will touch.
     #[inline(always)]
-    fn parse_and_prefetch(
-        &mut self,
-        port: PortId,
-        frames: &[Frame],
-        parsed: &mut Vec<Result<Parsed, DropReason>>,
-    ) {
+    fn parse_and_prefetch(&mut self, port: PortId, frames: &[Frame], burst: &mut [Slot; BURST_MAX]) {
         let mac = self.ports[usize::from(port.0)].mac;
-        let mut hashes = [0u64; crate::frame::BURST_MAX];
-        for frame in frames {
-            let result = parse::parse(frame.bytes(), mac);
-            if let (Ok(Parsed::Ip(packet)), Some(hash)) = (&result, hashes.get_mut(parsed.len())) {
-                *hash = self.flows.hash(&packet.key);
-                self.flows.prefetch_bucket(*hash);
-            }
-            parsed.push(result);
+        for (frame, slot) in frames.iter().zip(burst.iter_mut()) {
+            slot.found = parse::parse_into(&mut slot.packet, frame.bytes(), mac);
+            slot.hash = self.flows.hash(&slot.packet.key);
+            self.flows.prefetch_bucket(slot.hash);
         }
-        for hash in &hashes[..frames.len().min(hashes.len())] {
-            self.flows.prefetch_flow(*hash);
+        for slot in &burst[..frames.len().min(BURST_MAX)] {
+            self.flows.prefetch_flow(slot.hash);
         }
     }
 
     #[inline(always)]
-    fn decide(
-        &mut self,
-        port: PortId,
-        frame: Frame,
-        parsed: Result<Parsed, DropReason>,
-        out: &mut Outgoing,
-    ) -> Verdict {
-        match parsed {
-            Ok(Parsed::Ip(Packet { vlan, .. }) | Parsed::Arp { vlan, .. })
-                if self.is_unknown_vlan(port, vlan) =>
-            {
+    fn decide(&mut self, port: PortId, frame: &mut Frame, slot: &Slot, out: &mut Outgoing) -> Fate {
+        let packet = &slot.packet;
+        match slot.found {
+            Found::Nothing(reason) => self.dropped(reason, VirtualId::NONE),
+            Found::Ip | Found::Arp if self.is_unknown_vlan(port, packet.vlan) => {
                 self.dropped(DropReason::UnknownVlan, VirtualId::NONE)
             }
-            Ok(Parsed::Ip(packet)) if packet.class != Class::Icmp => {
-                let hash = self.flows.hash(&packet.key);
-                match self.flows.find(&packet.key, hash) {
-                    Some((id, direction)) => self.forward(port, frame, &packet, id, direction, out),
-                    None => self.first_packet(port, frame, &packet, out),
+            Found::Ip if packet.class != Class::Icmp => match self.flows.find(&packet.key, slot.hash) {
+                Some((id, direction)) => self.forward(port, frame, packet, id, direction, out),
+                None => self.first_packet(port, frame, packet, out),
+            },
+            Found::Ip => self.icmp(port, frame, packet, out),
+            Found::Arp => self.arp(LinkId::new(port, packet.vlan), frame, packet.l3, out),
+        }
+    }
+
+    /// Does with the frame what was decided.
+    #[inline(always)]
+    fn carry_out(&mut self, fate: Fate, port: PortId, frame: Frame, out: &mut Outgoing) {
+        match fate {
+            Fate::Send(to) => {
+                if let Err(reason) = out.push(to, frame) {
+                    self.count_drop(reason, VirtualId::NONE);
                 }
             }
-            Ok(Parsed::Ip(packet)) => self.icmp(port, frame, &packet, out),
-            Ok(Parsed::Arp { offset, vlan }) => self.arp(LinkId::new(port, vlan), &frame, offset, out),
-            Err(reason) => self.dropped(reason, VirtualId::NONE),
+            Fate::Wait(neighbor, virtual_id) => {
+                if let Err((_, reason)) = self.neighbors.wait(neighbor, frame) {
+                    self.count_drop(reason, virtual_id);
+                }
+            }
+            Fate::HandOver(owner) => match self.handoff.give(owner, Stray::Packet(port, frame)) {
+                Ok(()) => self.counters.handed_over.add(1),
+                Err(_) => self.count_drop(DropReason::Misdirected, VirtualId::NONE),
+            },
+            Fate::Done => {}
         }
     }
 
@@ -227,16 +238,16 @@ impl Pipeline {
     pub(crate) fn forward(
         &mut self,
         port: PortId,
-        mut frame: Frame,
+        frame: &mut Frame,
         packet: &Packet,
         id: FlowId,
         direction: Direction,
         out: &mut Outgoing,
-    ) -> Verdict {
+    ) -> Fate {
         if packet.ttl <= 1 {
             return self.refuse_with_icmp(
                 port,
-                &frame,
+                frame,
                 packet,
                 DropReason::TtlExpired,
                 IcmpError::TimeExceeded,
@@ -253,7 +264,7 @@ impl Pipeline {
                 self.close(id);
                 return self.first_packet(port, frame, packet, out);
             }
-            if let Some(state) = tcp_track::follow(flow, direction, segment_of(&frame, packet)) {
+            if let Some(state) = tcp_track::follow(flow, direction, segment_of(frame, packet)) {
                 self.on_tcp_state(id, state);
             }
         }
@@ -263,7 +274,7 @@ impl Pipeline {
         }
         flow.bytes[direction.index()] += u64::from(packet.ip_len);
         if direction == Direction::FromClient && flow.has(flow_flag::AUTO_LAST_HOP) {
-            remember_last_hop(flow, LinkId::new(port, packet.vlan), &frame);
+            remember_last_hop(flow, LinkId::new(port, packet.vlan), frame);
         }
         let to = flow.outgoing_key(direction);
         let (virtual_id, member_id, neighbor) = (flow.virtual_id, flow.member_id, flow.neighbor);
@@ -280,20 +291,20 @@ impl Pipeline {
         let facts = self.ports[usize::from(link.port().0)];
         if packet.ip_len > u32::from(facts.mtu) && frame.offload.segmentation.is_none() {
             let error = IcmpError::TooBig(facts.mtu);
-            return self.refuse_with_icmp(port, &frame, packet, DropReason::TooBig, error, out);
+            return self.refuse_with_icmp(port, frame, packet, DropReason::TooBig, error, out);
         }
-        let packets = segments(&frame, packet);
-        rewrite::translate(&mut frame, packet, &to);
+        if out.is_full(link.port()) {
+            return self.dropped(DropReason::TxFull, virtual_id);
+        }
+        let packets = segments(frame, packet);
+        rewrite::translate(frame, packet, &to);
         frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
         let header = LinkHeader { destination: mac, source: facts.mac, vlan: link.vlan() };
-        if !rewrite::set_link_header(&mut frame, packet.l3, packet.key.src.is_v4(), header) {
+        if !rewrite::set_link_header(frame, packet.l3, packet.key.src.is_v4(), header) {
             return self.dropped(DropReason::NoFrame, virtual_id);
         }
-        if let Err(reason) = out.push(link.port(), frame) {
-            return self.dropped(reason, virtual_id);
-        }
         self.count(virtual_id, member_id, direction, packets, u64::from(packet.ip_len));
-        Verdict::Forward(link.port())
+        Fate::Send(link.port())
     }
 
     /// The configuration has changed since the flow's last packet: find its way anew, then go on.
@@ -301,12 +312,12 @@ impl Pipeline {
     fn forward_rechecked(
         &mut self,
         port: PortId,
-        frame: Frame,
+        frame: &mut Frame,
         packet: &Packet,
         id: FlowId,
         direction: Direction,
         out: &mut Outgoing,
-    ) -> Verdict {
+    ) -> Fate {
         let member = self.flows.at_mut(id).member;
         let hop = self.snapshot.route(member);
         let neighbor = hop.and_then(|hop| self.neighbors.resolve(hop, self.now).ok());
@@ -320,12 +331,12 @@ impl Pipeline {
     #[cold]
     fn forward_unresolved(
         &mut self,
-        mut frame: Frame,
+        frame: &mut Frame,
         packet: &Packet,
         to: &crate::flow::key::FlowKey,
         id: FlowId,
         virtual_id: VirtualId,
-    ) -> Verdict {
+    ) -> Fate {
         let Some(hop) = self.snapshot.route(to.dst) else {
             return self.dropped(DropReason::NoRoute, virtual_id);
         };
@@ -336,17 +347,14 @@ impl Pipeline {
         if to.dst == self.flows.at_mut(id).member {
             self.flows.at_mut(id).neighbor = neighbor;
         }
-        rewrite::translate(&mut frame, packet, to);
+        rewrite::translate(frame, packet, to);
         frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
         let source = self.ports[usize::from(hop.link.port().0)].mac;
         let header = LinkHeader { destination: Mac::default(), source, vlan: hop.link.vlan() };
-        if !rewrite::set_link_header(&mut frame, packet.l3, packet.key.src.is_v4(), header) {
+        if !rewrite::set_link_header(frame, packet.l3, packet.key.src.is_v4(), header) {
             return self.dropped(DropReason::NoFrame, virtual_id);
         }
-        match self.neighbors.wait(neighbor, frame) {
-            Ok(()) => Verdict::Queued,
-            Err((_, reason)) => self.dropped(reason, virtual_id),
-        }
+        Fate::Wait(neighbor, virtual_id)
     }
 
     /// Where a link address comes from.
@@ -394,15 +402,45 @@ impl Pipeline {
         }
     }
 
-    /// Counts a drop, for the worker and for the virtual server that the packet had matched.
+    /// Counts a drop, and says that the frame is done with.
     #[inline]
-    pub(crate) fn dropped(&self, reason: DropReason, virtual_id: VirtualId) -> Verdict {
+    pub(crate) fn dropped(&self, reason: DropReason, virtual_id: VirtualId) -> Fate {
+        self.count_drop(reason, virtual_id);
+        Fate::Done
+    }
+
+    /// Counts a drop, for the worker and for the virtual server that the packet had matched.
+    pub(crate) fn count_drop(&self, reason: DropReason, virtual_id: VirtualId) {
         self.counters.of_drop(reason).add(1);
         if let Some(counters) = self.counters.of_virtual(virtual_id) {
             counters.drops[reason as usize].add(1);
         }
-        Verdict::Drop(reason)
     }
+}
+
+/// What is to become of a frame that has been decided about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Fate {
+    /// It goes out of this port.
+    Send(PortId),
+    /// It waits for this next hop; the virtual server counts if it cannot.
+    Wait(NeighborRef, VirtualId),
+    /// It belongs to this worker.
+    HandOver(usize),
+    /// It is answered, learnt from or dropped, and counted; the frame itself is no longer needed.
+    Done,
+}
+
+/// One frame of the burst at hand.
+struct Slot {
+    packet: Packet,
+    hash: u64,
+    found: Found,
+}
+
+impl Slot {
+    const BLANK: Slot = Slot { packet: Packet::BLANK, hash: 0, found: Found::Nothing(DropReason::Truncated) };
 }
 
 /// How to reach the other side.
@@ -443,8 +481,15 @@ pub(crate) fn segment_of(frame: &Frame, packet: &Packet) -> Segment {
 /// How many packets a frame stands for.
 #[inline(always)]
 fn segments(frame: &Frame, packet: &Packet) -> u64 {
-    match frame.offload.segmentation {
-        None => 1,
-        Some(cut) => u64::from(packet.ip_len.div_ceil(u32::from(cut.payload_bytes.max(1)) + 40)).max(1),
-    }
+    if frame.offload.segmentation.is_none() { 1 } else { segments_of_super_frame(frame, packet) }
+}
+
+#[cold]
+fn segments_of_super_frame(frame: &Frame, packet: &Packet) -> u64 {
+    let payload = match packet.class {
+        Class::Tcp => segment_of(frame, packet).payload,
+        _ => packet.ip_len.saturating_sub(u32::from(packet.l4 - packet.l3) + 8),
+    };
+    let each = frame.offload.segmentation.map_or(1, |cut| cut.payload_bytes.max(1));
+    u64::from(payload.div_ceil(u32::from(each)).max(1))
 }

@@ -10,16 +10,17 @@ use crate::neighbor::Event;
 use crate::outgoing::Outgoing;
 use crate::packet::checksum::{fold, sum};
 use crate::packet::emit::{self, Arp, IcmpError};
+use crate::packet::icmp;
 use crate::packet::parse::{Class, Packet, protocol, tcp_flag};
 use crate::packet::rewrite::LinkHeader;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Fate, Pipeline};
 use crate::route::NextHop;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::DropReason;
 
 impl Pipeline {
     /// An ARP message: answer it if it asks for us, learn from it if it answers us (RFC 826).
     #[cold]
-    pub(crate) fn arp(&mut self, link: LinkId, frame: &Frame, offset: u16, out: &mut Outgoing) -> Verdict {
+    pub(crate) fn arp(&mut self, link: LinkId, frame: &Frame, offset: u16, out: &mut Outgoing) -> Fate {
         let message = frame.bytes().get(usize::from(offset)..).unwrap_or_default();
         let parsed = ArpPacket::new_checked(message).and_then(|packet| ArpRepr::parse(&packet));
         let Ok(ArpRepr::EthernetIpv4 {
@@ -53,7 +54,7 @@ impl Pipeline {
                 let answer = emit::arp(&self.frames, self.header(link, mac), reply);
                 self.send_own(answer, link.port(), VirtualId::NONE, out)
             }
-            ArpOperation::Reply if ours => Verdict::Consumed,
+            ArpOperation::Reply if ours => Fate::Done,
             _ => self.dropped(DropReason::NeighborNotOurs, VirtualId::NONE),
         }
     }
@@ -63,33 +64,30 @@ impl Pipeline {
     pub(crate) fn icmp(
         &mut self,
         port: PortId,
-        mut frame: Frame,
+        frame: &mut Frame,
         packet: &Packet,
         out: &mut Outgoing,
-    ) -> Verdict {
+    ) -> Fate {
         let link = LinkId::new(port, packet.vlan);
         let is_v4 = packet.key.src.is_v4();
         let kind = frame.bytes().get(usize::from(packet.l4)).copied().unwrap_or_default();
         if !is_v4 && matches!(kind, 135 | 136) {
-            return self.neighbor_discovery(link, &frame, packet, out);
+            return self.neighbor_discovery(link, frame, packet, out);
         }
-        if is_error(is_v4, kind) {
-            return self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE);
+        if icmp::is_error(is_v4, kind) {
+            return self.icmp_error_received(port, frame, packet, out);
         }
         let echoes = self.snapshot.owned(packet.key.dst).is_some_and(|owned| owned.echo);
         if !echoes || packet.to_group || packet.key.src.is_unspecified() {
             return self.dropped(DropReason::UnwantedIcmp, VirtualId::NONE);
         }
-        let from = source_mac(&frame);
-        if !emit::answer_echo(&mut frame, packet) {
+        let from = source_mac(frame);
+        if !emit::answer_echo(frame, packet) {
             return self.dropped(DropReason::UnwantedIcmp, VirtualId::NONE);
         }
         let header = self.header(link, from);
         crate::packet::rewrite::write_link_header(frame.bytes_mut(), header, ethertype(is_v4));
-        match out.push(port, frame) {
-            Ok(()) => Verdict::Consumed,
-            Err(reason) => self.dropped(reason, VirtualId::NONE),
-        }
+        Fate::Send(port)
     }
 
     /// A neighbour solicitation or advertisement, checked as RFC 4861 sections 7.1.1 and 7.1.2 ask.
@@ -99,7 +97,7 @@ impl Pipeline {
         frame: &Frame,
         packet: &Packet,
         out: &mut Outgoing,
-    ) -> Verdict {
+    ) -> Fate {
         let Some(repr) = parse_ndisc(frame, packet) else {
             return self.dropped(DropReason::MalformedNeighbor, VirtualId::NONE);
         };
@@ -117,7 +115,7 @@ impl Pipeline {
                     return self.dropped(DropReason::AddressConflict, VirtualId::NONE);
                 }
                 self.learn(NextHop { link, address: target }, mac, false);
-                Verdict::Consumed
+                Fate::Done
             }
             _ => self.dropped(DropReason::MalformedNeighbor, VirtualId::NONE),
         }
@@ -131,7 +129,7 @@ impl Pipeline {
         mac: Mac,
         has_option: bool,
         out: &mut Outgoing,
-    ) -> Verdict {
+    ) -> Fate {
         let ours = self.snapshot.answers_for(target, link);
         let probe = packet.key.src.is_unspecified();
         if !probe && has_option {
@@ -157,15 +155,15 @@ impl Pipeline {
         reason: DropReason,
         virtual_id: VirtualId,
         out: &mut Outgoing,
-    ) -> Verdict {
-        let verdict = self.dropped(reason, virtual_id);
+    ) -> Fate {
+        let fate = self.dropped(reason, virtual_id);
         let silent = reason == DropReason::NoVirtual && !self.snapshot.parts().settings.reject_unmatched;
         if silent || packet.tcp_flags & tcp_flag::RST != 0 {
-            return verdict;
+            return fate;
         }
         if !self.rejects.take(self.now) {
             self.counters.rejects_limited.add(1);
-            return verdict;
+            return fate;
         }
         let link = LinkId::new(port, packet.vlan);
         let header = self.header(link, source_mac(frame));
@@ -175,8 +173,8 @@ impl Pipeline {
             self.icmp_error(link, header, packet, frame, IcmpError::PortUnreachable)
         };
         self.counters.rejects_sent.add(1);
-        self.send_own(answer, port, VirtualId::NONE, out);
-        verdict
+        let _ = self.send_own(answer, port, VirtualId::NONE, out);
+        fate
     }
 
     /// Drops a packet and tells its sender why by an ICMP error, at a bounded rate.
@@ -189,18 +187,18 @@ impl Pipeline {
         reason: DropReason,
         error: IcmpError,
         out: &mut Outgoing,
-    ) -> Verdict {
-        let verdict = self.dropped(reason, VirtualId::NONE);
+    ) -> Fate {
+        let fate = self.dropped(reason, VirtualId::NONE);
         if !self.icmp_errors.take(self.now) {
             self.counters.rejects_limited.add(1);
-            return verdict;
+            return fate;
         }
         let link = LinkId::new(port, packet.vlan);
         let header = self.header(link, source_mac(frame));
         let answer = self.icmp_error(link, header, packet, frame, error);
         self.counters.rejects_sent.add(1);
-        self.send_own(answer, port, VirtualId::NONE, out);
-        verdict
+        let _ = self.send_own(answer, port, VirtualId::NONE, out);
+        fate
     }
 
     /// From the address that was asked for when it is ours and the end of the way, else from ours on that link.
@@ -241,10 +239,10 @@ impl Pipeline {
                     if let Some(destination) = frame.bytes_mut().first_chunk_mut::<6>() {
                         *destination = mac.0;
                     }
-                    self.send_own(Some(frame), link.port(), VirtualId::NONE, out);
+                    let _ = self.send_own(Some(frame), link.port(), VirtualId::NONE, out);
                 }
                 Event::Drop(_) => {
-                    let _ = self.dropped(DropReason::NeighborUnresolved, VirtualId::NONE);
+                    self.count_drop(DropReason::NeighborUnresolved, VirtualId::NONE);
                 }
             }
         }
@@ -261,7 +259,7 @@ impl Pipeline {
             let header = self.header(hop.link, unicast.unwrap_or(group));
             emit::neighbor_solicitation(&self.frames, header, source, hop.address)
         };
-        self.send_own(frame, hop.link.port(), VirtualId::NONE, out);
+        let _ = self.send_own(frame, hop.link.port(), VirtualId::NONE, out);
     }
 
     /// Puts every address of ours that `which` accepts on the list of what is to be announced.
@@ -293,7 +291,7 @@ impl Pipeline {
                 let header = self.header(link, Mac::of_multicast_v6(ALL_NODES));
                 emit::neighbor_advertisement(&self.frames, header, address, ALL_NODES, false)
             };
-            self.send_own(frame, link.port(), VirtualId::NONE, out);
+            let _ = self.send_own(frame, link.port(), VirtualId::NONE, out);
         }
         true
     }
@@ -305,10 +303,10 @@ impl Pipeline {
         port: PortId,
         virtual_id: VirtualId,
         out: &mut Outgoing,
-    ) -> Verdict {
+    ) -> Fate {
         let Some(frame) = frame else { return self.dropped(DropReason::NoFrame, virtual_id) };
         match out.push(port, frame) {
-            Ok(()) => Verdict::Consumed,
+            Ok(()) => Fate::Done,
             Err(reason) => self.dropped(reason, virtual_id),
         }
     }
@@ -352,11 +350,6 @@ fn source_mac(frame: &Frame) -> Mac {
 fn ethertype(is_v4: bool) -> u16 {
     use crate::packet::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
     if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }
-}
-
-/// Destination unreachable, source quench, redirect, time exceeded, parameter problem; all below 128 in ICMPv6.
-fn is_error(is_v4: bool, kind: u8) -> bool {
-    if is_v4 { matches!(kind, 3 | 4 | 5 | 11 | 12) } else { kind < 128 }
 }
 
 /// ff02::1

@@ -29,7 +29,7 @@ use crate::worker::{Activity, Facts, Worker};
 /// What a worker does when there is nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// Sleeps until a port has frames (AF_PACKET), or for half a millisecond (ports that can only be polled).
+    /// Sleeps until a port has frames (AF_PACKET), or for up to half a millisecond (ports that can only be polled).
     #[default]
     Adaptive,
     /// Never sleeps.
@@ -244,12 +244,12 @@ impl<'a> Sleep<'a> {
             self.quiet_turns = 0;
             return;
         }
-        self.quiet_turns += 1;
+        self.quiet_turns = self.quiet_turns.saturating_add(1);
         if self.quiet_turns < QUIET_TURNS_BEFORE_SLEEP {
             return;
         }
         let before = clock.now();
-        let longest = if self.polled_only { POLLED_SLEEP } else { LONGEST_SLEEP };
+        let longest = if self.polled_only { self.polled_sleep() } else { LONGEST_SLEEP };
         let woken = wait::wait_readable(&self.fds, longest.min(worker.next_due(before)));
         worker.slept(clock.now().since(before));
         self.waker.clear();
@@ -257,9 +257,15 @@ impl<'a> Sleep<'a> {
             self.quiet_turns = 0;
         }
     }
+
+    /// Nothing wakes us for a port that can only be polled, so sleeps grow with the quiet: 10 µs, 20 µs, …
+    fn polled_sleep(&self) -> Duration {
+        POLLED_SLEEP_MAX.min(POLLED_SLEEP_STEP * (self.quiet_turns - QUIET_TURNS_BEFORE_SLEEP + 1))
+    }
 }
 
 const MAILBOX_DEPTH: usize = 64;
 const QUIET_TURNS_BEFORE_SLEEP: u32 = 4;
-const POLLED_SLEEP: Duration = Duration::from_micros(500);
+const POLLED_SLEEP_STEP: Duration = Duration::from_micros(10);
+const POLLED_SLEEP_MAX: Duration = Duration::from_micros(500);
 const LONGEST_SLEEP: Duration = Duration::from_millis(250);

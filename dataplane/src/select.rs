@@ -7,17 +7,16 @@ use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::frame::Frame;
-use crate::handoff::Stray;
 use crate::lb::View;
 use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
 use crate::packet::parse::{Class, Packet, tcp_flag};
-use crate::pipeline::{Pipeline, segment_of};
+use crate::pipeline::{Fate, Pipeline, segment_of};
 use crate::route::NextHop;
 use crate::snat::ports::Pair;
 use crate::snat::steer::endpoint_hash;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::DropReason;
 
 /// The server's side of a new connection.
 struct Selection {
@@ -41,27 +40,27 @@ impl Pipeline {
     pub(crate) fn first_packet(
         &mut self,
         port: PortId,
-        frame: Frame,
+        frame: &mut Frame,
         packet: &Packet,
         out: &mut Outgoing,
-    ) -> Verdict {
+    ) -> Fate {
         let link = LinkId::new(port, packet.vlan);
         if packet.class == Class::Other {
             let error = IcmpError::ProtocolUnreachable;
-            return self.refuse_with_icmp(port, &frame, packet, DropReason::UnknownProtocol, error, out);
+            return self.refuse_with_icmp(port, frame, packet, DropReason::UnknownProtocol, error, out);
         }
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let matched = snapshot.match_virtual(&packet.key, link);
         let owner = self.owner(matched, packet);
         if owner != self.worker {
-            return self.hand_over(owner, port, frame);
+            return Fate::HandOver(owner);
         }
         let Some(virtual_server) = matched else {
-            return self.refuse(port, &frame, packet, DropReason::NoVirtual, VirtualId::NONE, out);
+            return self.refuse(port, frame, packet, DropReason::NoVirtual, VirtualId::NONE, out);
         };
-        match self.open(virtual_server, link, &frame, packet) {
+        match self.open(virtual_server, link, frame, packet) {
             Ok(id) => self.forward(port, frame, packet, id, Direction::FromClient, out),
-            Err(reason) => self.refuse(port, &frame, packet, reason, virtual_server.id, out),
+            Err(reason) => self.refuse(port, frame, packet, reason, virtual_server.id, out),
         }
     }
 
@@ -275,15 +274,5 @@ impl Pipeline {
             src ^ dst
         };
         self.owners.of_hash(hash)
-    }
-
-    fn hand_over(&mut self, owner: usize, port: PortId, frame: Frame) -> Verdict {
-        match self.handoff.give(owner, Stray::Packet(port, frame)) {
-            Ok(()) => {
-                self.counters.handed_over.add(1);
-                Verdict::HandedOver
-            }
-            Err(_) => self.dropped(DropReason::Misdirected, VirtualId::NONE),
-        }
     }
 }

@@ -1,21 +1,6 @@
-//! What becomes of a packet. A drop is a value with a reason, and every reason is a counter.
+//! Why a packet is thrown away. A drop is a value with a reason, and every reason is a counter.
 
 use std::fmt;
-
-/// The fate of one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Sent on: the frame, rewritten in place, is in the send burst of this port.
-    Forward(crate::config::ids::PortId),
-    /// Kept until the next hop's link address is known.
-    Queued,
-    /// Given to the worker that owns its flow.
-    HandedOver,
-    /// Answered or learnt from; the frame itself went no further.
-    Consumed,
-    /// Thrown away.
-    Drop(DropReason),
-}
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {

@@ -463,6 +463,92 @@ fn ping_is_answered_for_self_ips_and_virtual_addresses() {
     assert_eq!(world.drops(DropReason::IcmpUnmatched), 1);
 }
 
+/// An ICMP error of `kind` and `code` from `src` to `dst` that quotes `offender` (a frame), with an MTU.
+fn icmp_error(macs: (Mac, Mac), src: &str, dst: &str, (kind, code): (u8, u8), offender: &[u8]) -> Vec<u8> {
+    let link = LinkHeader { source: macs.0, destination: macs.1, vlan: 0 };
+    let mut message = vec![kind, code, 0, 0, 0, 0, 0x05, 0x14];
+    message.extend(&offender[14..offender.len().min(14 + 68)]);
+    build::packet(link, src, dst, 60, if src.contains(':') { 58 } else { 1 }, &message, 2)
+}
+
+/// The frame that an error quotes, as far as it is quoted, with its checksums checked.
+fn quoted(out: &Out) -> Vec<u8> {
+    build::assert_checksums(&out.bytes);
+    let l4 = if out.bytes[12] == 8 { 34 } else { 54 };
+    let frame = [&out.bytes[..14], &out.bytes[l4 + 8..]].concat();
+    build::assert_checksums(&frame);
+    frame
+}
+
+#[test]
+fn errors_from_the_members_side_reach_the_client_in_its_own_words() {
+    let routers = [("10.1.0.11", VIRTUAL), ("10.99.0.1", "10.99.0.1")];
+    for (from, seen_from) in routers {
+        let mut world = World::started(|_| ());
+        let sent = send(&mut world, EXTERNAL, &syn());
+        let error = icmp_error((member_mac(11), INTERNAL_MAC), from, SELF_IN, (3, 4), &sent[0].bytes);
+        let out = world.send(INTERNAL, &error);
+        assert_eq!((out.len(), out[0].port), (1, EXTERNAL));
+        assert_eq!(out[0].bytes[..12], [CLIENT_MAC.0, EXTERNAL_MAC.0].concat());
+        assert_eq!(out[0].bytes[26..30], address(seen_from).v4_octets());
+        assert_eq!(out[0].bytes[30..34], address(CLIENT).v4_octets());
+        assert_eq!(out[0].bytes[38..42], [0, 0, 5, 0x14], "the MTU stays");
+        let inner = see(&Out {
+            port: EXTERNAL,
+            bytes: [&quoted(&out[0])[..6], &EXTERNAL_MAC.0, &quoted(&out[0])[12..]].concat(),
+        });
+        assert_eq!((inner.src, inner.dst), ((CLIENT.into(), 40_000), (VIRTUAL.into(), 80)));
+        assert_eq!((world.counters.icmp_errors.load(), world.all_drops()), (1, vec![]));
+    }
+}
+
+#[test]
+fn errors_from_the_clients_side_reach_the_member() {
+    let mut world = World::started(|_| ());
+    establish(&mut world);
+    let sent = send(&mut world, INTERNAL, &from_member(ACK, 5_001, 1_001));
+    let error = icmp_error((CLIENT_MAC, EXTERNAL_MAC), "203.0.113.1", VIRTUAL, (3, 4), &sent[0].bytes);
+    let out = world.send(EXTERNAL, &error);
+    assert_eq!((out.len(), out[0].port), (1, INTERNAL));
+    assert_eq!(out[0].bytes[..6], member_mac(11).0);
+    assert_eq!(
+        out[0].bytes[26..34],
+        [address(SELF_IN).v4_octets(), address("10.1.0.11").v4_octets()].concat()
+    );
+    let inner = quoted(&out[0]);
+    assert_eq!(inner[26..34], [address("10.1.0.11").v4_octets(), address(SELF_IN).v4_octets()].concat());
+    assert_eq!(inner[34..38], [8080u16.to_be_bytes(), 40_000u16.to_be_bytes()].concat());
+}
+
+#[test]
+fn ipv6_errors_are_translated_too() {
+    let mut world = World::started(|_| ());
+    let sent = send(&mut world, EXTERNAL, &Tcp { src: CLIENT6, dst: VIRTUAL6, ..syn() });
+    let macs = (member_mac(11), INTERNAL_MAC);
+    let error = icmp_error(macs, "2001:db8:2::11", "2001:db8:2::10", (2, 0), &sent[0].bytes);
+    let out = world.send(INTERNAL, &error);
+    assert_eq!((out.len(), out[0].port), (1, EXTERNAL));
+    assert_eq!(out[0].bytes[22..38], address(VIRTUAL6).v6_octets());
+    assert_eq!(quoted(&out[0])[22..38], address(CLIENT6).v6_octets());
+}
+
+#[test]
+fn errors_about_no_flow_and_cut_quotes_are_counted() {
+    let mut world = World::started(|_| ());
+    let sent = send(&mut world, EXTERNAL, &syn());
+    let macs = (member_mac(11), INTERNAL_MAC);
+    let whole = icmp_error(macs, "10.1.0.11", SELF_IN, (3, 3), &sent[0].bytes);
+    let stranger = build::tcp(&Tcp { src: SELF_IN, dst: "10.1.0.12", ..syn() });
+    assert_eq!(world.send(INTERNAL, &icmp_error(macs, "10.1.0.11", SELF_IN, (3, 3), &stranger)), []);
+    for quote in 0..28 {
+        let mut cut = whole[..42 + quote].to_vec();
+        build::patch_ipv4(&mut cut, |header| header[3] = 28 + quote as u8);
+        assert_eq!(world.send(INTERNAL, &cut), [], "{quote} bytes quoted");
+    }
+    assert_eq!(world.drops(DropReason::IcmpUnmatched), 29);
+    assert_eq!(world.send(INTERNAL, &whole).len(), 1);
+}
+
 #[test]
 fn a_used_up_ttl_shows_the_hop() {
     let mut world = World::started(|_| ());
@@ -859,7 +945,7 @@ fn malformed_frames_are_counted_one_by_one() {
     assert_eq!(world.all_drops().iter().map(|(_, count)| count).sum::<u64>(), cases.len() as u64);
 }
 
-/// Two million frames of three kinds: noise, noise behind good headers, and good frames with a few bytes changed.
+/// Millions of frames of three kinds: noise, noise behind good headers, and good frames with a few bytes changed.
 /// Nothing panics, nothing is lost: every frame is forwarded, queued, answered or counted as dropped.
 #[test]
 fn random_frames_never_panic_and_are_all_accounted_for() {
@@ -877,7 +963,7 @@ fn random_frames_never_panic_and_are_all_accounted_for() {
         echo(CLIENT, VIRTUAL, 8),
         echo(CLIENT6, VIRTUAL6, 128),
     ];
-    let count = if cfg!(debug_assertions) { 300_000 } else { 2_000_000 };
+    let count = if cfg!(debug_assertions) { 1_000_000 } else { 4_000_000 };
     let received = |world: &World| {
         (0..2).map(|port| world.counters.of_port(PortId(port)).frames.packets_in.load()).sum::<u64>()
     };

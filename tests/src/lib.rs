@@ -14,12 +14,13 @@
 
 pub mod api;
 pub mod config;
+pub mod fuzz;
 pub mod peer;
 pub mod show;
 mod sluice;
 pub mod wait;
 pub mod world;
 
-pub use sluice::Sluice;
+pub use sluice::{Sluice, sluice_command};
 pub use sluice_control::lab::{Lab, LinkKind, Namespace, Segment, Server, addresses};
 pub use world::{Members, World, curl, has_dpdk, lab, needs_root, run, skip, try_run};

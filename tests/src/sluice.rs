@@ -201,6 +201,14 @@ impl Drop for Sluice {
     }
 }
 
+/// The `sluice` under test, to be run as a command.
+///
+/// # Panics
+/// When there is none.
+pub fn sluice_command() -> Command {
+    Command::new(program())
+}
+
 /// The `sluice` under test: `$SLUICE_BINARY`, or the one beside this test's own executable.
 ///
 /// # Panics

@@ -130,7 +130,7 @@ fn sweep() {
 /// Whether the sluice under test was built with DPDK.
 pub fn has_dpdk() -> bool {
     let output = try_run(Command::new(program()).arg("--version"));
-    String::from_utf8_lossy(&output.stdout).contains("DPDK")
+    String::from_utf8_lossy(&output.stdout).contains("with DPDK")
 }
 
 const PREFIX: &str = "slt-";

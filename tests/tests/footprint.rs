@@ -30,17 +30,19 @@ fn a_quiet_sluice_is_small_and_sleeps() {
     assert!(world.sluice.resident_kib() <= 128 << 10, "{} KiB resident", world.sluice.resident_kib());
 }
 
-/// A sleeping worker wakes for a packet within a millisecond; the bound leaves room for a busy machine.
+/// A sleeping worker wakes for a packet within a millisecond. Other work on the machine may hold up a ping, but
+/// without being woken a worker would answer one in a hundred that fast: it sleeps for up to 100 ms.
 #[test]
 fn a_sleeping_worker_wakes_at_once() {
     let _alone = ALONE.lock();
     let Some(world) = World::start(LinkKind::Veth, &config::web()) else { return };
     let mut ping = world.lab.client().command("ping");
-    let said = sluice_tests::run(ping.args(["-n", "-q", "-c", "20", "-i", "0.1", "192.0.2.10"]));
-    let line = said.lines().find(|line| line.starts_with("rtt")).expect("ping's summary");
-    let average: f64 = line.split('/').nth(4).and_then(|ms| ms.parse().ok()).expect("milliseconds");
-    println!("ping of a quiet sluice: {line}");
-    assert!(average < 1.0, "{line}");
+    let said = sluice_tests::run(ping.args(["-n", "-c", "20", "-i", "0.1", "192.0.2.10"]));
+    let times = said.lines().filter_map(|line| line.split_once("time=")?.1.strip_suffix(" ms"));
+    let times: Vec<f64> = times.map(|ms| ms.parse().expect("milliseconds")).collect();
+    println!("pings of a quiet sluice, in ms: {times:?}");
+    let prompt = times.iter().filter(|ms| **ms < 1.0).count();
+    assert!(times.len() == 20 && prompt >= 5, "{prompt} of {} within 1 ms: {times:?}", times.len());
 }
 
 /// Whether the binary under test is one of the optimised profiles.

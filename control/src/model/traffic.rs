@@ -81,7 +81,8 @@ pub enum LoadBalancing {
     /// The next one in turn.
     #[default]
     RoundRobin,
-    /// In turn, in proportion to `ratio`.
+    /// In turn, in proportion to `ratio`. `ratio` means the same.
+    #[serde(alias = "ratio")]
     RatioMember,
     /// The one with the fewest connections.
     LeastConnectionsMember,

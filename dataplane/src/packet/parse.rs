@@ -47,6 +47,27 @@ pub struct Packet {
     pub to_group: bool,
 }
 
+impl Packet {
+    /// Room for a packet.
+    pub const BLANK: Packet = Packet {
+        key: FlowKey {
+            src: Address::UNSPECIFIED,
+            dst: Address::UNSPECIFIED,
+            src_port: 0,
+            dst_port: 0,
+            protocol: 0,
+        },
+        ip_len: 0,
+        l3: 0,
+        l4: 0,
+        vlan: 0,
+        ttl: 0,
+        tcp_flags: 0,
+        class: Class::Other,
+        to_group: false,
+    };
+}
+
 /// What an IP packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -84,12 +105,42 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
-/// Parses a frame received on a port whose link address is `mac`. About 100 instructions for TCP over IPv4.
+/// What [`parse_into`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// An IP packet: all of [`Packet`] is set.
+    Ip,
+    /// An ARP message: its offset is `l3`, its VLAN `vlan`, the rest means nothing.
+    Arp,
+    /// A reason to drop the frame: nothing is set.
+    Nothing(DropReason),
+}
+
+/// Parses a frame received on a port whose link address is `mac`.
 ///
 /// # Errors
 /// The reason to drop it.
-#[inline]
 pub fn parse(bytes: &[u8], mac: Mac) -> Result<Parsed, DropReason> {
+    let mut packet = Packet::BLANK;
+    match parse_into(&mut packet, bytes, mac) {
+        Found::Ip => Ok(Parsed::Ip(packet)),
+        Found::Arp => Ok(Parsed::Arp { offset: packet.l3, vlan: packet.vlan }),
+        Found::Nothing(reason) => Err(reason),
+    }
+}
+
+/// Parses in place: the fields are stored once, where the rest of the path reads them. About 100 instructions for
+/// TCP over IPv4.
+#[inline]
+pub fn parse_into(packet: &mut Packet, bytes: &[u8], mac: Mac) -> Found {
+    match parse_frame(packet, bytes, mac) {
+        Ok(found) => found,
+        Err(reason) => Found::Nothing(reason),
+    }
+}
+
+#[inline(always)]
+fn parse_frame(packet: &mut Packet, bytes: &[u8], mac: Mac) -> Result<Found, DropReason> {
     let Some(ethernet) = bytes.first_chunk::<14>() else { return Err(DropReason::Truncated) };
     let to_group = ethernet[0] & 1 == 1;
     if !to_group && ethernet[..6] != mac.0 {
@@ -103,27 +154,19 @@ pub fn parse(bytes: &[u8], mac: Mac) -> Result<Parsed, DropReason> {
         ethertype = u16::from_be_bytes([tag[2], tag[3]]);
         l3 = 18;
     }
-    let frame = Link { l3, vlan, to_group };
+    (packet.l3, packet.vlan, packet.to_group) = (l3, vlan, to_group);
     match ethertype {
-        ETHERTYPE_IPV4 => parse_ipv4(bytes, frame).map(Parsed::Ip),
-        ETHERTYPE_IPV6 => parse_ipv6(bytes, frame).map(Parsed::Ip),
-        ETHERTYPE_ARP => Ok(Parsed::Arp { offset: l3, vlan }),
+        ETHERTYPE_IPV4 => parse_ipv4(packet, bytes).map(|()| Found::Ip),
+        ETHERTYPE_IPV6 => parse_ipv6(packet, bytes).map(|()| Found::Ip),
+        ETHERTYPE_ARP => Ok(Found::Arp),
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(DropReason::UnknownVlan),
         _ => Err(DropReason::UnknownEthertype),
     }
 }
 
-/// What the link header said.
-#[derive(Clone, Copy)]
-struct Link {
-    l3: u16,
-    vlan: u16,
-    to_group: bool,
-}
-
 #[inline(always)]
-fn parse_ipv4(bytes: &[u8], link: Link) -> Result<Packet, DropReason> {
-    let rest = &bytes[usize::from(link.l3)..];
+fn parse_ipv4(packet: &mut Packet, bytes: &[u8]) -> Result<(), DropReason> {
+    let rest = &bytes[usize::from(packet.l3)..];
     let Some(header) = rest.first_chunk::<20>() else { return Err(DropReason::Truncated) };
     match header[0] {
         0x45 => {}
@@ -148,15 +191,14 @@ fn parse_ipv4(bytes: &[u8], link: Link) -> Result<Packet, DropReason> {
     if is_martian_v4(destination) || destination[0] >= 224 {
         return Err(DropReason::MartianDestination);
     }
-    let (src, dst) = (Address::v4(source), Address::v4(destination));
-    let key = FlowKey { src, dst, src_port: 0, dst_port: 0, protocol: header[9] };
-    let packet = packet_of(key, link, total, 20, header[8]);
-    parse_transport(&rest[20..total], packet, protocol::ICMP, false)
+    (packet.key.src, packet.key.dst) = (Address::v4(source), Address::v4(destination));
+    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, packet.l3 + 20, header[8]);
+    parse_transport(packet, &rest[20..total], header[9], protocol::ICMP)
 }
 
 #[inline(always)]
-fn parse_ipv6(bytes: &[u8], link: Link) -> Result<Packet, DropReason> {
-    let rest = &bytes[usize::from(link.l3)..];
+fn parse_ipv6(packet: &mut Packet, bytes: &[u8]) -> Result<(), DropReason> {
+    let rest = &bytes[usize::from(packet.l3)..];
     let Some(header) = rest.first_chunk::<40>() else { return Err(DropReason::Truncated) };
     if header[0] >> 4 != 6 {
         return Err(DropReason::Malformed);
@@ -177,36 +219,23 @@ fn parse_ipv6(bytes: &[u8], link: Link) -> Result<Packet, DropReason> {
         44 => return Err(DropReason::Fragment),
         _ => {}
     }
-    let key = FlowKey { src, dst, src_port: 0, dst_port: 0, protocol: header[6] };
-    let packet = packet_of(key, link, total, 40, header[7]);
-    if packet.key.protocol != protocol::ICMPV6 && (src.is_unspecified() || dst.is_multicast()) {
+    (packet.key.src, packet.key.dst) = (src, dst);
+    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, packet.l3 + 40, header[7]);
+    if header[6] != protocol::ICMPV6 && (src.is_unspecified() || dst.is_multicast()) {
         return Err(if src.is_unspecified() {
             DropReason::MartianSource
         } else {
             DropReason::MartianDestination
         });
     }
-    parse_transport(&rest[40..total], packet, protocol::ICMPV6, true)
+    parse_transport(packet, &rest[40..total], header[6], protocol::ICMPV6)
 }
 
 #[inline(always)]
-fn packet_of(key: FlowKey, link: Link, ip_len: usize, header_len: u16, ttl: u8) -> Packet {
-    Packet {
-        key,
-        ip_len: ip_len as u32,
-        l3: link.l3,
-        l4: link.l3 + header_len,
-        vlan: link.vlan,
-        ttl,
-        tcp_flags: 0,
-        class: Class::Other,
-        to_group: link.to_group,
-    }
-}
-
-#[inline(always)]
-fn parse_transport(l4: &[u8], mut packet: Packet, icmp: u8, is_v6: bool) -> Result<Packet, DropReason> {
-    match packet.key.protocol {
+fn parse_transport(packet: &mut Packet, l4: &[u8], proto: u8, icmp: u8) -> Result<(), DropReason> {
+    packet.key.protocol = proto;
+    packet.tcp_flags = 0;
+    match proto {
         protocol::TCP => {
             let Some(header) = l4.first_chunk::<20>() else { return Err(DropReason::Truncated) };
             packet.tcp_flags = check_tcp(header, l4.len())?;
@@ -216,23 +245,27 @@ fn parse_transport(l4: &[u8], mut packet: Packet, icmp: u8, is_v6: bool) -> Resu
         }
         protocol::UDP => {
             let Some(header) = l4.first_chunk::<8>() else { return Err(DropReason::Truncated) };
-            check_udp(header, l4.len(), is_v6)?;
+            check_udp(header, l4.len(), icmp == protocol::ICMPV6)?;
             packet.class = Class::Udp;
             set_ports(&mut packet.key, header);
             unicast_only(packet)
         }
-        other if other == icmp => {
-            packet.class = Class::Icmp;
-            if l4.len() < 8 { Err(DropReason::Truncated) } else { Ok(packet) }
+        other => {
+            packet.class = if other == icmp { Class::Icmp } else { Class::Other };
+            (packet.key.src_port, packet.key.dst_port) = (0, 0);
+            match packet.class {
+                Class::Icmp if l4.len() < 8 => Err(DropReason::Truncated),
+                Class::Icmp => Ok(()),
+                _ => unicast_only(packet),
+            }
         }
-        _ => unicast_only(packet),
     }
 }
 
 /// A unicast IP packet must not come in a link-layer broadcast (RFC 1122 section 3.3.6).
 #[inline(always)]
-fn unicast_only(packet: Packet) -> Result<Packet, DropReason> {
-    if packet.to_group { Err(DropReason::NotForUs) } else { Ok(packet) }
+fn unicast_only(packet: &Packet) -> Result<(), DropReason> {
+    if packet.to_group { Err(DropReason::NotForUs) } else { Ok(()) }
 }
 
 #[inline(always)]

@@ -181,6 +181,11 @@ impl World {
         self.worker.apply(snapshot, Instant::from_ms(self.now_ms));
     }
 
+    /// Connections that virtual server `id` counts as open.
+    pub fn open_connections(&self, id: u32) -> u64 {
+        self.counters.of_virtual(VirtualId(id)).map_or(0, |counters| counters.connections.current.load())
+    }
+
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.counters.of_drop(reason).load()
     }
@@ -254,7 +259,7 @@ pub fn virtual_server(id: u32, destination: &str, port: u16, protocol: Protocol,
 }
 
 /// Pool 0: 10.1.0.11:8080 and .12; pool 1: the same over IPv6; pool 2: UDP 10.1.0.11:5353.
-/// Virtual server 0: TCP 192.0.2.100:80; 1: TCP [2001:db8:1::100]:80; 2: UDP 192.0.2.100:53.
+/// Virtual server 0: TCP 192.0.2.100:80; 1: TCP 2001:db8:1::100 port 80; 2: UDP 192.0.2.100:53.
 pub fn usual() -> Parts {
     let pool = |id, members| Pool {
         id: PoolId(id),

@@ -1,0 +1,206 @@
+//! What the socket tells of each kind of object: one row a thing, as it is serialised.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::sums::{ConnectionsSum, TrafficSum};
+use crate::model::{LoadBalancing, Protocol, StatedMember, VirtualType};
+
+/// Drops by reason.
+pub type Drops = BTreeMap<&'static str, u64>;
+
+/// One virtual server, for `show virtual-servers`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct VirtualServerStats {
+    pub name: String,
+    pub destination: Vec<String>,
+    pub protocol: Protocol,
+    #[serde(rename = "type")]
+    pub kind: VirtualType,
+    pub enabled: bool,
+    pub pool: Option<String>,
+    /// Members of the pool that take new connections; `None` without a pool.
+    pub members_available: Option<usize>,
+    pub connections: ConnectionsSum,
+    pub clientside: TrafficSum,
+    pub serverside: TrafficSum,
+    pub drops: Drops,
+}
+
+/// One pool, for `show pools`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct PoolStats {
+    pub name: String,
+    pub load_balancing: LoadBalancing,
+    pub members: usize,
+    pub members_available: usize,
+    pub monitors: Vec<String>,
+    pub connections: ConnectionsSum,
+    pub serverside: TrafficSum,
+}
+
+/// One member, for `show members`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct MemberStats {
+    pub pool: String,
+    /// As in the path of `PATCH /v1/pools/{pool}/members/{member}`.
+    pub member: String,
+    pub address: String,
+    pub port: u16,
+    pub state: StatedMember,
+    /// `config`, `runtime` (said since) or `default`.
+    pub state_from: &'static str,
+    pub ratio: u64,
+    pub priority_group: u64,
+    pub connection_limit: u64,
+    pub connections: ConnectionsSum,
+    pub serverside: TrafficSum,
+}
+
+/// One port, for `show ports`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct PortStats {
+    pub name: String,
+    pub driver: &'static str,
+    pub device: String,
+    pub mac: String,
+    pub mtu: u16,
+    pub link: &'static str,
+    pub queues: usize,
+    pub offloads: Vec<&'static str>,
+    pub traffic: TrafficSum,
+    pub rx_missed: u64,
+    pub rx_errors: u64,
+    pub rx_no_memory: u64,
+    pub tx_errors: u64,
+}
+
+/// One worker, for `show workers`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct WorkerStats {
+    pub worker: usize,
+    pub core: Option<usize>,
+    pub running: bool,
+    pub generation: u64,
+    pub turns: u64,
+    pub busy_turns: u64,
+    /// Of all turns, the part that found work, in percent.
+    pub busy_percent: f64,
+    pub sleeps: u64,
+    pub slept_ms: u64,
+    pub longest_turn_us: f64,
+    pub flows: u64,
+    pub half_open: u64,
+    pub neighbors: u64,
+    pub snat_ports: u64,
+    pub rejects_sent: u64,
+    pub rejects_limited: u64,
+    pub tables: Vec<TableStats>,
+}
+
+/// One table of a worker.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct TableStats {
+    pub name: &'static str,
+    pub capacity: usize,
+    pub bytes: usize,
+    pub pages: &'static str,
+}
+
+/// For `show drops`.
+#[derive(Debug, Serialize)]
+pub struct DropStats {
+    /// Over all workers.
+    pub total: Drops,
+    /// For each worker.
+    pub workers: Vec<WorkerDrops>,
+    /// For each virtual server, what had matched it.
+    pub virtual_servers: Vec<VirtualDrops>,
+}
+
+/// One worker's drops.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct WorkerDrops {
+    pub worker: usize,
+    pub drops: Drops,
+}
+
+/// One virtual server's drops.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct VirtualDrops {
+    pub virtual_server: String,
+    pub drops: Drops,
+}
+
+/// For `show snat`.
+#[derive(Debug, Serialize)]
+pub struct SnatStats {
+    /// Over all workers.
+    pub ports_in_use: u64,
+    /// Every SNAT pool.
+    pub pools: Vec<SnatPoolStats>,
+    /// Virtual servers that use self IPs.
+    pub automap: Vec<String>,
+}
+
+/// One SNAT pool.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct SnatPoolStats {
+    pub name: String,
+    pub addresses: Vec<String>,
+    pub virtual_servers: Vec<String>,
+}
+
+/// One route, for `show routes`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct RouteStats {
+    pub destination: String,
+    pub gateway: Option<String>,
+    pub port: String,
+    pub vlan: Option<u16>,
+    /// `connected` or `static`.
+    pub origin: &'static str,
+    /// The self IP of a connected route.
+    pub self_ip: Option<String>,
+}
+
+/// One neighbour, for `show neighbors`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct NeighborStats {
+    pub address: String,
+    pub port: String,
+    pub vlan: Option<u16>,
+    pub mac: Option<String>,
+    pub state: &'static str,
+    pub age_ms: u32,
+    pub worker: usize,
+}
+
+/// One flow, for `show flows`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct FlowStats {
+    pub client: String,
+    pub destination: String,
+    pub source: String,
+    pub member: String,
+    pub protocol: &'static str,
+    pub state: &'static str,
+    pub virtual_server: Option<String>,
+    pub idle_ms: u32,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub worker: usize,
+}

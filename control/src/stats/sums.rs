@@ -1,0 +1,151 @@
+//! Counters summed over workers.
+
+use serde::Serialize;
+use sluice_dataplane::config::ids::{MemberId, VirtualId};
+use sluice_dataplane::counters::{Connections, Traffic};
+use sluice_dataplane::runtime::WorkerHandle;
+use sluice_dataplane::verdict::DropReason;
+
+/// Packets and bytes, seen from sluice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct TrafficSum {
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+}
+
+impl TrafficSum {
+    pub(super) fn add(&mut self, traffic: &Traffic) {
+        self.packets_in += traffic.packets_in.load();
+        self.bytes_in += traffic.bytes_in.load();
+        self.packets_out += traffic.packets_out.load();
+        self.bytes_out += traffic.bytes_out.load();
+    }
+
+    pub(super) fn plus(&mut self, other: &TrafficSum) {
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+    }
+
+    pub(super) fn minus(self, base: &TrafficSum) -> TrafficSum {
+        TrafficSum {
+            packets_in: self.packets_in.saturating_sub(base.packets_in),
+            bytes_in: self.bytes_in.saturating_sub(base.bytes_in),
+            packets_out: self.packets_out.saturating_sub(base.packets_out),
+            bytes_out: self.bytes_out.saturating_sub(base.bytes_out),
+        }
+    }
+}
+
+/// Connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ConnectionsSum {
+    /// Open now.
+    pub current: u64,
+    /// Opened since start.
+    pub total: u64,
+    /// The sum of every worker's peak, which is at least the most that were open at once.
+    pub peak: u64,
+}
+
+impl ConnectionsSum {
+    pub(super) fn add(&mut self, connections: &Connections) {
+        // A flow may be counted by one worker and end on another: only the sum is a count.
+        self.current = self.current.wrapping_add(connections.current.load());
+        self.total += connections.total.load();
+        self.peak += connections.peak.load();
+    }
+
+    pub(super) fn plus(&mut self, other: &ConnectionsSum) {
+        self.current += other.current;
+        self.total += other.total;
+        self.peak += other.peak;
+    }
+
+    pub(super) fn minus(self, base: &ConnectionsSum) -> ConnectionsSum {
+        let total = self.total.saturating_sub(base.total);
+        let peak = if self.peak > base.peak { self.peak } else { self.current };
+        ConnectionsSum { current: self.current, total, peak: peak.min(total.max(self.current)) }
+    }
+}
+
+/// A virtual server's counters over all workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VirtualSums {
+    /// Between clients and sluice.
+    pub clientside: TrafficSum,
+    /// Between sluice and members.
+    pub serverside: TrafficSum,
+    /// Through it.
+    pub connections: ConnectionsSum,
+    /// By the number of the reason.
+    pub drops: Vec<u64>,
+}
+
+impl VirtualSums {
+    /// All that was counted for `id`.
+    pub fn of(workers: &[WorkerHandle], id: VirtualId) -> Self {
+        let mut sums = Self { drops: vec![0; DropReason::COUNT], ..Self::default() };
+        for counters in workers.iter().filter_map(|worker| worker.counters().of_virtual(id)) {
+            sums.clientside.add(&counters.clientside);
+            sums.serverside.add(&counters.serverside);
+            sums.connections.add(&counters.connections);
+            sums.drops.iter_mut().zip(&counters.drops).for_each(|(sum, count)| *sum += count.load());
+        }
+        sums
+    }
+
+    pub(super) fn minus(self, base: &VirtualSums) -> VirtualSums {
+        let less = |(count, base): (&u64, &u64)| count.saturating_sub(*base);
+        VirtualSums {
+            clientside: self.clientside.minus(&base.clientside),
+            serverside: self.serverside.minus(&base.serverside),
+            connections: self.connections.minus(&base.connections),
+            drops: self.drops.iter().zip(&base.drops).map(less).collect(),
+        }
+    }
+}
+
+/// A member's counters over all workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemberSums {
+    /// Between sluice and the member.
+    pub serverside: TrafficSum,
+    /// To it.
+    pub connections: ConnectionsSum,
+}
+
+impl MemberSums {
+    /// All that was counted for `id`.
+    pub fn of(workers: &[WorkerHandle], id: MemberId) -> Self {
+        let mut sums = Self::default();
+        for counters in workers.iter().filter_map(|worker| worker.counters().of_member(id)) {
+            sums.serverside.add(&counters.serverside);
+            sums.connections.add(&counters.connections);
+        }
+        sums
+    }
+
+    pub(super) fn minus(self, base: &MemberSums) -> MemberSums {
+        MemberSums {
+            serverside: self.serverside.minus(&base.serverside),
+            connections: self.connections.minus(&base.connections),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_changed_its_object_counts_anew() {
+        let base = ConnectionsSum { current: 0, total: 90, peak: 12 };
+        let now = ConnectionsSum { current: 3, total: 95, peak: 12 };
+        assert_eq!(now.minus(&base), ConnectionsSum { current: 3, total: 5, peak: 3 });
+    }
+}

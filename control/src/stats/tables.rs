@@ -1,0 +1,182 @@
+//! What stands in the workers' tables: routes, neighbours, flows.
+
+use std::collections::BTreeMap;
+
+use sluice_dataplane::config::ids::{PortId, VirtualId};
+use sluice_dataplane::config::snapshot as plane;
+use sluice_dataplane::query::{FlowInfo, NeighborInfo, Query, Reply};
+
+use super::rows::{FlowStats, NeighborStats, RouteStats};
+use crate::process::Process;
+
+/// Which flows are wanted.
+#[derive(Debug, Default)]
+pub struct FlowFilter {
+    /// At most this many.
+    pub limit: usize,
+    /// Through this virtual server.
+    pub virtual_server: Option<String>,
+    /// From this address, or address and port.
+    pub client: Option<String>,
+    /// To this address, or address and port.
+    pub member: Option<String>,
+}
+
+impl FlowFilter {
+    fn wants(&self, flow: &FlowStats) -> bool {
+        let at = |wanted: &Option<String>, place: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == place || wanted == host_of(place))
+        };
+        let server =
+            self.virtual_server.as_ref().is_none_or(|name| flow.virtual_server.as_ref() == Some(name));
+        server && at(&self.client, &flow.client) && at(&self.member, &flow.member)
+    }
+}
+
+/// `[a::b]:80` and `1.2.3.4:80` without port and brackets.
+fn host_of(place: &str) -> &str {
+    place.rsplit_once(':').map_or(place, |(host, _)| host.trim_start_matches('[').trim_end_matches(']'))
+}
+
+/// `1.2.3.4:80` or `[a::b]:80`; port 0 as `*`.
+pub fn endpoint(address: impl std::fmt::Display, port: u16) -> String {
+    let (address, port) = (address.to_string(), if port == 0 { "*".into() } else { port.to_string() });
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+impl Process {
+    /// Every route.
+    pub fn routes(&self) -> Vec<RouteStats> {
+        let view = self.view();
+        let parts = view.snapshot.parts();
+        let connected = parts.self_ips.iter().map(|own| connected_route(parts, own));
+        connected.chain(parts.routes.iter().map(|route| static_route(parts, route))).collect()
+    }
+
+    /// Every neighbour that a worker knows.
+    pub async fn neighbors(&self) -> Vec<NeighborStats> {
+        let view = self.view();
+        let mut all = Vec::new();
+        for worker in self.workers() {
+            if let Some(Reply::Neighbors(known)) = self.ask(worker, Query::Neighbors).await {
+                all.extend(
+                    known
+                        .iter()
+                        .map(|neighbor| neighbor_stats(view.snapshot.parts(), neighbor, worker.number())),
+                );
+            }
+        }
+        all
+    }
+
+    /// Flows that pass `filter`, and whether there may be more.
+    pub async fn flow_stats(&self, filter: &FlowFilter) -> (Vec<FlowStats>, bool) {
+        let view = self.view();
+        let names: BTreeMap<VirtualId, String> = view
+            .snapshot
+            .parts()
+            .virtuals
+            .iter()
+            .map(|server| (server.id, server.name.to_string()))
+            .collect();
+        let mut found = Vec::new();
+        for worker in self.workers() {
+            let mut next = Some(0);
+            while let Some(after) = next {
+                let Some(Reply::Flows(page)) =
+                    self.ask(worker, Query::Flows { after, max: FLOWS_PAGE }).await
+                else {
+                    break;
+                };
+                for flow in page.flows.iter().map(|flow| flow_stats(flow, &names, worker.number())) {
+                    if filter.wants(&flow) {
+                        if found.len() >= filter.limit {
+                            return (found, true);
+                        }
+                        found.push(flow);
+                    }
+                }
+                // A worker that gives the same place again would keep us here for ever.
+                next = page.next.filter(|next| *next > after);
+            }
+        }
+        (found, false)
+    }
+}
+
+fn port_name(parts: &plane::Parts, port: PortId) -> String {
+    parts.ports.get(usize::from(port.0)).cloned().unwrap_or_default()
+}
+
+fn vlan(link: sluice_dataplane::config::ids::LinkId) -> Option<u16> {
+    (link.vlan() > 0).then(|| link.vlan())
+}
+
+fn connected_route(parts: &plane::Parts, own: &plane::SelfIp) -> RouteStats {
+    RouteStats {
+        destination: own.subnet.to_string(),
+        gateway: None,
+        port: port_name(parts, own.link.port()),
+        vlan: vlan(own.link),
+        origin: "connected",
+        self_ip: Some(own.name.clone()),
+    }
+}
+
+fn static_route(parts: &plane::Parts, route: &plane::Route) -> RouteStats {
+    RouteStats {
+        destination: route.destination.to_string(),
+        gateway: Some(route.gateway.to_string()),
+        port: port_name(parts, route.link.port()),
+        vlan: vlan(route.link),
+        origin: "static",
+        self_ip: None,
+    }
+}
+
+fn neighbor_stats(parts: &plane::Parts, neighbor: &NeighborInfo, worker: usize) -> NeighborStats {
+    NeighborStats {
+        address: neighbor.address.to_string(),
+        port: port_name(parts, neighbor.link.port()),
+        vlan: vlan(neighbor.link),
+        mac: neighbor.mac.map(|mac| mac.to_string()),
+        state: neighbor.state,
+        age_ms: neighbor.age_ms,
+        worker,
+    }
+}
+
+fn flow_stats(flow: &FlowInfo, names: &BTreeMap<VirtualId, String>, worker: usize) -> FlowStats {
+    let place = |(address, port): (sluice_dataplane::address::Address, u16)| endpoint(address, port);
+    FlowStats {
+        client: place(flow.client),
+        destination: place(flow.destination),
+        source: place(flow.source),
+        member: place(flow.member),
+        protocol: match flow.protocol {
+            6 => "tcp",
+            17 => "udp",
+            _ => "other",
+        },
+        state: flow.state,
+        virtual_server: names.get(&flow.virtual_id).cloned(),
+        idle_ms: flow.idle_ms,
+        bytes_in: flow.bytes.0,
+        bytes_out: flow.bytes.1,
+        worker,
+    }
+}
+
+const FLOWS_PAGE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_read_and_filter() {
+        assert_eq!(endpoint("2001:db8::1", 80), "[2001:db8::1]:80");
+        assert_eq!(endpoint("192.0.2.1", 0), "192.0.2.1:*");
+        assert_eq!((host_of("[2001:db8::1]:80"), host_of("192.0.2.1:80")), ("2001:db8::1", "192.0.2.1"));
+    }
+}

@@ -1,0 +1,92 @@
+//! ICMP errors about our flows: to whoever sent the packet that the error is about.
+
+use crate::config::ids::{LinkId, PortId, VirtualId};
+use crate::flow::table::FlowId;
+use crate::flow::{Direction, flow_flag};
+use crate::frame::{Checksum, Frame};
+use crate::outgoing::Outgoing;
+use crate::packet::emit::IcmpError;
+use crate::packet::icmp::{self, Quoted};
+use crate::packet::parse::Packet;
+use crate::packet::rewrite::{self, LinkHeader};
+use crate::pipeline::{Fate, Pipeline};
+use crate::verdict::DropReason;
+
+impl Pipeline {
+    /// An ICMP error: finds the flow by the packet it quotes, and passes it on in that flow's words.
+    pub(crate) fn icmp_error_received(
+        &mut self,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        out: &mut Outgoing,
+    ) -> Fate {
+        let Some(quoted) = icmp::quoted(frame.bytes(), packet) else {
+            return self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE);
+        };
+        // The quoted packet left us; its answer would come as the reverse.
+        let key = quoted.key.reversed();
+        let Some((id, direction)) = self.flows.find(&key, self.flows.hash(&key)) else {
+            return self.strange_error(&quoted);
+        };
+        if packet.ttl <= 1 {
+            return self.refuse_with_icmp(
+                port,
+                frame,
+                packet,
+                DropReason::TtlExpired,
+                IcmpError::TimeExceeded,
+                out,
+            );
+        }
+        self.pass_error_on(frame, packet, &quoted, id, direction)
+    }
+
+    /// About no flow of ours, or of another worker: the port that it quotes tells.
+    fn strange_error(&self, quoted: &Quoted) -> Fate {
+        let is_source = self.snapshot.owned(quoted.key.src).is_some_and(|owned| owned.is_source);
+        let owner = self.owners.of_port(quoted.key.src_port);
+        if is_source && owner != self.worker {
+            return Fate::HandOver(owner);
+        }
+        self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE)
+    }
+
+    fn pass_error_on(
+        &mut self,
+        frame: &mut Frame,
+        packet: &Packet,
+        quoted: &Quoted,
+        id: FlowId,
+        direction: Direction,
+    ) -> Fate {
+        let flow = *self.flows.at_mut(id);
+        let to = flow.outgoing_key(direction);
+        // From the end of the flow itself, or towards a member that knows only our address; routers keep their own.
+        let hides_client = direction == Direction::FromClient && flow.source != flow.client;
+        let src = if hides_client || packet.key.src == quoted.key.dst { to.src } else { packet.key.src };
+        let way = match direction {
+            Direction::FromMember if flow.has(flow_flag::AUTO_LAST_HOP) => {
+                Some((flow.client_link, flow.client_mac))
+            }
+            Direction::FromMember | Direction::FromClient => {
+                let hop = self.snapshot.route(to.dst);
+                let neighbor = hop.and_then(|hop| self.neighbors.resolve(hop, self.now).ok());
+                neighbor.and_then(|neighbor| self.neighbors.mac(neighbor))
+            }
+        };
+        let Some((link, mac)): Option<(LinkId, _)> = way else {
+            return self.dropped(DropReason::NeighborUnresolved, flow.virtual_id);
+        };
+        frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
+        icmp::translate(frame.bytes_mut(), packet, quoted, (src, to.dst), &to.reversed());
+        frame.offload.checksum = Checksum::Verified;
+        let source = self.ports[usize::from(link.port().0)].mac;
+        let header = LinkHeader { destination: mac, source, vlan: link.vlan() };
+        if !rewrite::set_link_header(frame, packet.l3, packet.key.src.is_v4(), header) {
+            return self.dropped(DropReason::NoFrame, flow.virtual_id);
+        }
+        self.counters.icmp_errors.add(1);
+        Fate::Send(link.port())
+    }
+}
