@@ -4,14 +4,13 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 # One of: criterion instructions allocations wire peers.
+# shellcheck disable=SC2046
 bench() {
     local what=$1
     shift
     say "$what"
     case $what in
-    # shellcheck disable=SC2046
     criterion) cargo bench --locked -p sluice-benches $(features) "$@" ;;
-    # shellcheck disable=SC2046
     allocations) cargo test --release --locked -p sluice-benches $(features) --test allocations -- --nocapture "$@" ;;
     instructions) "$TARGET/release/instructions" "$@" ;;
     wire) as_root timeout 600 "$TARGET/release/wire" "$@" ;;
