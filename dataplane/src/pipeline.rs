@@ -472,10 +472,11 @@ fn remember_last_hop(flow: &mut Flow, link: LinkId, frame: &Frame) {
 #[inline(always)]
 pub(crate) fn segment_of(frame: &Frame, packet: &Packet) -> Segment {
     let header = frame.bytes()[usize::from(packet.l4)..].first_chunk::<20>();
-    let Some(header) = header else { return Segment { flags: 0, seq: 0, payload: 0 } };
+    let Some(header) = header else { return Segment { flags: 0, seq: 0, ack: 0, payload: 0 } };
     let header_len = u32::from(header[12] >> 4) * 4 + u32::from(packet.l4 - packet.l3);
     let seq = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-    Segment { flags: packet.tcp_flags, seq, payload: packet.ip_len.saturating_sub(header_len) }
+    let ack = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    Segment { flags: packet.tcp_flags, seq, ack, payload: packet.ip_len.saturating_sub(header_len) }
 }
 
 /// How many packets a frame stands for.
