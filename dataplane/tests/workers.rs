@@ -124,6 +124,22 @@ fn forwarded_connections_come_home_from_either_side() {
 }
 
 #[test]
+fn snat_replies_come_home_past_a_wildcard_virtual_server() {
+    for snat in [Snat::None, Snat::Automap] {
+        let change = |parts: &mut Parts| {
+            let mut forward = virtual_server(3, "0.0.0.0/0", 0, Protocol::Any, 0);
+            (forward.kind, forward.pool, forward.snat) = (VirtualKind::ForwardingIp, None, snat);
+            parts.virtuals.push(forward);
+        };
+        let (mut workers, mut turn) = (workers(change), 0);
+        for port in 0..200 {
+            converse(&mut workers, 2_000 + port, (VIRTUAL, 80), &mut turn);
+        }
+        assert_nothing_lost(&mut workers);
+    }
+}
+
+#[test]
 fn a_stray_that_does_not_fit_is_counted() {
     let mut workers = workers(|parts| parts.pools.retain(|pool| pool.id != PoolId(9)));
     let reply = Tcp {
