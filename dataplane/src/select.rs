@@ -46,6 +46,9 @@ impl Pipeline {
     ) -> Fate {
         let link = LinkId::new(port, packet.vlan);
         if packet.class == Class::Other {
+            if !self.snapshot.parts().settings.reject_unmatched {
+                return self.dropped(DropReason::UnknownProtocol, VirtualId::NONE);
+            }
             let error = IcmpError::ProtocolUnreachable;
             return self.refuse_with_icmp(port, frame, packet, DropReason::UnknownProtocol, error, out);
         }

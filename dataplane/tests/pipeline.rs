@@ -531,6 +531,15 @@ fn refusals_are_bounded() {
 }
 
 #[test]
+fn an_unknown_protocol_is_dropped_in_silence_where_that_is_asked_for() {
+    let mut world = World::started(|parts| parts.settings.reject_unmatched = false);
+    let link = LinkHeader { destination: EXTERNAL_MAC, source: CLIENT_MAC, vlan: 0 };
+    let gre = build::packet(link, CLIENT, VIRTUAL, 64, 47, &[0; 8], 4);
+    assert_eq!(world.send(EXTERNAL, &gre), []);
+    assert_eq!(world.drops(DropReason::UnknownProtocol), 1);
+}
+
+#[test]
 fn an_unknown_protocol_is_unreachable() {
     let mut world = World::started(|_| ());
     let link = LinkHeader { destination: EXTERNAL_MAC, source: CLIENT_MAC, vlan: 0 };
