@@ -106,7 +106,6 @@ impl Pipeline {
         let (worker, workers) = spec.worker;
         let owners = Owners::new(workers);
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
-        let share = |rate: u32| rate.div_ceil(workers.max(1) as u32);
         Self {
             epoch: spec.snapshot.generation() as u32,
             snapshot: spec.snapshot,
@@ -120,8 +119,8 @@ impl Pipeline {
             owners,
             worker,
             handoff: spec.handoff,
-            rejects: TokenBucket::new(share(settings.max_reject_rate)),
-            icmp_errors: TokenBucket::new(share(settings.max_icmp_rate)),
+            rejects: TokenBucket::new(owners.share_of(settings.max_reject_rate)),
+            icmp_errors: TokenBucket::new(owners.share_of(settings.max_icmp_rate)),
             members: spec.members,
             counters: spec.counters,
             frames: spec.frames,
