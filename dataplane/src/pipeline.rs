@@ -54,6 +54,8 @@ pub struct Pipeline {
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
     pub(crate) announcements: std::collections::VecDeque<(Address, LinkId)>,
+    /// When each address of ours was last defended against another host that uses it.
+    pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
     pub(crate) draining: bool,
     /// Low bits of the generation in force; flows with another are checked again.
@@ -126,6 +128,7 @@ impl Pipeline {
             frames: spec.frames,
             half_open_max: spec.limits.half_open,
             announcements: std::collections::VecDeque::new(),
+            defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
             draining: false,
             burst: Some(blank_burst()),

@@ -247,6 +247,7 @@ impl Pipeline {
         let snapshot = Arc::clone(&self.snapshot);
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
+        self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));
         self.announce_new(&before);
     }
 

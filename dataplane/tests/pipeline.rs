@@ -399,6 +399,20 @@ fn somebody_else_with_our_address_is_counted_and_countered() {
 }
 
 #[test]
+fn two_that_both_defend_an_address_do_not_answer_each_other_for_ever() {
+    let mut world = World::started(|_| ());
+    let theirs = arp(1, CLIENT_MAC, VIRTUAL, VIRTUAL);
+    let conflict = |world: &mut World| {
+        world.send(EXTERNAL, &theirs);
+        world.run_for(100).iter().filter(|out| out.bytes[12..14] == [8, 6]).count()
+    };
+    assert_eq!((0..50).map(|_| conflict(&mut world)).sum::<usize>(), 1);
+    world.run_for(10_000);
+    assert_eq!(conflict(&mut world), 1);
+    assert_eq!(world.drops(DropReason::AddressConflict), 51);
+}
+
+#[test]
 fn addresses_are_announced_at_start_on_change_and_when_the_link_comes_up() {
     let mut world = World::new(|_| ());
     let announced = |out: &[Out]| {
