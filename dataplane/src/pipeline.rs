@@ -291,7 +291,7 @@ impl Pipeline {
             return self.forward_unresolved(frame, packet, &to, id, virtual_id);
         };
         let facts = self.ports[usize::from(link.port().0)];
-        if packet.ip_len > u32::from(facts.mtu) && frame.offload.segmentation.is_none() {
+        if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
             let error = IcmpError::TooBig(facts.mtu);
             return self.refuse_with_icmp(port, frame, packet, DropReason::TooBig, error, out);
         }
@@ -479,6 +479,19 @@ pub(crate) fn segment_of(frame: &Frame, packet: &Packet) -> Segment {
     let seq = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     let ack = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
     Segment { flags: packet.tcp_flags, seq, ack, payload: packet.ip_len.saturating_sub(header_len) }
+}
+
+/// True when what leaves, each segment by itself, is larger than `mtu`.
+#[cold]
+fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
+    let Some(cut) = frame.offload.segmentation else { return true };
+    let transport = if packet.class == Class::Tcp { segment_of(frame, packet).payload } else { 0 };
+    let headers = if packet.class == Class::Tcp {
+        packet.ip_len - transport.min(packet.ip_len)
+    } else {
+        u32::from(packet.l4 - packet.l3) + 8
+    };
+    headers + u32::from(cut.payload_bytes) > u32::from(mtu)
 }
 
 /// How many packets a frame stands for.

@@ -228,6 +228,7 @@ impl Pipeline {
 
     /// Learns of a neighbour, and tells the other workers, who have not heard it.
     fn learn(&mut self, hop: NextHop, mac: Mac, create: bool) {
+        let create = create && self.snapshot.is_on_link(hop.address, hop.link);
         self.neighbors.learn(hop, mac, create, self.now);
         self.handoff.tell_all(hop, mac, create);
     }

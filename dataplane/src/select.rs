@@ -54,6 +54,7 @@ impl Pipeline {
         }
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let matched = snapshot.match_virtual(&packet.key, link);
+        let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
         let owner = self.owner(matched, packet);
         if owner != self.worker {
             return Fate::HandOver(owner);
