@@ -6,12 +6,14 @@
 //! | [`steady`] | a worker on a memory port with all its flows made |
 //! | [`operations`] | the list of what is measured one by one |
 //! | [`machine`] | cores, hugepages, child processes, processor time; gives back what it takes |
+//! | [`peers`] | three namespaces, and one proxy at a time between them |
 //! | [`report`] | medians and rows |
 //! | `wire` (feature `dpdk`) | the packet generator and the devices under test |
 #![forbid(unsafe_code)]
 
 pub mod machine;
 pub mod operations;
+pub mod peers;
 pub mod report;
 pub mod scenario;
 pub mod steady;

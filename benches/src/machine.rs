@@ -3,7 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use sluice_ffi::tsc;
 
 /// Pins this thread.
 pub fn pin(core: usize) {
@@ -20,24 +24,94 @@ pub struct RealTime {
 impl RealTime {
     /// Without the right to do so nothing happens; the processor shares that are reported will tell.
     pub fn of(pids: &[u32]) -> Self {
-        let given = pids.iter().copied().filter(|&pid| change_policy(pid, "--fifo", "10"));
+        let given = pids.iter().copied().filter(|&pid| change_policy(pid, true, "--fifo", "10"));
         Self { pids: given.collect() }
+    }
+
+    /// The kernel's own threads for receive work that is left over: behind a real-time process they would starve.
+    pub fn of_softirqs() -> Self {
+        let output = Command::new("pgrep").args(["ksoftirqd/"]).output();
+        let text =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        Self::of(&text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>())
     }
 }
 
 impl Drop for RealTime {
     fn drop(&mut self) {
         for &pid in &self.pids {
-            change_policy(pid, "--other", "0");
+            change_policy(pid, true, "--other", "0");
         }
     }
 }
 
-fn change_policy(pid: u32, policy: &str, priority: &str) -> bool {
+fn change_policy(pid: u32, all: bool, policy: &str, priority: &str) -> bool {
     let mut chrt = Command::new("chrt");
-    let chrt = chrt.args(["--all-tasks", policy, "--pid", priority, &pid.to_string()]);
+    if all {
+        chrt.arg("--all-tasks");
+    }
+    let chrt = chrt.args([policy, "--pid", priority, &pid.to_string()]);
     chrt.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
+
+/// A thread that takes what a core has left, just above everybody who is not real-time, and knows how much that was:
+/// what it did not get went to real-time processes and to the kernel's receive work. Says what work costs where
+/// neither hardware counters nor exact accounting of interrupts exist.
+#[derive(Debug)]
+pub struct Soaker {
+    shared: Arc<Soaked>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Soaked {
+    cycles: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Soaker {
+    /// On `core`.
+    pub fn start(core: usize) -> Self {
+        let shared = Arc::new(Soaked::default());
+        let thread = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || soak(core, &shared)
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        Self { shared, thread: Some(thread) }
+    }
+
+    /// Time-stamp counter cycles that it has had so far.
+    pub fn cycles(&self) -> u64 {
+        self.shared.cycles.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Soaker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+fn soak(core: usize, shared: &Soaked) {
+    pin(core);
+    let link = std::fs::read_link("/proc/thread-self").unwrap_or_default();
+    let thread = link.file_name().and_then(|name| name.to_str()?.parse().ok());
+    thread.map(|thread| change_policy(thread, false, "--fifo", "1"));
+    let (mut had, mut last) = (0, tsc::cycles());
+    while !shared.stop.load(Ordering::Relaxed) {
+        let now = tsc::cycles();
+        // A longer step was somebody else's.
+        if now - last < OWN_STEP_CYCLES {
+            had += now - last;
+            shared.cycles.store(had, Ordering::Relaxed);
+        }
+        last = now;
+    }
+}
+
+const OWN_STEP_CYCLES: u64 = 400;
 
 /// A sampling profile of a process, written when this is dropped.
 #[derive(Debug)]

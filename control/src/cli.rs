@@ -92,7 +92,7 @@ enum Command {
         action: MemberAction,
         /// The pool.
         pool: String,
-        /// The member, as ADDRESS:PORT; an IPv6 address stands in brackets.
+        /// The member, as ADDRESS:PORT; an IPv6 address in brackets.
         member: String,
         #[command(flatten)]
         socket: Socket,

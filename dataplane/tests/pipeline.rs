@@ -399,6 +399,20 @@ fn somebody_else_with_our_address_is_counted_and_countered() {
 }
 
 #[test]
+fn two_that_both_defend_an_address_do_not_answer_each_other_for_ever() {
+    let mut world = World::started(|_| ());
+    let theirs = arp(1, CLIENT_MAC, VIRTUAL, VIRTUAL);
+    let conflict = |world: &mut World| {
+        world.send(EXTERNAL, &theirs);
+        world.run_for(100).iter().filter(|out| out.bytes[12..14] == [8, 6]).count()
+    };
+    assert_eq!((0..50).map(|_| conflict(&mut world)).sum::<usize>(), 1);
+    world.run_for(10_000);
+    assert_eq!(conflict(&mut world), 1);
+    assert_eq!(world.drops(DropReason::AddressConflict), 51);
+}
+
+#[test]
 fn addresses_are_announced_at_start_on_change_and_when_the_link_comes_up() {
     let mut world = World::new(|_| ());
     let announced = |out: &[Out]| {
@@ -614,6 +628,15 @@ fn refusals_are_bounded() {
     let errors = (0..20).flat_map(|_| send(&mut world, EXTERNAL, &Tcp { ttl: 1, ..syn() })).count();
     assert_eq!((resets, errors), (5, 3));
     assert_eq!((world.counters.rejects_sent.load(), world.counters.rejects_limited.load()), (8, 32));
+}
+
+#[test]
+fn an_unknown_protocol_is_dropped_in_silence_where_that_is_asked_for() {
+    let mut world = World::started(|parts| parts.settings.reject_unmatched = false);
+    let link = LinkHeader { destination: EXTERNAL_MAC, source: CLIENT_MAC, vlan: 0 };
+    let gre = build::packet(link, CLIENT, VIRTUAL, 64, 47, &[0; 8], 4);
+    assert_eq!(world.send(EXTERNAL, &gre), []);
+    assert_eq!(world.drops(DropReason::UnknownProtocol), 1);
 }
 
 #[test]

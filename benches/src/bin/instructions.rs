@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use sluice_benches::machine::TempDir;
-use sluice_benches::operations::OPERATIONS;
+use sluice_benches::operations::{OPERATIONS, Operation};
 
 const HELP: &str = "\
 instructions           counts, compares with benches/instructions.tsv, and fails where more than 5 % were added
@@ -17,11 +17,8 @@ fn main() -> ExitCode {
     let argument = std::env::args().nth(1);
     let outcome = match argument.as_deref() {
         Some("--run") => {
-            let place = std::env::args().nth(2).and_then(|text| text.parse().ok());
-            if let Some(place) = place.filter(|&place| place < OPERATIONS.len()) {
-                run(place);
-            }
-            Ok(true)
+            let place = std::env::args().nth(2).and_then(|text| text.parse::<usize>().ok());
+            place.and_then(|place| OPERATIONS.get(place)).map(run).ok_or_else(|| HELP.into())
         }
         Some("--bless") => count().and_then(|counted| bless(&counted)).map(|()| true),
         None => count().and_then(|counted| compare(&counted)),
@@ -38,12 +35,12 @@ fn main() -> ExitCode {
 }
 
 /// Inside callgrind, which counts in `measured_region` alone.
-fn run(place: usize) {
-    let operation = &OPERATIONS[place];
+fn run(operation: &Operation) -> bool {
     let mut call = (operation.make)();
     // Whatever is set up on first use.
     (0..3).for_each(|_| call());
     measured_region(&mut *call, operation.calls);
+    true
 }
 
 #[inline(never)]

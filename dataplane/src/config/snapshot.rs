@@ -104,6 +104,13 @@ pub struct Virtual {
     pub auto_last_hop: bool,
 }
 
+impl Virtual {
+    /// True when a destination of it is `address` itself, not a network that holds it.
+    pub fn names(&self, address: Address) -> bool {
+        self.matches.iter().any(|row| row.destination == Prefix::host(address))
+    }
+}
+
 /// What a virtual server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VirtualKind {

@@ -259,7 +259,7 @@ pub fn virtual_server(id: u32, destination: &str, port: u16, protocol: Protocol,
 }
 
 /// Pool 0: 10.1.0.11:8080 and .12; pool 1: the same over IPv6; pool 2: UDP 10.1.0.11:5353.
-/// Virtual server 0: TCP 192.0.2.100:80; 1: TCP `[2001:db8:1::100]:80`; 2: UDP 192.0.2.100:53.
+/// Virtual server 0: TCP 192.0.2.100:80; 1: TCP 2001:db8:1::100 port 80; 2: UDP 192.0.2.100:53.
 pub fn usual() -> Parts {
     let pool = |id, members| Pool {
         id: PoolId(id),
