@@ -89,7 +89,7 @@ const STRUCTURE: &[Case] = &[
     ),
     ("type: tcp,", "type: snmp,", "/monitors/hello/type", 17, "one of http, https, tcp"),
     ("interval: 5s", "interval: 5sec", "/monitors/hello/interval", 17, "5s or 300ms"),
-    ("ratio-member", "fastest-node", "/pools/web/load_balancing", 20, "round-robin, ratio-member"),
+    ("ratio-member", "fastest-node", "/pools/web/load_balancing", 20, "ratio-member, least-connections-member"),
     ("port: 8080, ratio: 2", "port: 99999, ratio: 2", "/pools/web/members/0/port", 23, "from 1 to 65535"),
     ("port: 8080, ratio: 2", "ratio: 2", "/pools/web/members/0/port", 23, "no default"),
     ("ratio: 2", "ratio: 0", "/pools/web/members/0/ratio", 23, "from 1 to 65535"),

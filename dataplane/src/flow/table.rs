@@ -274,24 +274,9 @@ impl FlowTable {
 
 impl Bucket {
     /// One bit for each place whose tag is `tag`: one comparison of all eight.
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn matching(&self, tag: u16) -> u32 {
-        use std::arch::x86_64::{
-            _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_set_epi64x, _mm_set1_epi16,
-            _mm_setzero_si128,
-        };
-        let [low, high]: [u64; 2] = bytemuck::cast(self.tags);
-        let tags = _mm_set_epi64x(high as i64, low as i64);
-        let equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(tag as i16));
-        _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())) as u32
-    }
-
-    /// One bit for each place whose tag is `tag`.
-    #[cfg(not(target_arch = "x86_64"))]
-    #[inline(always)]
-    fn matching(&self, tag: u16) -> u32 {
-        (0..WAYS).fold(0, |hits, way| hits | u32::from(self.tags[way] == tag) << way)
+        hint::lanes_equal(&self.tags, tag)
     }
 }
 
