@@ -1,36 +1,36 @@
 #!/usr/bin/env bash
-# `make bench`: all measurements, in about ten minutes; or those named: operations instructions wire peers.
+# `make bench`: measurements, a few minutes; `scripts/bench.sh wire --flows 1000` runs one of them. See benches/README.md.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-scripts/deps.sh build dpdk lab bench
-parts=("$@")
-[ $# -gt 0 ] || parts=(operations instructions wire peers)
-
-say "building"
-# shellcheck disable=SC2046
-cargo build --locked --release -p sluice-control -p sluice-benches --bins $(features)
-
-for part in "${parts[@]}"; do
-    case $part in
-    operations)
-        say "operations: time, by criterion"
-        # shellcheck disable=SC2046
-        cargo bench --locked -p sluice-benches $(features)
-        ;;
-    instructions)
-        say "operations: instructions, by callgrind, against benches/instructions.tsv"
-        "$TARGET/release/instructions"
-        ;;
-    wire)
-        have_dpdk || { say "SKIPPED (needs DPDK): the wire"; continue; }
-        say "the wire: sluice against testpmd's macswap over memif"
-        as_root "$TARGET/release/wire" --rounds 3
-        ;;
-    peers)
-        say "peers: sluice, nftables and HAProxy on veth"
-        as_root "$TARGET/release/peers"
-        ;;
-    *) die "bench: no part called $part" ;;
+# One of: criterion instructions allocations wire peers.
+bench() {
+    local what=$1
+    shift
+    say "$what"
+    case $what in
+    # shellcheck disable=SC2046
+    criterion) cargo bench --locked -p sluice-benches $(features) "$@" ;;
+    # shellcheck disable=SC2046
+    allocations) cargo test --release --locked -p sluice-benches $(features) --test allocations -- --nocapture "$@" ;;
+    instructions) "$TARGET/release/instructions" "$@" ;;
+    wire) as_root timeout 600 "$TARGET/release/wire" "$@" ;;
+    peers) as_root timeout 600 "$TARGET/release/peers" "$@" ;;
+    *) die "one of: criterion instructions allocations wire peers" ;;
     esac
-done
+}
+
+scripts/deps.sh build dpdk lab bench
+# shellcheck disable=SC2046
+cargo build --release --locked -p sluice-control -p sluice-benches $(features)
+if [ $# -gt 0 ]; then
+    bench "$@"
+    exit
+fi
+status=0
+bench criterion --quiet || status=1
+bench instructions || status=1
+bench allocations || status=1
+if have_dpdk; then bench wire || status=1; else say "no DPDK here, so no wire"; fi
+bench peers || status=1
+exit $status

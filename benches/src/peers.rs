@@ -44,7 +44,7 @@ impl Proxy {
 pub enum Steering {
     /// Where it likes: on the core of the sender.
     Kernel,
-    /// The proxy's links on the proxy's core, the others on the other: everybody pays for his own.
+    /// The proxy's links on the proxy's core, so that it pays for what it receives; the others where the kernel likes.
     Steered,
 }
 
@@ -215,18 +215,14 @@ impl Spaces {
     }
 
     fn steer(&self, steering: Steering) -> io::Result<()> {
-        let (own, other) = match steering {
-            Steering::Kernel => ("0", "0"),
-            Steering::Steered => ("2", "1"),
+        let mask = match steering {
+            Steering::Kernel => 0,
+            Steering::Steered => 1 << PROXY_CORE,
         };
-        for (space, links, mask) in [("p", "p0 p1", own), ("c", "c0", other), ("s", "s0", other)] {
-            let space = self.name(space);
-            sh(&format!(
-                "for link in {links}; do ip netns exec {space} sh -c \
-                 \"for queue in /sys/class/net/$link/queues/rx-*/rps_cpus; do echo {mask} > \\$queue; done\"; done"
-            ))?;
-        }
-        Ok(())
+        sh(&format!(
+            "ip netns exec {} sh -c 'for queue in /sys/class/net/p?/queues/rx-*/rps_cpus; do echo {mask} > $queue; done'",
+            self.name("p")
+        ))
     }
 
     /// The kernel has the virtual address for its own proxies, and nothing on the links for sluice.

@@ -33,7 +33,7 @@ fn run() -> Result<(), String> {
         if counters { "yes" } else { "none" }
     );
     for (steering, words) in [
-        (Steering::Steered, "each link's receive work on its owner's core"),
+        (Steering::Steered, "receive work of the proxy's links on core 1"),
         (Steering::Kernel, "receive work where the kernel puts it"),
     ] {
         println!("{words}:");
