@@ -12,12 +12,7 @@ say "building"
 # The tests find the binary beside their own executables.
 # shellcheck disable=SC2086
 cargo build --locked --workspace --bins $flags
-build_for_lab
 
 say "tests"
 # shellcheck disable=SC2086
 cargo test --locked --workspace --no-fail-fast $flags
-
-say "footprint of the optimised binary"
-# shellcheck disable=SC2086
-SLUICE_BINARY=$PWD/$SLUICE cargo test --locked --workspace --test footprint $flags -- --nocapture

@@ -55,13 +55,12 @@ async fn start_and_serve(candidate: Candidate, socket_path: &Path) -> Result<Exi
     let process = start(candidate, telemetry).await?;
     let server = tokio::spawn(serve(Arc::clone(&process), socket));
     announce(&process, socket_path);
-    let ending = supervise(&process, &mut signals).await;
+    let ending = match supervise(&process, &mut signals).await {
+        Ending::Told => drain(&process, &mut signals).await,
+        other => other,
+    };
     let code = match ending {
-        Ending::Told => {
-            drain(&process, &mut signals).await;
-            ExitCode::SUCCESS
-        }
-        Ending::AtOnce => ExitCode::SUCCESS,
+        Ending::Told | Ending::AtOnce => ExitCode::SUCCESS,
         Ending::WorkersEnded(workers) => {
             eprintln!("sluice: workers {workers:?} ended by themselves; this is a bug in sluice");
             ExitCode::from(EXIT_WORKER)
@@ -152,7 +151,7 @@ async fn supervise(process: &Process, signals: &mut Signals) -> Ending {
 }
 
 /// No new connections; waits until the open ones are gone, the time is up, or a second signal comes.
-async fn drain(process: &Process, signals: &mut Signals) {
+async fn drain(process: &Process, signals: &mut Signals) -> Ending {
     let timeout = process.view().model.system.drain_timeout.duration();
     tracing::info!(connections = process.connections(), ?timeout, "draining: no new connections");
     process.drain();
@@ -160,14 +159,19 @@ async fn drain(process: &Process, signals: &mut Signals) {
     loop {
         // First the pause: a worker may be in the middle of taking its last connection.
         tokio::select! {
-            () = signals.any() => return,
+            () = signals.any() => return Ending::AtOnce,
             () = tokio::time::sleep(DRAIN_INTERVAL) => (),
+        }
+        let ended = process.ended();
+        if !ended.is_empty() {
+            return Ending::WorkersEnded(ended);
         }
         if process.connections() == 0 || start.elapsed() >= timeout {
             break;
         }
     }
     tracing::info!(connections = process.connections(), elapsed = ?start.elapsed(), "drained");
+    Ending::Told
 }
 
 const SUPERVISE_INTERVAL: Duration = Duration::from_millis(100);

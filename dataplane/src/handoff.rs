@@ -39,6 +39,8 @@ pub struct Handoff {
     inboxes: Vec<Arc<ArrayQueue<Stray>>>,
     /// By worker; `None` for itself.
     outboxes: Vec<Option<Outbox>>,
+    /// The inbox to look into first.
+    next: usize,
 }
 
 struct Outbox {
@@ -66,6 +68,7 @@ pub fn mesh(workers: usize) -> std::io::Result<Vec<Handoff>> {
                 Some(Outbox { ring, waker: wakers[to].clone(), posted: false })
             })
             .collect(),
+        next: 0,
     };
     Ok((0..workers).map(handoff).collect())
 }
@@ -94,10 +97,13 @@ impl Handoff {
         }
     }
 
-    /// The next stray for this worker.
+    /// The next stray for this worker, from each of the others in turn.
     #[inline]
-    pub fn take(&self) -> Option<Stray> {
-        self.inboxes.iter().find_map(|ring| ring.pop())
+    pub fn take(&mut self) -> Option<Stray> {
+        let count = self.inboxes.len();
+        let first = self.next;
+        self.next = if first + 1 < count { first + 1 } else { 0 };
+        (0..count).find_map(|step| self.inboxes[(first + step) % count].pop())
     }
 
     /// True when there are other workers.

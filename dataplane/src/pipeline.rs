@@ -54,6 +54,8 @@ pub struct Pipeline {
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
     pub(crate) announcements: std::collections::VecDeque<(Address, LinkId)>,
+    /// When each address of ours was last defended against another host that uses it.
+    pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
     pub(crate) draining: bool,
     /// Low bits of the generation in force; flows with another are checked again.
@@ -106,7 +108,6 @@ impl Pipeline {
         let (worker, workers) = spec.worker;
         let owners = Owners::new(workers);
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
-        let share = |rate: u32| rate.div_ceil(workers.max(1) as u32);
         Self {
             epoch: spec.snapshot.generation() as u32,
             snapshot: spec.snapshot,
@@ -120,13 +121,14 @@ impl Pipeline {
             owners,
             worker,
             handoff: spec.handoff,
-            rejects: TokenBucket::new(share(settings.max_reject_rate)),
-            icmp_errors: TokenBucket::new(share(settings.max_icmp_rate)),
+            rejects: TokenBucket::new(owners.share_of(settings.max_reject_rate)),
+            icmp_errors: TokenBucket::new(owners.share_of(settings.max_icmp_rate)),
             members: spec.members,
             counters: spec.counters,
             frames: spec.frames,
             half_open_max: spec.limits.half_open,
             announcements: std::collections::VecDeque::new(),
+            defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
             draining: false,
             burst: Some(blank_burst()),
@@ -289,7 +291,7 @@ impl Pipeline {
             return self.forward_unresolved(frame, packet, &to, id, virtual_id);
         };
         let facts = self.ports[usize::from(link.port().0)];
-        if packet.ip_len > u32::from(facts.mtu) && frame.offload.segmentation.is_none() {
+        if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
             let error = IcmpError::TooBig(facts.mtu);
             return self.refuse_with_icmp(port, frame, packet, DropReason::TooBig, error, out);
         }
@@ -472,10 +474,24 @@ fn remember_last_hop(flow: &mut Flow, link: LinkId, frame: &Frame) {
 #[inline(always)]
 pub(crate) fn segment_of(frame: &Frame, packet: &Packet) -> Segment {
     let header = frame.bytes()[usize::from(packet.l4)..].first_chunk::<20>();
-    let Some(header) = header else { return Segment { flags: 0, seq: 0, payload: 0 } };
+    let Some(header) = header else { return Segment { flags: 0, seq: 0, ack: 0, payload: 0 } };
     let header_len = u32::from(header[12] >> 4) * 4 + u32::from(packet.l4 - packet.l3);
     let seq = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-    Segment { flags: packet.tcp_flags, seq, payload: packet.ip_len.saturating_sub(header_len) }
+    let ack = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    Segment { flags: packet.tcp_flags, seq, ack, payload: packet.ip_len.saturating_sub(header_len) }
+}
+
+/// True when what leaves, each segment by itself, is larger than `mtu`.
+#[cold]
+fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
+    let Some(cut) = frame.offload.segmentation else { return true };
+    let transport = if packet.class == Class::Tcp { segment_of(frame, packet).payload } else { 0 };
+    let headers = if packet.class == Class::Tcp {
+        packet.ip_len - transport.min(packet.ip_len)
+    } else {
+        u32::from(packet.l4 - packet.l3) + 8
+    };
+    headers + u32::from(cut.payload_bytes) > u32::from(mtu)
 }
 
 /// How many packets a frame stands for.

@@ -1,5 +1,7 @@
 //! What sluice answers by itself: ARP and neighbour discovery, echo, refusals; and what it asks and announces.
 
+use std::time::Duration;
+
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, Icmpv6Message, Icmpv6Packet, NdiscRepr};
 
 use crate::address::{Address, Mac};
@@ -41,7 +43,7 @@ impl Pipeline {
             return self.dropped(DropReason::MalformedNeighbor, VirtualId::NONE);
         }
         if self.is_conflict(sender, link, mac) {
-            self.announcements.push_back((sender, link));
+            self.defend(sender, link);
             return self.dropped(DropReason::AddressConflict, VirtualId::NONE);
         }
         let ours = self.snapshot.answers_for(target, link);
@@ -111,7 +113,7 @@ impl Pipeline {
                 let target = Address::v6(target_addr.octets());
                 let mac = lladdr.and_then(mac_of).unwrap_or(source_mac(frame));
                 if self.is_conflict(target, link, mac) {
-                    self.announcements.push_back((target, link));
+                    self.defend(target, link);
                     return self.dropped(DropReason::AddressConflict, VirtualId::NONE);
                 }
                 self.learn(NextHop { link, address: target }, mac, false);
@@ -226,6 +228,7 @@ impl Pipeline {
 
     /// Learns of a neighbour, and tells the other workers, who have not heard it.
     fn learn(&mut self, hop: NextHop, mac: Mac, create: bool) {
+        let create = create && self.snapshot.is_on_link(hop.address, hop.link);
         self.neighbors.learn(hop, mac, create, self.now);
         self.handoff.tell_all(hop, mac, create);
     }
@@ -273,6 +276,16 @@ impl Pipeline {
     /// Announces what is new in the configuration compared with `before`.
     pub(crate) fn announce_new(&mut self, before: &Snapshot) {
         self.announce_all(|(address, link)| !before.answers_for(address, link));
+    }
+
+    /// Announces an address of ours that another host uses, not so often that two who both believe it theirs would
+    /// answer each other for ever (RFC 5227 section 2.4, c).
+    fn defend(&mut self, address: Address, link: LinkId) {
+        let last = self.defended.get(&(address, link));
+        if last.is_none_or(|&last| self.now.since(last) >= DEFEND_INTERVAL) {
+            self.defended.insert((address, link), self.now);
+            self.announcements.push_back((address, link));
+        }
     }
 
     /// Sends some of the announcements that are due: gratuitous ARP (RFC 5227 section 3) and unsolicited
@@ -355,3 +368,4 @@ fn ethertype(is_v4: bool) -> u16 {
 /// ff02::1
 const ALL_NODES: Address = Address { high: 0xff02 << 48, low: 1 };
 const ANNOUNCED_A_TURN: usize = 32;
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);

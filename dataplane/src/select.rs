@@ -46,11 +46,15 @@ impl Pipeline {
     ) -> Fate {
         let link = LinkId::new(port, packet.vlan);
         if packet.class == Class::Other {
+            if !self.snapshot.parts().settings.reject_unmatched {
+                return self.dropped(DropReason::UnknownProtocol, VirtualId::NONE);
+            }
             let error = IcmpError::ProtocolUnreachable;
             return self.refuse_with_icmp(port, frame, packet, DropReason::UnknownProtocol, error, out);
         }
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let matched = snapshot.match_virtual(&packet.key, link);
+        let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
         let owner = self.owner(matched, packet);
         if owner != self.worker {
             return Fate::HandOver(owner);
@@ -251,14 +255,16 @@ impl Pipeline {
 
     /// The worker that a packet of no local flow belongs to: a pure function of the packet and the configuration.
     ///
-    /// A reply to a SNAT address belongs to the owner of its port. Where members see clients' own addresses, both
+    /// A reply to a SNAT address belongs to the owner of its port, though a network that it is in may be a virtual
+    /// server's. Where members see clients' own addresses, both
     /// directions belong to the owner of the client's end; where nothing is translated, of both ends together.
     fn owner(&self, matched: Option<&Virtual>, packet: &Packet) -> usize {
         if self.owners.workers() == 1 {
             return self.worker;
         }
         let (key, snapshot) = (&packet.key, &self.snapshot);
-        if matched.is_none() && snapshot.owned(key.dst).is_some_and(|owned| owned.is_source) {
+        let is_source = snapshot.owned(key.dst).is_some_and(|owned| owned.is_source);
+        if is_source && !matched.is_some_and(|item| item.names(key.dst)) {
             return self.owners.of_port(key.dst_port);
         }
         if matched.is_some_and(|item| item.snat != Snat::None) {

@@ -242,11 +242,12 @@ impl Pipeline {
         let before = std::mem::replace(&mut self.snapshot, snapshot);
         self.epoch = self.snapshot.generation() as u32;
         let settings = &self.snapshot.parts().settings;
-        self.rejects.set_rate(settings.max_reject_rate);
-        self.icmp_errors.set_rate(settings.max_icmp_rate);
+        self.rejects.set_rate(self.owners.share_of(settings.max_reject_rate));
+        self.icmp_errors.set_rate(self.owners.share_of(settings.max_icmp_rate));
         let snapshot = Arc::clone(&self.snapshot);
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
+        self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));
         self.announce_new(&before);
     }
 

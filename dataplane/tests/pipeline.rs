@@ -197,6 +197,46 @@ fn a_wildcard_forwards_by_route_and_keeps_the_destination() {
     assert_eq!((seen.dst_mac, seen.ttl), (member_mac(13), 63));
 }
 
+/// A wildcard takes what passes through; what is meant for an address of ours is not forwarded to ourselves.
+#[test]
+fn a_wildcard_does_not_take_what_is_meant_for_us() {
+    for forwards in [true, false] {
+        let mut world = World::started(|parts| {
+            let mut wildcard = virtual_server(3, "0.0.0.0/0", 0, Protocol::Any, 0);
+            if forwards {
+                (wildcard.kind, wildcard.pool, wildcard.snat) = (VirtualKind::ForwardingIp, None, Snat::None);
+            }
+            parts.virtuals.push(wildcard);
+        });
+        for ours in ["192.0.2.10", SELF_IN, "10.1.0.50"] {
+            assert_eq!(
+                only(&send(&mut world, EXTERNAL, &Tcp { dst: ours, ..syn() })).flags,
+                RST | ACK,
+                "{ours}"
+            );
+        }
+        let other_port = only(&send(&mut world, EXTERNAL, &Tcp { dst_port: 81, ..syn() }));
+        assert_eq!(
+            other_port.flags,
+            if forwards { RST | ACK } else { SYN },
+            "a pool takes a virtual address"
+        );
+        assert_eq!(world.drops(DropReason::NoVirtual), if forwards { 4 } else { 3 });
+    }
+}
+
+#[test]
+fn a_forwarded_host_keeps_its_own_address() {
+    let mut world = World::started(|parts| {
+        let mut forward = virtual_server(3, "10.1.0.13/32", 22, Protocol::Tcp, 0);
+        (forward.kind, forward.pool, forward.snat) = (VirtualKind::ForwardingIp, None, Snat::None);
+        parts.virtuals.push(forward);
+    });
+    assert_eq!(world.send(INTERNAL, &arp(1, member_mac(11), "10.1.0.11", "10.1.0.13")), []);
+    let seen = only(&send(&mut world, EXTERNAL, &Tcp { dst: "10.1.0.13", dst_port: 22, ..syn() }));
+    assert_eq!((seen.port, seen.dst_mac), (INTERNAL, member_mac(13)));
+}
+
 #[test]
 fn snat_none_shows_members_the_client() {
     let mut world = World::started(|parts| parts.virtuals[0].snat = Snat::None);
@@ -399,6 +439,20 @@ fn somebody_else_with_our_address_is_counted_and_countered() {
 }
 
 #[test]
+fn two_that_both_defend_an_address_do_not_answer_each_other_for_ever() {
+    let mut world = World::started(|_| ());
+    let theirs = arp(1, CLIENT_MAC, VIRTUAL, VIRTUAL);
+    let conflict = |world: &mut World| {
+        world.send(EXTERNAL, &theirs);
+        world.run_for(100).iter().filter(|out| out.bytes[12..14] == [8, 6]).count()
+    };
+    assert_eq!((0..50).map(|_| conflict(&mut world)).sum::<usize>(), 1);
+    world.run_for(10_000);
+    assert_eq!(conflict(&mut world), 1);
+    assert_eq!(world.drops(DropReason::AddressConflict), 51);
+}
+
+#[test]
 fn addresses_are_announced_at_start_on_change_and_when_the_link_comes_up() {
     let mut world = World::new(|_| ());
     let announced = |out: &[Out]| {
@@ -576,6 +630,21 @@ fn a_packet_larger_than_the_way_out_is_answered_with_its_mtu() {
     assert_eq!(world.drops(DropReason::TooBig), 1);
 }
 
+#[test]
+fn a_super_frame_of_segments_larger_than_the_way_out_is_answered_too() {
+    let mut world = World::started(|_| ());
+    establish(&mut world);
+    let bytes = build::tcp(&Tcp { flags: ACK, seq: 1_001, ack: 5_001, payload: &[7; 9_000], ..syn() });
+    for (payload_bytes, too_big) in [(1_460, 0), (1_461, 1)] {
+        let mut frame = world.frames.copy_of(&bytes).unwrap();
+        frame.offload.segmentation =
+            Some(Segmentation { kind: SegmentKind::Tcp4, ecn: false, payload_bytes });
+        let out = world.send_frame(EXTERNAL, frame);
+        assert_eq!(out[0].port, if too_big == 0 { INTERNAL } else { EXTERNAL });
+        assert_eq!(world.drops(DropReason::TooBig), too_big);
+    }
+}
+
 // Refusals.
 
 #[test]
@@ -614,6 +683,15 @@ fn refusals_are_bounded() {
     let errors = (0..20).flat_map(|_| send(&mut world, EXTERNAL, &Tcp { ttl: 1, ..syn() })).count();
     assert_eq!((resets, errors), (5, 3));
     assert_eq!((world.counters.rejects_sent.load(), world.counters.rejects_limited.load()), (8, 32));
+}
+
+#[test]
+fn an_unknown_protocol_is_dropped_in_silence_where_that_is_asked_for() {
+    let mut world = World::started(|parts| parts.settings.reject_unmatched = false);
+    let link = LinkHeader { destination: EXTERNAL_MAC, source: CLIENT_MAC, vlan: 0 };
+    let gre = build::packet(link, CLIENT, VIRTUAL, 64, 47, &[0; 8], 4);
+    assert_eq!(world.send(EXTERNAL, &gre), []);
+    assert_eq!(world.drops(DropReason::UnknownProtocol), 1);
 }
 
 #[test]

@@ -124,6 +124,40 @@ fn forwarded_connections_come_home_from_either_side() {
 }
 
 #[test]
+fn snat_replies_come_home_past_a_wildcard_virtual_server() {
+    for snat in [Snat::None, Snat::Automap] {
+        let change = |parts: &mut Parts| {
+            let mut forward = virtual_server(3, "0.0.0.0/0", 0, Protocol::Any, 0);
+            (forward.kind, forward.pool, forward.snat) = (VirtualKind::ForwardingIp, None, snat);
+            parts.virtuals.push(forward);
+        };
+        let (mut workers, mut turn) = (workers(change), 0);
+        for port in 0..200 {
+            converse(&mut workers, 2_000 + port, (VIRTUAL, 80), &mut turn);
+        }
+        assert_nothing_lost(&mut workers);
+    }
+}
+
+#[test]
+fn an_apply_does_not_give_each_worker_the_whole_rate() {
+    let mut workers = workers(|_| ());
+    workers.iter_mut().for_each(|worker| worker.apply(|_| ()));
+    for worker in &mut workers {
+        worker.run(10_000);
+    }
+    let nobody = Tcp { flags: SYN, dst: VIRTUAL, dst_port: 81, dst_mac: EXTERNAL_MAC, ..Tcp::default() };
+    let refused = |worker: &mut World| -> usize {
+        let tcp = |port: u16| build::tcp(&Tcp { src_port: 2_000 + port, ..nobody });
+        let mut send = |port| worker.send(EXTERNAL, &tcp(port)).len();
+        (0..300).map(&mut send).sum()
+    };
+    let tried: usize = workers.iter_mut().map(refused).sum();
+    let sent: u64 = workers.iter().map(|worker| worker.counters.rejects_sent.load()).sum();
+    assert!(tried > 0 && sent <= 252, "{sent} refusals for a limit of 250 a second");
+}
+
+#[test]
 fn a_stray_that_does_not_fit_is_counted() {
     let mut workers = workers(|parts| parts.pools.retain(|pool| pool.id != PoolId(9)));
     let reply = Tcp {

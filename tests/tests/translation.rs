@@ -77,12 +77,12 @@ fn an_idle_flow_is_reset_on_both_sides() {
 #[test]
 fn a_flow_that_speaks_outlives_its_idle_timeout() {
     let member = "address: 10.1.0.11, port: 9000";
-    let text = config::pool_of("", &[member]).replace("snat: automap", "snat: automap, idle_timeout: 1s");
+    let text = config::pool_of("", &[member]).replace("snat: automap", "snat: automap, idle_timeout: 3s");
     let Some(world) = World::start(LinkKind::Veth, &text) else { return };
     let _service = Service::tcp_echo(&world.lab.servers()[0].namespace, 9000, "");
     let mut stream = peer::connect(world.lab.client(), "192.0.2.100:80").expect("a connection");
     for _ in 0..8 {
-        sluice_tests::wait::pass(Duration::from_millis(400));
+        sluice_tests::wait::pass(Duration::from_millis(750));
         peer::echo(&mut stream, b"here").expect("the flow lives");
     }
 }

@@ -104,6 +104,13 @@ pub struct Virtual {
     pub auto_last_hop: bool,
 }
 
+impl Virtual {
+    /// True when a destination of it is `address` itself, not a network that holds it.
+    pub fn names(&self, address: Address) -> bool {
+        self.matches.iter().any(|row| row.destination == Prefix::host(address))
+    }
+}
+
 /// What a virtual server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VirtualKind {
@@ -319,6 +326,19 @@ impl Snapshot {
         self.index.find(key, link, &self.parts.virtuals).map(|place| &self.parts.virtuals[place])
     }
 
+    /// False when `item` only covers `address` by a network and the address is ours: a wildcard takes what passes
+    /// through, not what is meant for a self IP or a SNAT address, and never forwards us to ourselves.
+    pub fn may_take(&self, item: &Virtual, address: Address) -> bool {
+        let own = self.owned(address);
+        item.names(address) || own.is_none_or(|own| !own.is_source && item.pool.is_some())
+    }
+
+    /// True when `address` is in a subnet of ours on `link`, or link-local.
+    pub fn is_on_link(&self, address: Address, link: LinkId) -> bool {
+        let holds = |ip: &SelfIp| ip.link == link && ip.subnet.contains(address);
+        address.is_link_local() || self.parts.self_ips.iter().any(holds)
+    }
+
     /// The virtual server by id.
     pub fn virtual_by_id(&self, id: VirtualId) -> Option<&Virtual> {
         let place = *self.virtual_places.get(id.index())?;
@@ -399,7 +419,8 @@ fn owned_addresses(parts: &Parts, links: &[LinkId]) -> HashMap<Address, Owned> {
     for ip in &parts.self_ips {
         add(ip.address, vec![ip.link], true, true);
     }
-    for item in &parts.virtuals {
+    // A forwarding virtual server's destination is somebody else's address.
+    for item in parts.virtuals.iter().filter(|item| item.kind != VirtualKind::ForwardingIp) {
         for row in item.matches.iter().filter(|row| row.destination.bits == 128) {
             let address = row.destination.address;
             let heard: Vec<_> = links.iter().copied().filter(|&link| item.ingress.contains(link)).collect();

@@ -68,6 +68,8 @@ pub struct Segment {
     pub flags: u8,
     /// Sequence number.
     pub seq: u32,
+    /// Acknowledgement number; counts with the ACK flag only.
+    pub ack: u32,
     /// Payload bytes; of all segments, in a super-frame.
     pub payload: u32,
 }
@@ -85,14 +87,25 @@ impl Segment {
 #[inline]
 pub fn follow(flow: &mut Flow, direction: Direction, segment: Segment) -> Option<TcpState> {
     let before = flow.tcp_state();
+    let expected = flow.next_seq[direction.opposite().index()];
     let next = &mut flow.next_seq[direction.index()];
     let plausible = is_near(segment.seq, *next);
     let end = segment.end();
-    if end.wrapping_sub(*next) < SEQUENCE_JUMP_MAX || segment.flags & tcp_flag::SYN != 0 {
+    // A client's SYN begins the numbers of a new connection only; in one that is open it may be anybody's guess.
+    let begins =
+        segment.flags & tcp_flag::SYN != 0 && (before.is_half_open() || direction == Direction::FromMember);
+    if end.wrapping_sub(*next) < SEQUENCE_JUMP_MAX || begins {
         *next = end;
     }
     if before == TcpState::Established && segment.flags & (tcp_flag::FIN | tcp_flag::RST | tcp_flag::SYN) == 0
     {
+        return None;
+    }
+    let is_guess = before == TcpState::SynReceived
+        && direction == Direction::FromClient
+        && segment.flags & tcp_flag::RST == 0
+        && !acknowledges(segment, expected);
+    if is_guess {
         return None;
     }
     let after = step(before, direction, segment.flags, plausible);
@@ -118,6 +131,12 @@ fn step(state: TcpState, from: Direction, flags: u8, plausible: bool) -> TcpStat
     }
 }
 
+/// True when the segment answers the member's SYN, whose sender will send `expected` next: a client that has not
+/// seen it cannot (RFC 9293 section 3.10.7.4), so that spoofed addresses stay half-open.
+fn acknowledges(segment: Segment, expected: u32) -> bool {
+    segment.flags & tcp_flag::ACK != 0 && expected.wrapping_sub(segment.ack) <= EARLY_DATA_MAX
+}
+
 /// True when a reset's `seq` is the one expected, or not far behind it as when it answers an older segment.
 fn is_near(seq: u32, next: u32) -> bool {
     next.wrapping_sub(seq) <= RESET_BEHIND_MAX || seq == next.wrapping_add(1)
@@ -125,6 +144,9 @@ fn is_near(seq: u32, next: u32) -> bool {
 
 /// A reset that was sent before the last bytes arrived is at most this far behind.
 const RESET_BEHIND_MAX: u32 = 1 << 20;
+
+/// What a member sends before the handshake is complete (RFC 7413) is less.
+const EARLY_DATA_MAX: u32 = 1 << 16;
 
 /// The largest window with scaling (RFC 7323 section 2.3).
 const SEQUENCE_JUMP_MAX: u32 = 1 << 30;
@@ -138,14 +160,14 @@ mod tests {
 
     fn new_flow() -> Flow {
         let mut flow = Flow::zeroed();
-        follow(&mut flow, FromClient, Segment { flags: SYN, seq: 100, payload: 0 });
+        follow(&mut flow, FromClient, Segment { flags: SYN, seq: 100, ack: 0, payload: 0 });
         flow
     }
 
     fn established() -> Flow {
         let mut flow = new_flow();
-        follow(&mut flow, FromMember, Segment { flags: SYN | ACK, seq: 500, payload: 0 });
-        follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, payload: 0 });
+        follow(&mut flow, FromMember, Segment { flags: SYN | ACK, seq: 500, ack: 0, payload: 0 });
+        follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, ack: 501, payload: 0 });
         assert_eq!(flow.tcp_state(), TcpState::Established);
         flow
     }
@@ -153,13 +175,13 @@ mod tests {
     #[test]
     fn handshake_data_and_orderly_close() {
         let mut flow = established();
-        follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, payload: 40 });
+        follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, ack: 0, payload: 40 });
         assert_eq!(flow.next_seq, [141, 501]);
-        let fin = Segment { flags: FIN | ACK, seq: 141, payload: 0 };
+        let fin = Segment { flags: FIN | ACK, seq: 141, ack: 0, payload: 0 };
         assert_eq!(follow(&mut flow, FromClient, fin), Some(TcpState::FinClient));
-        follow(&mut flow, FromMember, Segment { flags: ACK, seq: 501, payload: 1000 });
+        follow(&mut flow, FromMember, Segment { flags: ACK, seq: 501, ack: 0, payload: 1000 });
         assert_eq!(flow.tcp_state(), TcpState::FinClient, "half-closed: the member goes on");
-        let fin = Segment { flags: FIN | ACK, seq: 1501, payload: 0 };
+        let fin = Segment { flags: FIN | ACK, seq: 1501, ack: 0, payload: 0 };
         assert_eq!(follow(&mut flow, FromMember, fin), Some(TcpState::Closing));
         assert_eq!(flow.next_seq, [142, 1502]);
     }
@@ -167,24 +189,24 @@ mod tests {
     #[test]
     fn retransmission_does_not_turn_the_sequence_back() {
         let mut flow = established();
-        follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, payload: 400 });
-        follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, payload: 100 });
+        follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, ack: 0, payload: 400 });
+        follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, ack: 0, payload: 100 });
         assert_eq!(flow.next_seq[0], 501);
     }
 
     #[test]
     fn a_refused_connection_closes() {
         let mut flow = new_flow();
-        let reset = Segment { flags: RST | ACK, seq: 0, payload: 0 };
+        let reset = Segment { flags: RST | ACK, seq: 0, ack: 0, payload: 0 };
         assert_eq!(follow(&mut flow, FromMember, reset), Some(TcpState::Closing));
     }
 
     #[test]
     fn a_reset_far_off_changes_nothing() {
         let mut flow = established();
-        let blind = Segment { flags: RST, seq: 0x7000_0000, payload: 0 };
+        let blind = Segment { flags: RST, seq: 0x7000_0000, ack: 0, payload: 0 };
         assert_eq!(follow(&mut flow, FromMember, blind), None);
-        let honest = Segment { flags: RST, seq: 501, payload: 0 };
+        let honest = Segment { flags: RST, seq: 501, ack: 0, payload: 0 };
         assert_eq!(follow(&mut flow, FromMember, honest), Some(TcpState::Closing));
     }
 
@@ -192,12 +214,44 @@ mod tests {
     fn member_closes_first() {
         let mut flow = established();
         assert_eq!(
-            follow(&mut flow, FromMember, Segment { flags: FIN | ACK, seq: 501, payload: 0 }),
+            follow(&mut flow, FromMember, Segment { flags: FIN | ACK, seq: 501, ack: 0, payload: 0 }),
             Some(TcpState::FinMember)
         );
         assert_eq!(
-            follow(&mut flow, FromClient, Segment { flags: FIN | ACK, seq: 101, payload: 0 }),
+            follow(&mut flow, FromClient, Segment { flags: FIN | ACK, seq: 101, ack: 0, payload: 0 }),
             Some(TcpState::Closing)
         );
+    }
+
+    #[test]
+    fn only_who_has_seen_the_members_syn_completes_the_handshake() {
+        let mut flow = new_flow();
+        follow(&mut flow, FromMember, Segment { flags: SYN | ACK, seq: 500, ack: 101, payload: 0 });
+        for (flags, ack) in [
+            (ACK, 501u32.wrapping_sub(70_000)),
+            (ACK, 502),
+            (ACK, 0x7000_0000),
+            (FIN | ACK, 0x7000_0000),
+            (FIN, 501),
+        ] {
+            assert_eq!(follow(&mut flow, FromClient, Segment { flags, seq: 101, ack, payload: 0 }), None);
+            assert!(flow.tcp_state().is_half_open(), "{flags} {ack}");
+        }
+        // Data that the member sent with its SYN need not be acknowledged yet.
+        follow(&mut flow, FromMember, Segment { flags: ACK, seq: 501, ack: 101, payload: 1_000 });
+        let honest = Segment { flags: ACK, seq: 101, ack: 501, payload: 0 };
+        assert_eq!(follow(&mut flow, FromClient, honest), Some(TcpState::Established));
+    }
+
+    #[test]
+    fn a_syn_into_an_open_connection_does_not_make_a_guessed_reset_plausible() {
+        let mut flow = established();
+        follow(&mut flow, FromClient, Segment { flags: SYN, seq: 0x9000_0000, ack: 0, payload: 0 });
+        assert_eq!(flow.next_seq[0], 101);
+        let reset = Segment { flags: RST, seq: 0x9000_0001, ack: 0, payload: 0 };
+        assert_eq!(follow(&mut flow, FromClient, reset), None);
+        // A client that began anew is told so by the member, and resets with the old number.
+        let honest = Segment { flags: RST, seq: 101, ack: 0, payload: 0 };
+        assert_eq!(follow(&mut flow, FromClient, honest), Some(TcpState::Closing));
     }
 }

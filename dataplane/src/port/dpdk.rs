@@ -109,6 +109,9 @@ impl PortQueue for DpdkQueue {
                 break;
             }
         }
+        if taken == 0 && !frames.is_empty() {
+            taken = self.drop_while_down(frames);
+        }
         taken
     }
 
@@ -156,6 +159,19 @@ impl DpdkQueue {
             stats_since,
             port,
         }
+    }
+
+    /// A device without a link takes nothing, and what waits for it would be stale when the link is back.
+    #[cold]
+    fn drop_while_down(&mut self, frames: &mut Vec<Frame>) -> usize {
+        if self.port.is_link_up() {
+            return 0;
+        }
+        let count = frames.len();
+        self.tx_errors += (count + self.pieces.len()) as u64;
+        frames.clear();
+        self.pieces.clear();
+        count
     }
 
     /// Makes the first frames mbufs that the device can send; returns how many, a burst at most. It ends before a
@@ -268,7 +284,8 @@ impl DpdkQueue {
         }
         match segment(&frames[0], self.intake.frames(), &mut self.pieces) {
             Ok(_) => {}
-            Err(SegmentError::Exhausted) => return (0, true),
+            // Pieces that wait will give memory back; without any, nobody would.
+            Err(SegmentError::Exhausted) if !self.pieces.is_empty() => return (0, true),
             Err(_) => self.tx_errors += 1,
         }
         frames.remove(0);

@@ -147,18 +147,23 @@ impl SnatPorts {
         if let Some(tenant) = self.pairs.get(&pair) {
             return tenant.set as usize;
         }
-        let fresh = (self.fresh_sets < self.sets.len()).then(|| {
-            self.fresh_sets += 1;
-            self.fresh_sets as u32 - 1
-        });
         let shared = (self.next_random() >> 32) as u32 % self.sets.len() as u32;
-        let set = self.free_sets.pop().or(fresh).unwrap_or(shared);
+        let set = self.free_sets.pop().or_else(|| self.fresh_set()).unwrap_or(shared);
         if self.sets[set as usize].tenants == 0 {
             self.sets[set as usize].reserve_low_ports();
         }
         self.sets[set as usize].tenants += 1;
         self.pairs.insert(pair, Tenant { set, ports: 0 });
         set as usize
+    }
+
+    /// A set that no pair has had yet.
+    fn fresh_set(&mut self) -> Option<u32> {
+        let set = self.fresh_sets;
+        (set < self.sets.len()).then(|| {
+            self.fresh_sets += 1;
+            set as u32
+        })
     }
 
     fn occupy(&mut self, pair: Pair, set: usize, class: usize, place: usize) {
@@ -297,6 +302,20 @@ mod tests {
             ports.release(pair, port);
         }
         assert_eq!((ports.in_use(), ports.pairs.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_set_that_comes_back_is_used_before_a_fresh_one() {
+        let mut ports = ports(1, 0, 4);
+        for _ in 0..10 {
+            let port = ports.take(pair("10.1.0.11")).unwrap();
+            ports.release(pair("10.1.0.11"), port);
+        }
+        assert_eq!(ports.fresh_sets, 1);
+        for last in 11..15 {
+            ports.take(pair(&format!("10.1.0.{last}"))).unwrap();
+        }
+        assert!(ports.sets.iter().all(|set| set.tenants == 1), "nobody shares while there are sets");
     }
 
     #[test]

@@ -131,6 +131,11 @@ impl Owners {
         self.of_class((hash >> 57) as usize)
     }
 
+    /// One worker's part of a rate that holds for the process, rounded up.
+    pub fn share_of(self, rate: u32) -> u32 {
+        rate.div_ceil(self.workers as u32)
+    }
+
     /// How many workers there are.
     pub fn workers(self) -> usize {
         self.workers
