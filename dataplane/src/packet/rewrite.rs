@@ -19,7 +19,7 @@ pub struct LinkHeader {
 }
 
 /// Gives the packet the addresses and ports of `to`, takes one off its TTL, and corrects the checksums for just
-/// that. The packet's TTL must be above 1. About 60 instructions for IPv4.
+/// that. The packet's TTL must be above 1. About 160 instructions for IPv4.
 #[inline]
 pub fn translate(frame: &mut Frame, packet: &Packet, to: &FlowKey) {
     let checksum = frame.offload.checksum;
