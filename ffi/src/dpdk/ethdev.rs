@@ -273,12 +273,14 @@ impl Device {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        // Held to the end: DPDK gives the number of a closed port to the next device at once.
+        let mut open = open_ports();
         close_between_interrupts(self.port);
         if !self.plugged.is_null() {
             // SAFETY: the device was plugged in by `plug`, and its only port is closed.
             unsafe { sys::rte_dev_remove(self.plugged) };
         }
-        open_ports().retain(|&port| port != self.port);
+        open.retain(|&port| port != self.port);
     }
 }
 
