@@ -16,3 +16,9 @@ cargo build --locked --workspace --bins $flags
 say "tests"
 # shellcheck disable=SC2086
 cargo test --locked --workspace --no-fail-fast $flags
+
+if have_dpdk; then
+    say "a binary without DPDK"
+    cargo build --locked -p sluice-control --bin sluice --no-default-features --target-dir "$TARGET/plain"
+    SLUICE_BINARY=$(realpath "$TARGET/plain/debug/sluice") cargo test --locked --workspace --test dpdk a_binary_without
+fi
