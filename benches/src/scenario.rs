@@ -13,8 +13,7 @@ use sluice_dataplane::address::{Address, Mac, Prefix};
 use sluice_dataplane::clock::Clock;
 use sluice_dataplane::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use sluice_dataplane::config::snapshot::{
-    Ingress, Match, Member, Method, Parts, Pool, Protocol, SelfIp, Settings, Snapshot, Snat, SourcePort,
-    Timeouts, Virtual, VirtualKind,
+    Match, Member, Parts, Pool, Protocol, SelfIp, Settings, Snapshot, Snat, Timeouts, Virtual,
 };
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::FramePool;
@@ -57,8 +56,8 @@ pub fn parts() -> Parts {
         pools: vec![Pool {
             id: PoolId(0),
             name: "members".into(),
-            method: Method::RoundRobin,
             members: (0..MEMBERS).map(member).collect(),
+            ..Pool::default()
         }],
         settings: Settings::default(),
         ..Parts::default()
@@ -76,22 +75,17 @@ pub fn virtual_server(id: u32, address: Address, port: u16, protocol: Protocol) 
     Virtual {
         id: VirtualId(id),
         name: format!("v{id}").into(),
-        kind: VirtualKind::PerformanceL4,
-        enabled: true,
         matches: vec![Match { destination, source: any, port, protocol }],
-        ingress: Ingress::Any,
         pool: Some(PoolId(0)),
         snat: Snat::Automap,
-        source_port: SourcePort::Preserve,
-        connection_limit: 0,
         timeouts: if protocol == Protocol::Udp { Timeouts::UDP } else { Timeouts::TCP },
-        auto_last_hop: true,
+        ..Virtual::default()
     }
 }
 
 fn member(index: u32) -> Member {
     let address = Address::v4([10, 1, 1, 1 + index as u8]);
-    Member { id: MemberId(index), address, port: MEMBER_PORT, ratio: 1, connection_limit: 0 }
+    Member { id: MemberId(index), address, port: MEMBER_PORT, ..Member::default() }
 }
 
 /// Capacities for `flows` flows; the defaults where those do.

@@ -7,7 +7,7 @@ use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::frame::Frame;
-use crate::lb::View;
+use crate::lb::{Request, View};
 use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
@@ -121,7 +121,11 @@ impl Pipeline {
         let pool = self.snapshot.pool(pool_id).ok_or(DropReason::NoMember)?;
         let balancer = self.balancers.entry(pool_id).or_default();
         let view = View { states: &self.members, counters: &self.counters };
-        let member = balancer.pick(pool, &view).ok_or(DropReason::NoMember)?;
+        let request = Request {
+            client: (packet.key.src, packet.key.src_port),
+            destination: (packet.key.dst, packet.key.dst_port),
+        };
+        let member = balancer.pick(pool, &view, request, self.now).map_err(|_| DropReason::NoMember)?;
         let port = if member.port == 0 { packet.key.dst_port } else { member.port };
         Ok(Target { member_id: member.id, address: member.address, port })
     }
@@ -139,6 +143,7 @@ impl Pipeline {
             Snat::None => return Ok((client, false)),
             Snat::Automap => self.snapshot.self_ip_towards(hop.link, hop.address),
             Snat::Pool(place) => self.next_snat_address(place, target.address),
+            Snat::List(_) => None,
         };
         let address = address.ok_or(DropReason::NoSnatAddress)?;
         let protocol = packet.key.protocol;

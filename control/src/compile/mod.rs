@@ -151,6 +151,7 @@ impl<'a> Compile<'a> {
     fn system(&mut self) {
         let system = &self.model.system;
         self.parts.settings = Settings {
+            continue_matching: false,
             reject_unmatched: system.reject_unmatched,
             max_reject_rate: system.max_reject_rate.as_u32(),
             max_icmp_rate: system.max_icmp_rate.as_u32(),

@@ -58,7 +58,7 @@ impl Compile<'_> {
                 LoadBalancing::LeastConnectionsMember => plane::Method::LeastConnectionsMember,
             };
             let (id, name) = (self.ids.pool_id(name.as_str()), name.as_str().into());
-            self.parts.pools.push(plane::Pool { id, name, method, members });
+            self.parts.pools.push(plane::Pool { id, name, method, members, ..plane::Pool::default() });
         }
     }
 
@@ -80,6 +80,7 @@ impl Compile<'_> {
                 port: member.port.0,
                 ratio: member.ratio.as_u16(),
                 connection_limit: member.connection_limit.as_u32(),
+                ..plane::Member::default()
             });
         }
         members

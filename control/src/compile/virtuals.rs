@@ -40,6 +40,7 @@ impl Compile<'_> {
             connection_limit: server.connection_limit.as_u32(),
             timeouts: self.timeouts(path, server),
             auto_last_hop: server.auto_last_hop,
+            ..plane::Virtual::default()
         }
     }
 

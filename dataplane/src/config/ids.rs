@@ -43,6 +43,10 @@ id! {
     /// A pool member: one address and port in one pool.
     MemberId
 }
+id! {
+    /// A node: one address that members run on.
+    NodeId
+}
 
 /// A NIC port, by its place in the configuration's sorted list of ports. Fixed while the process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,6 +4,8 @@ mod least_connections;
 mod ratio;
 mod round_robin;
 
+use crate::address::Address;
+use crate::clock::Instant;
 use crate::config::ids::MemberId;
 use crate::config::snapshot::{Member, Method, Pool};
 use crate::counters::WorkerCounters;
@@ -16,6 +18,24 @@ pub struct Balancer {
     /// By place in the pool, for [`Method::RatioMember`]; made anew when the members change.
     credits: Vec<i64>,
     members: Vec<MemberId>,
+}
+
+/// The connection that a member is chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The client.
+    pub client: (Address, u16),
+    /// What it asked for.
+    pub destination: (Address, u16),
+}
+
+/// Why no member was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPick {
+    /// No member is up.
+    NoMember,
+    /// Members are up, and all of them at a limit.
+    AtLimit,
 }
 
 /// What the methods may look at.
@@ -44,16 +64,26 @@ impl View<'_> {
 impl Balancer {
     /// The member for the next connection; `None` when no member takes one. O(1) while members are available,
     /// O(members) at worst and for ratio and least connections.
-    pub fn pick<'p>(&mut self, pool: &'p Pool, view: &View) -> Option<&'p Member> {
+    ///
+    /// # Errors
+    /// [`NoPick`].
+    pub fn pick<'p>(
+        &mut self,
+        pool: &'p Pool,
+        view: &View,
+        _request: Request,
+        _now: Instant,
+    ) -> Result<&'p Member, NoPick> {
         let members = &pool.members;
-        match pool.method {
+        let picked = match pool.method {
             Method::RoundRobin => round_robin::pick(&mut self.cursor, members, view),
             Method::RatioMember => {
                 self.follow(members);
                 ratio::pick(&mut self.credits, members, view)
             }
-            Method::LeastConnectionsMember => least_connections::pick(&mut self.cursor, members, view),
-        }
+            _ => least_connections::pick(&mut self.cursor, members, view),
+        };
+        picked.ok_or(NoPick::NoMember)
     }
 
     /// Starts the credits anew when the members are others than last time.
@@ -86,11 +116,11 @@ pub(crate) mod tests {
                 address: address("10.1.0.1"),
                 port: 80,
                 ratio,
-                connection_limit: 0,
+                ..Member::default()
             };
             let members = ratios.iter().enumerate().map(member).collect();
             Self {
-                pool: Pool { id: PoolId(0), name: "web".into(), method, members },
+                pool: Pool { id: PoolId(0), name: "web".into(), method, members, ..Pool::default() },
                 states: MemberStates::new(16),
                 counters: WorkerCounters::new(&Limits {
                     members: 16,
@@ -103,7 +133,11 @@ pub(crate) mod tests {
 
         pub(crate) fn pick(&mut self) -> Option<u32> {
             let view = View { states: &self.states, counters: &self.counters };
-            self.balancer.pick(&self.pool, &view).map(|member| member.id.0)
+            let request = Request {
+                client: (address("198.51.100.7"), 40_000),
+                destination: (address("192.0.2.100"), 80),
+            };
+            self.balancer.pick(&self.pool, &view, request, Instant::ZERO).ok().map(|member| member.id.0)
         }
 
         pub(crate) fn picks(&mut self, count: usize) -> Vec<u32> {

@@ -127,7 +127,6 @@ const ANY: u8 = 0;
 mod tests {
     use super::*;
     use crate::config::ids::{PortId, VirtualId};
-    use crate::config::snapshot::{Snat, SourcePort, Timeouts, VirtualKind};
     use crate::packet::build::address;
 
     const LINK: LinkId = LinkId::new(PortId(0), 0);
@@ -147,16 +146,8 @@ mod tests {
         Virtual {
             id: VirtualId(number),
             name: number.to_string().into(),
-            kind: VirtualKind::PerformanceL4,
-            enabled: true,
             matches: vec![Match { destination: prefix(destination), source: prefix(source), port, protocol }],
-            ingress: Ingress::Any,
-            pool: None,
-            snat: Snat::None,
-            source_port: SourcePort::Preserve,
-            connection_limit: 0,
-            timeouts: Timeouts::TCP,
-            auto_last_hop: true,
+            ..Virtual::default()
         }
     }
 

@@ -17,8 +17,8 @@ use sluice_dataplane::address::{Address, Mac, Prefix};
 use sluice_dataplane::clock::{Clock, Instant};
 use sluice_dataplane::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use sluice_dataplane::config::snapshot::{
-    Ingress, Match, Member, Method, Parts, Pool, Protocol, Route, SelfIp, Settings, Snapshot, Snat, SnatPool,
-    SourcePort, Timeouts, Virtual, VirtualKind,
+    Match, Member, Parts, Pool, Protocol, Route, SelfIp, Settings, Snapshot, Snat, SnatPool, Timeouts,
+    Virtual,
 };
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::flow::key::HashSeed;
@@ -237,7 +237,7 @@ pub fn self_ip(text: &str, link: LinkId) -> SelfIp {
 }
 
 pub fn member(id: u32, ip: &str, port: u16) -> Member {
-    Member { id: MemberId(id), address: build::address(ip), port, ratio: 1, connection_limit: 0 }
+    Member { id: MemberId(id), address: build::address(ip), port, ..Member::default() }
 }
 
 pub fn virtual_server(id: u32, destination: &str, port: u16, protocol: Protocol, pool: u32) -> Virtual {
@@ -245,28 +245,19 @@ pub fn virtual_server(id: u32, destination: &str, port: u16, protocol: Protocol,
     Virtual {
         id: VirtualId(id),
         name: format!("v{id}").into(),
-        kind: VirtualKind::PerformanceL4,
-        enabled: true,
         matches: vec![Match { destination: prefix(destination), source: prefix(any), port, protocol }],
-        ingress: Ingress::Any,
         pool: Some(PoolId(pool)),
         snat: Snat::Automap,
-        source_port: SourcePort::Preserve,
-        connection_limit: 0,
         timeouts: if protocol == Protocol::Udp { Timeouts::UDP } else { Timeouts::TCP },
-        auto_last_hop: true,
+        ..Virtual::default()
     }
 }
 
 /// Pool 0: 10.1.0.11:8080 and .12; pool 1: the same over IPv6; pool 2: UDP 10.1.0.11:5353.
 /// Virtual server 0: TCP 192.0.2.100:80; 1: TCP 2001:db8:1::100 port 80; 2: UDP 192.0.2.100:53.
 pub fn usual() -> Parts {
-    let pool = |id, members| Pool {
-        id: PoolId(id),
-        name: format!("p{id}").into(),
-        method: Method::RoundRobin,
-        members,
-    };
+    let pool =
+        |id, members| Pool { id: PoolId(id), name: format!("p{id}").into(), members, ..Pool::default() };
     Parts {
         generation: 1,
         ports: vec!["external".into(), "internal".into()],
@@ -290,6 +281,9 @@ pub fn usual() -> Parts {
             pool(1, vec![member(2, "2001:db8:2::11", 8080), member(3, "2001:db8:2::12", 8080)]),
             pool(2, vec![member(4, "10.1.0.11", 5353)]),
         ],
+        nodes: Vec::new(),
+        snat_lists: Vec::new(),
+        nats: Vec::new(),
         snat_pools: vec![SnatPool {
             name: "egress".into(),
             addresses: vec![
