@@ -11,7 +11,7 @@ use sluice_dataplane::clock::Clock;
 use sluice_dataplane::config::ids::{MemberId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
-use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::frame::{Backing, FramePool};
 use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::pool::MemberStates;
@@ -44,7 +44,7 @@ impl Opened {
     /// The first port's that cannot be opened.
     pub fn open(model: &Model, cores: &[usize]) -> Result<Self, PortError> {
         let frames = model.system.limits.frames.as_usize();
-        let pools: Vec<FramePool> = cores.iter().map(|_| FramePool::new(frames)).collect();
+        let pools: Vec<FramePool> = cores.iter().map(|_| FramePool::backed(frames, Backing::Auto)).collect();
         let specs = compile::port_specs(model);
         port::prepare(&specs, &model.system.dpdk.eal_args)?;
         let ports = specs.iter().map(|spec| port::open(spec, &pools)).collect::<Result<_, _>>()?;

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_ffi::memory::Backing;
+use sluice_ffi::memory::{Backing, Pages};
 
 use crate::clock::Instant;
 use crate::config::ids::PortId;
@@ -283,14 +283,15 @@ impl Pipeline {
 
     fn table_facts(&self) -> Vec<TableFacts> {
         let (flow_bytes, pages) = self.flows.memory();
-        let pages = if pages == sluice_ffi::memory::Pages::Huge { "huge" } else { "ordinary" };
+        let word = |pages| if pages == Pages::Huge { "huge" } else { "ordinary" };
+        let (pages, frame_pages) = (word(pages), word(self.frames.pages()));
         let fact = |name, capacity, bytes, pages| TableFacts { name, capacity, bytes, pages };
         vec![
             fact("flows", self.flows.capacity(), flow_bytes + self.timers.bytes(), pages),
             fact("half-open", self.half_open_max, 0, pages),
             fact("neighbors", self.neighbors.capacity(), self.neighbors.bytes(), "ordinary"),
             fact("snat-port-sets", self.snat.capacity(), self.snat.bytes(), "ordinary"),
-            fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, "ordinary"),
+            fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, frame_pages),
             fact("counters", 1, self.counters.bytes(), "ordinary"),
         ]
     }
