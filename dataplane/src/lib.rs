@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod pool;
 pub mod port;
 pub mod query;
+pub mod quota;
 pub mod rate;
 mod relate;
 mod respond;

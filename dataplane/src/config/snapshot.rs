@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use super::ids::{LinkId, MemberId, NodeId, PoolId, PortId, VirtualId};
 use crate::address::{Address, Prefix};
 use crate::flow::key::FlowKey;
+use crate::quota::Limited;
 use crate::route::{NextHop, RouteTable};
 use crate::virtual_server::lookup::VirtualIndex;
 
@@ -507,6 +508,7 @@ pub struct Snapshot {
     transparent: HashSet<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
+    connection_limits: Vec<(Limited, u32)>,
 }
 
 /// An address that sluice answers for.
@@ -532,8 +534,14 @@ impl Snapshot {
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
             transparent: transparent_members(&parts),
             links,
+            connection_limits: connection_limits(&parts),
             parts,
         }
+    }
+
+    /// Everything with a connection limit, sorted.
+    pub fn connection_limits(&self) -> &[(Limited, u32)] {
+        &self.connection_limits
     }
 
     /// True when `address` and `port` are a member's that sees clients' own addresses.
@@ -613,6 +621,17 @@ impl Snapshot {
         let candidates = self.parts.self_ips.iter().filter(same);
         candidates.max_by_key(|ip| ip.subnet.contains(peer)).map(|ip| ip.address)
     }
+}
+
+fn connection_limits(parts: &Parts) -> Vec<(Limited, u32)> {
+    let virtuals = parts.virtuals.iter().map(|item| (Limited::Virtual(item.id), item.connection_limit));
+    let members = parts.pools.iter().flat_map(|pool| &pool.members);
+    let members = members.map(|member| (Limited::Member(member.id), member.connection_limit));
+    let nodes = parts.nodes.iter().map(|node| (Limited::Node(node.id), node.connection_limit));
+    let mut limits: Vec<_> = virtuals.chain(members).chain(nodes).filter(|(_, limit)| *limit != 0).collect();
+    limits.sort_unstable();
+    limits.dedup_by_key(|(what, _)| *what);
+    limits
 }
 
 fn transparent_members(parts: &Parts) -> HashSet<(Address, u16)> {
