@@ -1,6 +1,6 @@
 //! Member states: what the operator (and later a monitor) says of a member, read by every worker at selection.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::config::ids::MemberId;
 
@@ -31,12 +31,13 @@ impl MemberState {
 #[derive(Debug)]
 pub struct MemberStates {
     codes: Vec<AtomicU8>,
+    version: AtomicU64,
 }
 
 impl MemberStates {
     /// All enabled.
     pub fn new(members_max: usize) -> Self {
-        Self { codes: (0..members_max).map(|_| AtomicU8::new(0)).collect() }
+        Self { codes: (0..members_max).map(|_| AtomicU8::new(0)).collect(), version: AtomicU64::new(0) }
     }
 
     /// What `id` is now; enabled when out of range.
@@ -50,7 +51,14 @@ impl MemberStates {
     /// Changes a member's state. Only the control thread calls this.
     pub fn set(&self, id: MemberId, state: MemberState) {
         if let Some(code) = self.codes.get(id.index()) {
-            code.store(state as u8, Ordering::Relaxed);
+            let before = code.swap(state as u8, Ordering::Relaxed);
+            self.version.fetch_add(u64::from(before != state as u8), Ordering::Release);
         }
+    }
+
+    /// Another number after every change.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 }

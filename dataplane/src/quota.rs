@@ -175,6 +175,14 @@ impl QuotaShare {
         room.next_ns.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
     }
 
+    /// True when [`QuotaShare::take_rate`] would succeed now.
+    pub fn has_rate(&self, what: Limited, rate: u32, now: Instant) -> bool {
+        let (Some(room), true) = (self.quotas.room(what), rate != 0) else { return true };
+        let now = now.as_ns() + SECOND_NS;
+        let begin = room.next_ns.load(Ordering::Acquire).max(now - SECOND_NS);
+        begin + SECOND_NS / u64::from(rate) <= now
+    }
+
     #[cold]
     fn take_counted(&self, what: Limited) -> bool {
         let (Some(room), Some(lease)) = (self.quotas.room(what), self.quotas.lease(self.worker, what)) else {

@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::pool::MemberStates;
 use crate::port::{self, PortInfo, PortQueue};
 use crate::query::{Query, Reply};
+use crate::quota::Quotas;
 use crate::worker::{Activity, Facts, Worker};
 
 /// What a worker does when there is nothing to do.
@@ -56,6 +57,8 @@ pub struct WorkerSpec {
     pub handoff: Handoff,
     /// Shared by all workers.
     pub members: Arc<MemberStates>,
+    /// Shared by all workers; the limits of `snapshot` are set.
+    pub quotas: Arc<Quotas>,
     /// What it counts into; made for the process's whole limits, not the worker's share.
     pub counters: Arc<WorkerCounters>,
     /// What to do when there is nothing to do.

@@ -508,7 +508,13 @@ pub struct Snapshot {
     transparent: HashSet<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
+    /// By member: the places of its pool, and of itself there.
+    member_places: Vec<(u32, u32)>,
+    node_places: Vec<u32>,
     connection_limits: Vec<(Limited, u32)>,
+    /// From origin and from translation to the place in `nats`.
+    origins: HashMap<Address, usize>,
+    translations: HashMap<Address, usize>,
 }
 
 /// An address that sluice answers for.
@@ -534,7 +540,16 @@ impl Snapshot {
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
             transparent: transparent_members(&parts),
             links,
+            member_places: member_places(&parts),
+            node_places: places(parts.nodes.iter().map(|node| node.id.index())),
             connection_limits: connection_limits(&parts),
+            origins: parts.nats.iter().enumerate().map(|(place, nat)| (nat.origin, place)).collect(),
+            translations: parts
+                .nats
+                .iter()
+                .enumerate()
+                .map(|(place, nat)| (nat.translation, place))
+                .collect(),
             parts,
         }
     }
@@ -564,6 +579,14 @@ impl Snapshot {
         self.index.find(key, link, &self.parts.virtuals).map(|place| &self.parts.virtuals[place])
     }
 
+    /// How a client of `item` is translated: what a SNAT list says of it, by the longest prefix.
+    pub fn snat_of(&self, item: &Virtual, client: Address) -> Snat {
+        let Snat::List(place) = item.snat else { return item.snat };
+        let rows = self.parts.snat_lists.get(place).map_or(&[][..], |list| &list.rows);
+        let holding = rows.iter().filter(|(source, _)| source.contains(client));
+        holding.max_by_key(|(source, _)| source.bits).map_or(Snat::None, |(_, snat)| *snat)
+    }
+
     /// False when `item` only covers `address` by a network and the address is ours: a wildcard takes what passes
     /// through, not what is meant for a self IP or a SNAT address, and never forwards us to ourselves.
     pub fn may_take(&self, item: &Virtual, address: Address) -> bool {
@@ -587,6 +610,33 @@ impl Snapshot {
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         let place = *self.pool_places.get(id.index())?;
         self.parts.pools.get(place as usize)
+    }
+
+    /// The member by id.
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        let &(pool, place) = self.member_places.get(id.index())?;
+        self.parts.pools.get(pool as usize)?.members.get(place as usize)
+    }
+
+    /// The pool that the member is in.
+    pub fn pool_of_member(&self, id: MemberId) -> Option<&Pool> {
+        self.parts.pools.get(self.member_places.get(id.index())?.0 as usize)
+    }
+
+    /// The node by id.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        let place = *self.node_places.get(id.index())?;
+        self.parts.nodes.get(place as usize)
+    }
+
+    /// The one-to-one translation of a host's own address.
+    pub fn nat_of_origin(&self, origin: Address) -> Option<&Nat> {
+        self.origins.get(&origin).map(|place| &self.parts.nats[*place])
+    }
+
+    /// The one-to-one translation that `address` is the outside of.
+    pub fn nat_of_translation(&self, address: Address) -> Option<&Nat> {
+        self.translations.get(&address).map(|place| &self.parts.nats[*place])
     }
 
     /// The next hop towards `destination`.
@@ -623,6 +673,19 @@ impl Snapshot {
     }
 }
 
+fn member_places(parts: &Parts) -> Vec<(u32, u32)> {
+    let mut places = Vec::new();
+    for (pool, of_pool) in parts.pools.iter().enumerate() {
+        for (place, member) in of_pool.members.iter().enumerate() {
+            if places.len() <= member.id.index() {
+                places.resize(member.id.index() + 1, (u32::MAX, u32::MAX));
+            }
+            places[member.id.index()] = (pool as u32, place as u32);
+        }
+    }
+    places
+}
+
 fn connection_limits(parts: &Parts) -> Vec<(Limited, u32)> {
     let virtuals = parts.virtuals.iter().map(|item| (Limited::Virtual(item.id), item.connection_limit));
     let members = parts.pools.iter().flat_map(|pool| &pool.members);
@@ -635,10 +698,15 @@ fn connection_limits(parts: &Parts) -> Vec<(Limited, u32)> {
 }
 
 fn transparent_members(parts: &Parts) -> HashSet<(Address, u16)> {
-    let shown = parts.virtuals.iter().filter(|item| item.snat == Snat::None).filter_map(|item| item.pool);
+    let shown = parts.virtuals.iter().filter(may_show_clients).filter_map(|item| item.pool);
     let shown: HashSet<PoolId> = shown.collect();
     let pools = parts.pools.iter().filter(|pool| shown.contains(&pool.id));
     pools.flat_map(|pool| pool.members.iter().map(|member| (member.address, member.port))).collect()
+}
+
+/// True when members may see clients' own addresses.
+fn may_show_clients(item: &&Virtual) -> bool {
+    matches!(item.snat, Snat::None | Snat::List(_))
 }
 
 /// Every link that something is configured on; an untagged one on every port.

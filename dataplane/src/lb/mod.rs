@@ -7,9 +7,10 @@ mod round_robin;
 use crate::address::Address;
 use crate::clock::Instant;
 use crate::config::ids::MemberId;
-use crate::config::snapshot::{Member, Method, Pool};
+use crate::config::snapshot::{Member, Method, Pool, Snapshot};
 use crate::counters::WorkerCounters;
 use crate::pool::{MemberState, MemberStates};
+use crate::quota::{Limited, QuotaShare};
 
 /// One worker's balancing state for one pool. Survives applies.
 #[derive(Debug, Default)]
@@ -44,14 +45,40 @@ pub struct View<'a> {
     pub states: &'a MemberStates,
     /// This worker's counters, for current connections.
     pub counters: &'a WorkerCounters,
+    /// The limits that hold over all workers.
+    pub quota: &'a QuotaShare,
+    /// For the nodes' limits.
+    pub snapshot: &'a Snapshot,
+    /// The worker's clock.
+    pub now: Instant,
+    /// Members that have just refused this connection.
+    pub failed: &'a [MemberId],
 }
 
 impl View<'_> {
     /// True when `member` takes a new connection.
     #[inline]
     pub fn is_available(&self, member: &Member) -> bool {
-        self.states.of(member.id) == MemberState::Enabled
-            && (member.connection_limit == 0 || self.connections(member) < u64::from(member.connection_limit))
+        self.is_up(member) && self.has_room(member)
+    }
+
+    /// True when `member` would take a new connection if it were below its limits.
+    #[inline]
+    pub fn is_up(&self, member: &Member) -> bool {
+        self.states.of(member.id) == MemberState::Enabled && !self.failed.contains(&member.id)
+    }
+
+    /// True when `member` and its node are below their limits of connections and new connections a second.
+    #[inline]
+    pub fn has_room(&self, member: &Member) -> bool {
+        let (what, node) = (Limited::Member(member.id), Limited::Node(member.node));
+        self.quota.has_room(what)
+            && self.quota.has_room(node)
+            && self.quota.has_rate(what, member.rate_limit, self.now)
+            && self
+                .snapshot
+                .node(member.node)
+                .is_none_or(|of| self.quota.has_rate(node, of.rate_limit, self.now))
     }
 
     /// The member's connections now.
@@ -67,13 +94,7 @@ impl Balancer {
     ///
     /// # Errors
     /// [`NoPick`].
-    pub fn pick<'p>(
-        &mut self,
-        pool: &'p Pool,
-        view: &View,
-        _request: Request,
-        _now: Instant,
-    ) -> Result<&'p Member, NoPick> {
+    pub fn pick<'p>(&mut self, pool: &'p Pool, view: &View, _request: Request) -> Result<&'p Member, NoPick> {
         let members = &pool.members;
         let picked = match pool.method {
             Method::RoundRobin => round_robin::pick(&mut self.cursor, members, view),
@@ -83,7 +104,8 @@ impl Balancer {
             }
             _ => least_connections::pick(&mut self.cursor, members, view),
         };
-        picked.ok_or(NoPick::NoMember)
+        let up = || members.iter().any(|member| view.is_up(member));
+        picked.ok_or_else(|| if up() { NoPick::AtLimit } else { NoPick::NoMember })
     }
 
     /// Starts the credits anew when the members are others than last time.
@@ -98,15 +120,22 @@ impl Balancer {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::admit::connections_of;
     use crate::config::ids::PoolId;
+    use crate::config::snapshot::Parts;
     use crate::limits::Limits;
     use crate::packet::build::address;
+    use crate::quota::Quotas;
+    use std::sync::Arc;
 
     pub(crate) struct Bench {
         pub(crate) pool: Pool,
         pub(crate) states: MemberStates,
         pub(crate) counters: WorkerCounters,
         pub(crate) balancer: Balancer,
+        pub(crate) quota: QuotaShare,
+        pub(crate) quotas: Arc<Quotas>,
+        pub(crate) snapshot: Snapshot,
     }
 
     impl Bench {
@@ -119,29 +148,46 @@ pub(crate) mod tests {
                 ..Member::default()
             };
             let members = ratios.iter().enumerate().map(member).collect();
+            let limits = Limits { members: 16, virtual_servers: 1, ..Limits::default() };
+            let quotas = Arc::new(Quotas::new(&limits, 1));
             Self {
+                quota: QuotaShare::new(Arc::clone(&quotas), 0),
+                quotas,
+                snapshot: Snapshot::build(Parts::default()),
                 pool: Pool { id: PoolId(0), name: "web".into(), method, members, ..Pool::default() },
                 states: MemberStates::new(16),
-                counters: WorkerCounters::new(&Limits {
-                    members: 16,
-                    virtual_servers: 1,
-                    ..Limits::default()
-                }),
+                counters: WorkerCounters::new(&limits),
                 balancer: Balancer::default(),
             }
         }
 
         pub(crate) fn pick(&mut self) -> Option<u32> {
-            let view = View { states: &self.states, counters: &self.counters };
+            let view = View {
+                states: &self.states,
+                counters: &self.counters,
+                quota: &self.quota,
+                snapshot: &self.snapshot,
+                now: Instant::ZERO,
+                failed: &[],
+            };
             let request = Request {
                 client: (address("198.51.100.7"), 40_000),
                 destination: (address("192.0.2.100"), 80),
             };
-            self.balancer.pick(&self.pool, &view, request, Instant::ZERO).ok().map(|member| member.id.0)
+            self.balancer.pick(&self.pool, &view, request).ok().map(|member| member.id.0)
         }
 
         pub(crate) fn picks(&mut self, count: usize) -> Vec<u32> {
             (0..count).filter_map(|_| self.pick()).collect()
+        }
+
+        /// The members' connection limits, with what is open now.
+        pub(crate) fn put_limits_in_force(&mut self) {
+            let parts = Parts { pools: vec![self.pool.clone()], ..Parts::default() };
+            let (before, after) = (&self.snapshot, Snapshot::build(parts));
+            self.quotas.set_limits(Some(before), &after);
+            self.quota.follow(Some(before), &after, |what| connections_of(&self.counters, what));
+            self.snapshot = after;
         }
 
         pub(crate) fn open(&self, member: u32) {
@@ -157,6 +203,7 @@ pub(crate) mod tests {
             bench.states.set(MemberId(1), MemberState::Offline);
             bench.pool.members[2].connection_limit = 1;
             bench.open(2);
+            bench.put_limits_in_force();
             assert_eq!(bench.picks(5), [3; 5], "{method:?}");
             bench.states.set(MemberId(3), MemberState::Offline);
             assert_eq!(bench.pick(), None, "{method:?}");
