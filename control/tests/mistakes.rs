@@ -390,9 +390,12 @@ fn sections_left_empty_are_as_if_left_out() {
 }
 
 #[test]
-fn the_manuals_example_is_accepted() {
+fn the_manuals_examples_are_accepted() {
     let manual = include_str!("../../docs/CONFIGURATION.md");
-    let (_, rest) = manual.split_once("```yaml\n").expect("the manual has an example");
-    let (example, _) = rest.split_once("```").expect("the example ends");
-    assert_eq!(faults_of(example), []);
+    let examples: Vec<&str> =
+        manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        assert_eq!(faults_of(example), [], "{example}");
+    }
 }
