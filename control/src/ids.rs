@@ -1,4 +1,5 @@
-//! Identities that stay: the same name (or pool, address and port; or address, for a node) has the same number after every apply.
+//! Identities that stay: the same name has the same number after every apply. A member's name is its pool, address
+//! and port; a node's is its address.
 //!
 //! ```text
 //!   never used ─▶ live ─▶ retired ─▶ live again
