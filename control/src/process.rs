@@ -260,12 +260,14 @@ impl Holders for Process {
     }
 }
 
-/// Every member's state: what the file states, else what was said, else enabled.
+/// Every member's state: what the file states, else what was said, else enabled; its node's where that is stricter.
 fn set_member_states(states: &MemberStates, view: &View) {
+    let nodes: HashMap<_, _> = view.model.nodes.values().map(|node| (node.address, node.state)).collect();
     for (name, pool) in &view.model.pools {
         for member in &pool.members {
             let key = (name.clone(), member.address.0, member.port.0);
             let state = view.said.get(&key).copied().or(member.state).unwrap_or(StatedMember::Enabled);
+            let state = nodes.get(&member.address).map_or(state, |of_node| state.max(*of_node));
             states.set(view.book.member_id(name, member), state.state());
         }
     }

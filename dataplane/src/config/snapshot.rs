@@ -532,8 +532,9 @@ impl Snapshot {
     /// Makes the look-up structures. Pure; time in proportion to the number of objects.
     pub fn build(parts: Parts) -> Self {
         let links = links_of(&parts);
+        let captures = |item: &Virtual| item.enabled || !parts.settings.continue_matching;
         Self {
-            index: VirtualIndex::build(&parts.virtuals),
+            index: VirtualIndex::build_of(&parts.virtuals, captures),
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             owned: owned_addresses(&parts, &links),
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
@@ -712,7 +713,9 @@ fn may_show_clients(item: &&Virtual) -> bool {
 /// Every link that something is configured on; an untagged one on every port.
 fn links_of(parts: &Parts) -> Vec<LinkId> {
     let untagged = (0..parts.ports.len()).map(|port| LinkId::new(PortId(port as u8), 0));
-    let named = parts.virtuals.iter().filter_map(|item| match &item.ingress {
+    let ingresses =
+        parts.virtuals.iter().map(|item| &item.ingress).chain(parts.nats.iter().map(|nat| &nat.ingress));
+    let named = ingresses.filter_map(|ingress| match ingress {
         Ingress::Links(links) => Some(links.iter().copied()),
         Ingress::Any | Ingress::Ports(_) => None,
     });
@@ -746,6 +749,11 @@ fn owned_addresses(parts: &Parts, links: &[LinkId]) -> HashMap<Address, Owned> {
     }
     for &address in parts.snat_pools.iter().flat_map(|pool| &pool.addresses) {
         add(address, nearest(address, links.to_vec(), &parts.self_ips), false, true);
+    }
+    // Echo requests to a translation are its origin's to answer.
+    for nat in &parts.nats {
+        let heard: Vec<_> = links.iter().copied().filter(|&link| nat.ingress.contains(link)).collect();
+        add(nat.translation, nearest(nat.translation, heard, &parts.self_ips), false, false);
     }
     owned
 }
@@ -801,6 +809,60 @@ mod tests {
         assert_eq!(links("203.0.113.1"), Some(vec![OUTSIDE, INSIDE]));
         assert!(!snapshot("192.0.2.50").answers_for(address("192.0.2.50"), INSIDE));
         assert!(!snapshot("192.0.2.50").answers_for(address("192.0.2.51"), OUTSIDE));
+    }
+
+    #[test]
+    fn a_translation_is_announced_where_its_traffic_comes_in() {
+        let tagged = LinkId::new(PortId(1), 7);
+        let nat = |translation: &str, ingress| Nat {
+            name: translation.into(),
+            origin: address("10.1.0.5"),
+            translation: address(translation),
+            ingress,
+        };
+        let snapshot = Snapshot::build(Parts {
+            ports: vec!["external".into(), "internal".into()],
+            self_ips: vec![self_ip("192.0.2.10", 24, OUTSIDE)],
+            nats: vec![nat("192.0.2.60", Ingress::Any), nat("203.0.113.60", Ingress::Links(vec![tagged]))],
+            ..Parts::default()
+        });
+        let owned = |text| snapshot.owned(address(text)).cloned();
+        let announced = |links| Some(Owned { links, echo: false, is_source: false });
+        assert_eq!(owned("192.0.2.60"), announced(vec![OUTSIDE]));
+        assert_eq!(owned("203.0.113.60"), announced(vec![tagged]));
+        assert_eq!(owned("10.1.0.5"), None);
+        assert!(snapshot.has_link(tagged));
+    }
+
+    #[test]
+    fn a_disabled_virtual_server_captures_its_traffic_unless_matching_continues() {
+        let prefix = |length| Prefix::new(address("192.0.2.100"), length);
+        let server = |id, enabled, length| Virtual {
+            id: VirtualId(id),
+            enabled,
+            matches: vec![Match {
+                destination: prefix(length),
+                source: Prefix::new(Address::v4([0; 4]), 0),
+                port: 80,
+                protocol: Protocol::Tcp,
+            }],
+            ..Virtual::default()
+        };
+        let key = FlowKey {
+            src: address("198.51.100.7"),
+            dst: address("192.0.2.100"),
+            src_port: 40_000,
+            dst_port: 80,
+            protocol: crate::packet::parse::protocol::TCP,
+        };
+        let found = |continue_matching, enabled| {
+            let settings = Settings { continue_matching, ..Settings::default() };
+            let virtuals = vec![server(0, enabled, 32), server(1, true, 24)];
+            let snapshot = Snapshot::build(Parts { settings, virtuals, ..Parts::default() });
+            snapshot.match_virtual(&key, OUTSIDE).map(|item| item.id.0)
+        };
+        assert_eq!((found(false, true), found(true, true)), (Some(0), Some(0)));
+        assert_eq!((found(false, false), found(true, false)), (Some(0), Some(1)));
     }
 
     #[test]
