@@ -13,6 +13,7 @@ use crate::pipeline::Pipeline;
 impl Pipeline {
     /// Ends what is due, at most [`EXPIRED_A_TURN`] flows. True when there may be more.
     pub fn expire(&mut self, out: &mut Outgoing) -> bool {
+        self.expire_fragments();
         let now_ms = self.now_ms();
         for _ in 0..EXPIRED_A_TURN {
             let due = self.due_half_open().or_else(|| self.timers.poll_due(now_ms));

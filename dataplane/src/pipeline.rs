@@ -4,6 +4,7 @@
 //!   burst ─▶ parse all ─▶ prefetch ─▶ for each packet:
 //!              known flow ─────────────────▶ forward            packet/rewrite
 //!              ARP, ND, echo, ICMP ────────▶ answer             respond
+//!              fragment ─▶ wait for ports ─▶ forward            fragment
 //!              first packet ─▶ select ─────▶ forward            select
 //!                                └─ nobody ▶ refuse             respond
 //! ```
@@ -19,6 +20,9 @@ use crate::flow::table::{FlowId, FlowTable};
 use crate::flow::tcp_track::{self, Segment, TcpState};
 use crate::flow::timer::Timers;
 use crate::flow::{Direction, Flow, flow_flag};
+use crate::fragment::Oversized;
+use crate::fragment::identification::Identifications;
+use crate::fragment::table::{EntryId, FragmentTable};
 use crate::frame::{BURST_MAX, Frame, FramePool};
 use crate::handoff::{Handoff, Stray};
 use crate::lb::Balancer;
@@ -26,7 +30,7 @@ use crate::limits::Limits;
 use crate::neighbor::{NeighborRef, NeighborTable};
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
-use crate::packet::parse::{self, Class, Found, Packet, tcp_flag};
+use crate::packet::parse::{self, Class, Found, Packet, protocol, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pool::MemberStates;
 use crate::rate::TokenBucket;
@@ -58,6 +62,10 @@ pub struct Pipeline {
     pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
     pub(crate) draining: bool,
+    pub(crate) fragments: FragmentTable,
+    pub(crate) identifications: Identifications,
+    /// The packet whose fragment is being decided about.
+    pub(crate) fragment_at_hand: Option<EntryId>,
     /// Low bits of the generation in force; flows with another are checked again.
     pub(crate) epoch: u32,
     /// Taken out while a burst is decided.
@@ -131,6 +139,9 @@ impl Pipeline {
             defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
             draining: false,
+            fragments: FragmentTable::new(spec.backing),
+            identifications: Identifications::new(spec.seed, spec.worker),
+            fragment_at_hand: None,
             burst: Some(blank_burst()),
         }
     }
@@ -162,6 +173,7 @@ impl Pipeline {
             taken += 1;
             match stray {
                 Stray::Packet(port, frame) => self.process_stray(port, frame, out),
+                Stray::Fragment { port, frame, key } => self.fragment_of_ours(port, frame, &key, out),
                 Stray::Neighbor { hop, mac, create } => self.neighbors.learn(hop, mac, create, now),
             }
         }
@@ -196,7 +208,7 @@ impl Pipeline {
         let packet = &slot.packet;
         match slot.found {
             Found::Nothing(reason) => self.dropped(reason, VirtualId::NONE),
-            Found::Ip | Found::Arp if self.is_unknown_vlan(port, packet.vlan) => {
+            Found::Ip | Found::Arp | Found::Fragment if self.is_unknown_vlan(port, packet.vlan) => {
                 self.dropped(DropReason::UnknownVlan, VirtualId::NONE)
             }
             Found::Ip if packet.class != Class::Icmp => match self.flows.find(&packet.key, slot.hash) {
@@ -204,13 +216,14 @@ impl Pipeline {
                 None => self.first_packet(port, frame, packet, out),
             },
             Found::Ip => self.icmp(port, frame, packet, out),
+            Found::Fragment => Fate::Fragment,
             Found::Arp => self.arp(LinkId::new(port, packet.vlan), frame, packet.l3, out),
         }
     }
 
     /// Does with the frame what was decided.
     #[inline(always)]
-    fn carry_out(&mut self, fate: Fate, port: PortId, frame: Frame, out: &mut Outgoing) {
+    pub(crate) fn carry_out(&mut self, fate: Fate, port: PortId, frame: Frame, out: &mut Outgoing) {
         match fate {
             Fate::Send(to) => {
                 if let Err(reason) = out.push(to, frame) {
@@ -226,6 +239,7 @@ impl Pipeline {
                 Ok(()) => self.counters.handed_over.add(1),
                 Err(_) => self.count_drop(DropReason::Misdirected, VirtualId::NONE),
             },
+            Fate::Fragment => self.fragment(port, frame, out),
             Fate::Done => {}
         }
     }
@@ -271,7 +285,7 @@ impl Pipeline {
             }
         }
         let flow = self.flows.at_mut(id);
-        if !(packet.class == Class::Tcp && flow.tcp_state().is_half_open()) {
+        if !(packet.key.protocol == protocol::TCP && flow.tcp_state().is_half_open()) {
             flow.last_seen_ms = now_ms;
         }
         flow.bytes[direction.index()] += u64::from(packet.ip_len);
@@ -292,8 +306,8 @@ impl Pipeline {
         };
         let facts = self.ports[usize::from(link.port().0)];
         if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
-            let error = IcmpError::TooBig(facts.mtu);
-            return self.refuse_with_icmp(port, frame, packet, DropReason::TooBig, error, out);
+            let way = Oversized { packet, to, link, mac, virtual_id, member_id, direction };
+            return self.forward_oversized(port, frame, &way, out);
         }
         if out.is_full(link.port()) {
             return self.dropped(DropReason::TxFull, virtual_id);
@@ -379,7 +393,14 @@ impl Pipeline {
 
     /// Counts a forwarded packet: one store a counter.
     #[inline(always)]
-    fn count(&self, virtual_id: VirtualId, member_id: MemberId, from: Direction, packets: u64, bytes: u64) {
+    pub(crate) fn count(
+        &self,
+        virtual_id: VirtualId,
+        member_id: MemberId,
+        from: Direction,
+        packets: u64,
+        bytes: u64,
+    ) {
         if let Some(counters) = self.counters.of_virtual(virtual_id) {
             let (received, sent) = match from {
                 Direction::FromClient => (&counters.clientside, &counters.serverside),
@@ -430,6 +451,8 @@ pub(crate) enum Fate {
     Wait(NeighborRef, VirtualId),
     /// It belongs to this worker.
     HandOver(usize),
+    /// It is a part of a packet (`fragment/path`).
+    Fragment,
     /// It is answered, learnt from or dropped, and counted; the frame itself is no longer needed.
     Done,
 }

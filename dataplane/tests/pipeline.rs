@@ -1007,7 +1007,7 @@ fn malformed_frames_are_counted_one_by_one() {
         (DropReason::MartianSource, |b| build::patch_ipv4(b, |h| h[12] = 127)),
         (DropReason::MartianDestination, |b| build::patch_ipv4(b, |h| h[16] = 0)),
         (DropReason::IpOptions, |b| b[14] = 0x46),
-        (DropReason::Fragment, |b| build::patch_ipv4(b, |h| h[6] = 0x20)),
+        (DropReason::FragmentMalformed, |b| build::patch_ipv4(b, |h| h[6] = 0x20)),
         (DropReason::MalformedTcp, |b| b[47] = 0),
         (DropReason::MalformedUdp, |b| {
             *b = build::udp(&Udp { dst_mac: EXTERNAL_MAC, ..Udp::default() });

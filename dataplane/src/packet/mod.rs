@@ -3,6 +3,7 @@
 pub mod build;
 pub mod checksum;
 pub mod emit;
+pub mod fragment;
 pub mod icmp;
 pub mod parse;
 pub mod rewrite;
