@@ -76,7 +76,8 @@ impl Pipeline {
             return;
         }
         let is_open = flow.protocol == protocol::TCP
-            && !matches!(flow.tcp_state(), TcpState::Closing | TcpState::SynSent);
+            && !flow.tcp_state().is_over()
+            && flow.tcp_state() != TcpState::SynSent;
         if is_open && self.timeouts(&flow).reset_on_timeout {
             self.reset_both(&flow, out);
         }
@@ -95,7 +96,7 @@ impl Pipeline {
         match flow.tcp_state() {
             TcpState::SynSent | TcpState::SynReceived => timeouts.handshake_ms,
             TcpState::Established | TcpState::FinClient | TcpState::FinMember => timeouts.idle_ms,
-            TcpState::Closing => timeouts.close_ms,
+            TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember => timeouts.close_ms,
         }
     }
 

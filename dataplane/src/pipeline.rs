@@ -17,7 +17,7 @@ use crate::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::flow::table::{FlowId, FlowTable};
-use crate::flow::tcp_track::{self, Segment, TcpState};
+use crate::flow::tcp_track::{self, Segment};
 use crate::flow::timer::Timers;
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::fragment::Oversized;
@@ -30,6 +30,7 @@ use crate::limits::Limits;
 use crate::neighbor::{NeighborRef, NeighborTable};
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
+use crate::packet::mss;
 use crate::packet::parse::{self, Class, Found, Packet, protocol, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pool::MemberStates;
@@ -276,9 +277,12 @@ impl Pipeline {
             return self.forward_rechecked(port, frame, packet, id, direction, out);
         }
         if packet.class == Class::Tcp {
-            if is_reopening(flow, direction, packet.tcp_flags) {
-                self.close(id);
-                return self.first_packet(port, frame, packet, out);
+            if packet.tcp_flags & tcp_flag::SYN != 0 {
+                if is_reopening(flow, direction, packet.tcp_flags) {
+                    self.close(id);
+                    return self.first_packet(port, frame, packet, out);
+                }
+                clamp_mss(&self.snapshot, flow.virtual_id, frame, packet);
             }
             if let Some(state) = tcp_track::follow(flow, direction, segment_of(frame, packet)) {
                 self.on_tcp_state(id, state);
@@ -477,12 +481,20 @@ enum Way {
     To(LinkId, Mac),
 }
 
+/// Lowers the segment size that a SYN announces to what its virtual server allows.
+#[cold]
+fn clamp_mss(snapshot: &Snapshot, virtual_id: VirtualId, frame: &mut Frame, packet: &Packet) {
+    if let Some(mss) = snapshot.virtual_by_id(virtual_id).and_then(|item| item.mss_clamp) {
+        mss::clamp(frame, packet, mss);
+    }
+}
+
 /// A client that opens a connection anew with the ports of one that is over (RFC 9293 section 3.6.1).
 #[inline(always)]
 fn is_reopening(flow: &Flow, direction: Direction, flags: u8) -> bool {
     flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
         && direction == Direction::FromClient
-        && flow.tcp_state() == TcpState::Closing
+        && flow.tcp_state().is_over()
 }
 
 #[inline(always)]
