@@ -597,6 +597,10 @@ fn errors_about_no_flow_and_cut_quotes_are_counted() {
     for quote in 0..28 {
         let mut cut = whole[..42 + quote].to_vec();
         build::patch_ipv4(&mut cut, |header| header[3] = 28 + quote as u8);
+        cut[36..38].fill(0);
+        let sum = sluice_dataplane::packet::checksum::sum(&cut[34..]);
+        let value = !sluice_dataplane::packet::checksum::fold(sum);
+        cut[36..38].copy_from_slice(&value.to_be_bytes());
         assert_eq!(world.send(INTERNAL, &cut), [], "{quote} bytes quoted");
     }
     assert_eq!(world.drops(DropReason::IcmpUnmatched), 29);
