@@ -14,6 +14,7 @@ use crate::pipeline::Pipeline;
 impl Pipeline {
     /// Ends what is due, at most [`EXPIRED_A_TURN`] flows. True when there may be more.
     pub fn expire(&mut self, out: &mut Outgoing) -> bool {
+        self.expire_fragments();
         let now_ms = self.now_ms();
         for _ in 0..EXPIRED_A_TURN {
             let due = self.due_half_open().or_else(|| self.timers.poll_due(now_ms));
@@ -75,7 +76,8 @@ impl Pipeline {
             return;
         }
         let is_open = flow.protocol == protocol::TCP
-            && !matches!(flow.tcp_state(), TcpState::Closing | TcpState::SynSent);
+            && !flow.tcp_state().is_over()
+            && flow.tcp_state() != TcpState::SynSent;
         if is_open && self.timeouts(&flow).reset_on_timeout {
             self.reset_both(&flow, out);
         }
@@ -94,7 +96,7 @@ impl Pipeline {
         match flow.tcp_state() {
             TcpState::SynSent | TcpState::SynReceived => timeouts.handshake_ms,
             TcpState::Established | TcpState::FinClient | TcpState::FinMember => timeouts.idle_ms,
-            TcpState::Closing => timeouts.close_ms,
+            TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember => timeouts.close_ms,
         }
     }
 

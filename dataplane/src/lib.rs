@@ -12,6 +12,7 @@ pub mod config;
 pub mod counters;
 mod expire;
 pub mod flow;
+pub mod fragment;
 pub mod frame;
 pub mod handoff;
 pub mod lb;

@@ -4,6 +4,7 @@
 //!   burst ─▶ parse all ─▶ prefetch ─▶ for each packet:
 //!              known flow ─────────────────▶ forward            packet/rewrite
 //!              ARP, ND, echo, ICMP ────────▶ answer             respond
+//!              fragment ─▶ wait for ports ─▶ forward            fragment
 //!              first packet ─▶ select ─────▶ forward            select
 //!                                └─ nobody ▶ refuse             respond
 //! ```
@@ -16,9 +17,12 @@ use crate::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::flow::table::{FlowId, FlowTable};
-use crate::flow::tcp_track::{self, Segment, TcpState};
+use crate::flow::tcp_track::{self, Segment};
 use crate::flow::timer::Timers;
 use crate::flow::{Direction, Flow, flow_flag};
+use crate::fragment::Oversized;
+use crate::fragment::identification::Identifications;
+use crate::fragment::table::{EntryId, FragmentTable};
 use crate::frame::{BURST_MAX, Frame, FramePool};
 use crate::handoff::{Handoff, Stray};
 use crate::lb::Balancer;
@@ -26,7 +30,8 @@ use crate::limits::Limits;
 use crate::neighbor::{NeighborRef, NeighborTable};
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
-use crate::packet::parse::{self, Class, Found, Packet, tcp_flag};
+use crate::packet::mss;
+use crate::packet::parse::{self, Class, Found, Packet, protocol, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pool::MemberStates;
 use crate::queue::{Ticket, WaitingRoom};
@@ -66,6 +71,10 @@ pub struct Pipeline {
     pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
     pub(crate) draining: bool,
+    pub(crate) fragments: FragmentTable,
+    pub(crate) identifications: Identifications,
+    /// The packet whose fragment is being decided about.
+    pub(crate) fragment_at_hand: Option<EntryId>,
     /// Low bits of the generation in force; flows with another are checked again.
     pub(crate) epoch: u32,
     /// Taken out while a burst is decided.
@@ -147,6 +156,9 @@ impl Pipeline {
             defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
             draining: false,
+            fragments: FragmentTable::new(spec.backing),
+            identifications: Identifications::new(spec.seed, spec.worker),
+            fragment_at_hand: None,
             burst: Some(blank_burst()),
         }
     }
@@ -178,6 +190,7 @@ impl Pipeline {
             taken += 1;
             match stray {
                 Stray::Packet(port, frame) => self.process_stray(port, frame, out),
+                Stray::Fragment { port, frame, key } => self.fragment_of_ours(port, frame, &key, out),
                 Stray::Neighbor { hop, mac, create } => self.neighbors.learn(hop, mac, create, now),
             }
         }
@@ -212,7 +225,7 @@ impl Pipeline {
         let packet = &slot.packet;
         match slot.found {
             Found::Nothing(reason) => self.dropped(reason, VirtualId::NONE),
-            Found::Ip | Found::Arp if self.is_unknown_vlan(port, packet.vlan) => {
+            Found::Ip | Found::Arp | Found::Fragment if self.is_unknown_vlan(port, packet.vlan) => {
                 self.dropped(DropReason::UnknownVlan, VirtualId::NONE)
             }
             Found::Ip if packet.class != Class::Icmp => match self.flows.find(&packet.key, slot.hash) {
@@ -220,6 +233,7 @@ impl Pipeline {
                 None => self.first_packet(port, frame, packet, out),
             },
             Found::Ip => self.icmp(port, frame, packet, out),
+            Found::Fragment => Fate::Fragment,
             Found::Arp => self.arp(LinkId::new(port, packet.vlan), frame, packet.l3, out),
         }
     }
@@ -243,6 +257,7 @@ impl Pipeline {
                 Err(_) => self.count_drop(DropReason::Misdirected, VirtualId::NONE),
             },
             Fate::Queue(ticket) => self.queue.put(port, frame, ticket, self.now),
+            Fate::Fragment => self.fragment(port, frame, out),
             Fate::Done => {}
         }
     }
@@ -285,16 +300,19 @@ impl Pipeline {
         }
         let flow = self.flows.at_mut(id);
         if packet.class == Class::Tcp {
-            if is_reopening(flow, direction, packet.tcp_flags) {
-                self.close(id);
-                return self.first_packet(port, frame, packet, out);
+            if packet.tcp_flags & tcp_flag::SYN != 0 {
+                if is_reopening(flow, direction, packet.tcp_flags) {
+                    self.close(id);
+                    return self.first_packet(port, frame, packet, out);
+                }
+                clamp_mss(&self.snapshot, flow.virtual_id, frame, packet);
             }
             if let Some(state) = tcp_track::follow(flow, direction, segment_of(frame, packet)) {
                 self.on_tcp_state(id, state);
             }
         }
         let flow = self.flows.at_mut(id);
-        if !(packet.class == Class::Tcp && flow.tcp_state().is_half_open()) {
+        if !(packet.key.protocol == protocol::TCP && flow.tcp_state().is_half_open()) {
             flow.last_seen_ms = now_ms;
         }
         flow.bytes[direction.index()] += u64::from(packet.ip_len);
@@ -315,8 +333,8 @@ impl Pipeline {
         };
         let facts = self.ports[usize::from(link.port().0)];
         if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
-            let error = IcmpError::TooBig(facts.mtu);
-            return self.refuse_with_icmp(port, frame, packet, DropReason::TooBig, error, out);
+            let way = Oversized { packet, to, link, mac, virtual_id, member_id, direction };
+            return self.forward_oversized(port, frame, &way, out);
         }
         if out.is_full(link.port()) {
             return self.dropped(DropReason::TxFull, virtual_id);
@@ -462,6 +480,8 @@ pub(crate) enum Fate {
     HandOver(usize),
     /// It waits for a member of its pool.
     Queue(Ticket),
+    /// It is a part of a packet (`fragment/path`).
+    Fragment,
     /// It is answered, learnt from or dropped, and counted; the frame itself is no longer needed.
     Done,
 }
@@ -487,12 +507,20 @@ enum Way {
     To(LinkId, Mac),
 }
 
+/// Lowers the segment size that a SYN announces to what its virtual server allows.
+#[cold]
+fn clamp_mss(snapshot: &Snapshot, virtual_id: VirtualId, frame: &mut Frame, packet: &Packet) {
+    if let Some(mss) = snapshot.virtual_by_id(virtual_id).and_then(|item| item.mss_clamp) {
+        mss::clamp(frame, packet, mss);
+    }
+}
+
 /// A client that opens a connection anew with the ports of one that is over (RFC 9293 section 3.6.1).
 #[inline(always)]
 fn is_reopening(flow: &Flow, direction: Direction, flags: u8) -> bool {
     flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
         && direction == Direction::FromClient
-        && flow.tcp_state() == TcpState::Closing
+        && flow.tcp_state().is_over()
 }
 
 #[inline(always)]

@@ -21,6 +21,9 @@ impl Pipeline {
         packet: &Packet,
         out: &mut Outgoing,
     ) -> Fate {
+        if frame.offload.checksum == Checksum::Unchecked && !icmp::is_intact(frame.bytes(), packet) {
+            return self.dropped(DropReason::Malformed, VirtualId::NONE);
+        }
         let Some(quoted) = icmp::quoted(frame.bytes(), packet) else {
             return self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE);
         };

@@ -191,6 +191,10 @@ impl Pipeline {
         out: &mut Outgoing,
     ) -> Fate {
         let fate = self.dropped(reason, VirtualId::NONE);
+        // No error is sent about any but the first fragment (RFC 1812 section 4.3.2.7).
+        if packet.class == Class::Fragment && packet.key.src.is_v4() {
+            return fate;
+        }
         if !self.icmp_errors.take(self.now) {
             self.counters.rejects_limited.add(1);
             return fate;

@@ -254,12 +254,19 @@ impl Pipeline {
         known.unwrap_or(if is_tcp { Timeouts::TCP } else { Timeouts::UDP })
     }
 
+    /// True when a flow of this packet would be opened by whichever worker sees it first.
+    pub(crate) fn opens_where_it_comes(&self, matched: &Virtual, packet: &Packet) -> bool {
+        let is_source = self.snapshot.owned(packet.key.dst).is_some_and(|owned| owned.is_source);
+        self.snapshot.snat_of(matched, packet.key.src) != Snat::None
+            && (!is_source || matched.names(packet.key.dst))
+    }
+
     /// The worker that a packet of no local flow belongs to: a pure function of the packet and the configuration.
     ///
     /// A reply to a SNAT address belongs to the owner of its port, though a network that it is in may be a virtual
     /// server's. Where members see clients' own addresses, both
     /// directions belong to the owner of the client's end; where nothing is translated, of both ends together.
-    fn owner(&self, matched: Option<&Virtual>, packet: &Packet) -> usize {
+    pub(crate) fn owner(&self, matched: Option<&Virtual>, packet: &Packet) -> usize {
         if self.owners.workers() == 1 {
             return self.worker;
         }

@@ -42,8 +42,22 @@ reasons! {
     MartianDestination = "martian-destination",
     /// IPv4 options or source routing, IPv6 routing headers.
     IpOptions = "ip-options",
-    /// A fragment.
+    /// A fragment of a message to us: only packets of flows are put through in fragments.
     Fragment = "fragment",
+    /// A fragment whose length or offset makes no sense, or that ends beyond 64 KiB.
+    FragmentMalformed = "fragment-malformed",
+    /// A fragment that hides the transport header from us (RFC 1858, RFC 3128, RFC 7112).
+    FragmentTiny = "fragment-tiny",
+    /// A fragment of a packet whose fragments overlap (RFC 5722): all that come after and all that wait.
+    FragmentOverlap = "fragment-overlap",
+    /// A fragment that had come already.
+    FragmentDuplicate = "fragment-duplicate",
+    /// The first fragment of its packet, which has the ports, did not come in time.
+    FragmentTimeout = "fragment-timeout",
+    /// Too many fragments wait for the first of their packet.
+    FragmentsFull = "fragments-full",
+    /// A later fragment of a packet whose first opened no flow.
+    FragmentNoFlow = "fragment-no-flow",
     /// A TCP header whose flags or lengths make no sense.
     MalformedTcp = "malformed-tcp",
     /// A UDP header whose length makes no sense, or an IPv6 UDP datagram without checksum.

@@ -12,6 +12,7 @@ use crate::config::ids::PortId;
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::flow::key::HashSeed;
+use crate::fragment;
 use crate::frame::{BURST_MAX, CHUNK_BYTES, Frame};
 use crate::neighbor::AGEING_PERIOD_MS;
 use crate::outgoing::Outgoing;
@@ -304,6 +305,7 @@ impl Pipeline {
             fact("half-open", self.half_open_max, 0, pages),
             fact("neighbors", self.neighbors.capacity(), self.neighbors.bytes(), "ordinary"),
             fact("snat-port-sets", self.snat.capacity(), self.snat.bytes(), "ordinary"),
+            fact("fragments", fragment::table::PACKETS_MAX, self.fragments.bytes(), "ordinary"),
             fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, frame_pages),
             fact("counters", 1, self.counters.bytes(), "ordinary"),
         ]

@@ -7,7 +7,7 @@
 //! ```
 
 use super::checksum::{fold, sum};
-use super::parse::{Packet, protocol};
+use super::parse::{HEADER_FRAGMENT, Packet, protocol};
 use super::rewrite::{adjusted, difference};
 use crate::address::Address;
 use crate::flow::key::FlowKey;
@@ -29,7 +29,8 @@ pub fn is_error(is_v4: bool, kind: u8) -> bool {
     if is_v4 { matches!(kind, 3 | 11 | 12) } else { kind < 128 }
 }
 
-/// Reads the packet that an error quotes: TCP or UDP, not a later fragment, with at least its ports.
+/// Reads the packet that an error quotes: TCP or UDP, not a later fragment, with at least its ports. The quote's own
+/// checksums are left to its receiver (RFC 5508 REQ-3, c); the message's is the caller's ([`is_intact`]).
 pub fn quoted(bytes: &[u8], packet: &Packet) -> Option<Quoted> {
     let end = usize::from(packet.l3) + packet.ip_len as usize;
     let l3 = usize::from(packet.l4) + 8;
@@ -42,6 +43,21 @@ pub fn quoted(bytes: &[u8], packet: &Packet) -> Option<Quoted> {
     key.src_port = u16::from_be_bytes([ports[0], ports[1]]);
     key.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
     Some(Quoted { key, l3, l4: l3 + header_len })
+}
+
+/// True when the message's checksum is right (RFC 5508 REQ-3): translation makes a new one, which must not make good
+/// what was damaged on its way. Reads the whole message; cold path.
+pub fn is_intact(bytes: &[u8], packet: &Packet) -> bool {
+    let end = usize::from(packet.l3) + packet.ip_len as usize;
+    let Some(message) = bytes.get(usize::from(packet.l4)..end) else { return false };
+    let (src, dst) = (packet.key.src, packet.key.dst);
+    let pseudo = if src.is_v4() {
+        0
+    } else {
+        let addresses = sum(&src.v6_octets()) + sum(&dst.v6_octets());
+        addresses + u64::from(protocol::ICMPV6) + message.len() as u64
+    };
+    fold(sum(message) + pseudo) == 0xffff
 }
 
 /// Gives an error the outer addresses `src` and `dst`, the quoted packet the addresses and ports of `inner`, takes
@@ -133,5 +149,15 @@ fn inner_v6(inner: &[u8]) -> Option<(FlowKey, usize)> {
         let octets = header[at..at + 16].first_chunk::<16>();
         octets.map_or(Address::UNSPECIFIED, |octets| Address::v6(*octets))
     };
-    Some((FlowKey { src: address(8), dst: address(24), protocol: header[6], ..FlowKey::default() }, 40))
+    let (protocol, header_len) = match header[6] {
+        HEADER_FRAGMENT => (first_fragment_of(inner.get(40..48)?)?, 48),
+        other => (other, 40),
+    };
+    Some((FlowKey { src: address(8), dst: address(24), protocol, ..FlowKey::default() }, header_len))
+}
+
+/// What the first fragment of a packet carries; `None` for later ones.
+fn first_fragment_of(extension: &[u8]) -> Option<u8> {
+    let is_first = u16::from_be_bytes([extension[2], extension[3]]) & 0xfff8 == 0;
+    is_first.then_some(extension[0])
 }
