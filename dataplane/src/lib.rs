@@ -25,6 +25,7 @@ pub mod pipeline;
 pub mod pool;
 pub mod port;
 pub mod query;
+mod query_flow;
 mod queue;
 pub mod quota;
 pub mod rate;

@@ -74,7 +74,7 @@ impl Pipeline {
         }
     }
 
-    fn open_passage(
+    pub(crate) fn open_passage(
         &mut self,
         passage: Passage,
         link: LinkId,

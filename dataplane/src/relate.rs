@@ -10,6 +10,7 @@ use crate::packet::icmp::{self, Quoted};
 use crate::packet::parse::Packet;
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pipeline::{Fate, Pipeline};
+use crate::query_flow::is_echo;
 use crate::verdict::DropReason;
 
 impl Pipeline {
@@ -52,7 +53,7 @@ impl Pipeline {
     /// About no flow of ours, or of another worker: the port that it quotes tells.
     fn strange_error(&self, quoted: &Quoted) -> Fate {
         let is_source = self.snapshot.owned(quoted.key.src).is_some_and(|owned| owned.is_source);
-        let owner = self.owners.of_port(quoted.key.src_port);
+        let owner = if is_echo(&quoted.key) { 0 } else { self.owners.of_port(quoted.key.src_port) };
         if is_source && owner != self.worker {
             return Fate::HandOver(owner);
         }

@@ -101,7 +101,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Why not; nothing is left behind.
-    fn open(
+    pub(crate) fn open(
         &mut self,
         virtual_server: &Virtual,
         link: LinkId,

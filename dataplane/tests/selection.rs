@@ -399,3 +399,74 @@ fn a_stateless_datagram_waits_for_a_member_that_is_not_known_yet() {
     let seen = out.iter().map(see).find(|seen| seen.dst.0 == "10.1.0.99").expect("the datagram");
     assert_eq!(seen.dst_mac, member_mac(99));
 }
+
+// Pings.
+
+/// An echo message from `src` to `dst`: type, identifier.
+fn echo(
+    from: (sluice_dataplane::address::Mac, &str),
+    to: (sluice_dataplane::address::Mac, &str),
+    kind: u8,
+    id: u16,
+) -> Vec<u8> {
+    use sluice_dataplane::packet::rewrite::LinkHeader;
+    let link = LinkHeader { destination: to.0, source: from.0, vlan: 0 };
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend(id.to_be_bytes());
+    message.extend([0, 7, 1, 2, 3, 4]);
+    build::packet(link, from.1, to.1, 64, if to.1.contains(':') { 58 } else { 1 }, &message, 2)
+}
+
+/// Source, destination, type and identifier of an echo message over IPv4 whose checksum is right.
+fn see_echo(out: &Out) -> (String, String, u8, u16) {
+    let octets =
+        |at: usize| sluice_dataplane::address::Address::v4(out.bytes[at..at + 4].try_into().unwrap());
+    let total = sluice_dataplane::packet::checksum::sum(&out.bytes[34..]);
+    assert_eq!(sluice_dataplane::packet::checksum::fold(total), 0xffff);
+    let id = u16::from_be_bytes([out.bytes[38], out.bytes[39]]);
+    (octets(26).to_string(), octets(30).to_string(), out.bytes[34], id)
+}
+
+fn with_egress(parts: &mut Parts) {
+    let mut egress = virtual_server(9, "0.0.0.0/0", 0, Protocol::Any, 0);
+    (egress.kind, egress.pool, egress.snat) = (VirtualKind::ForwardingIp, None, Snat::Automap);
+    parts.virtuals.push(egress);
+}
+
+#[test]
+fn pings_pass_a_forwarding_virtual_server_translated_and_back() {
+    let mut world = World::started(with_egress);
+    let request = echo((member_mac(13), "10.1.0.13"), (INTERNAL_MAC, CLIENT), 8, 500);
+    world.send(INTERNAL, &request);
+    let out = world.send(EXTERNAL, &arp(2, CLIENT_MAC, "192.0.2.1", "192.0.2.10"));
+    let (src, dst, kind, id) = see_echo(out.last().expect("the request"));
+    assert_eq!((src.as_str(), dst.as_str(), kind), ("192.0.2.10", CLIENT, 8));
+    assert_ne!(id, 500, "an identifier of ours");
+    let reply = echo((CLIENT_MAC, CLIENT), (EXTERNAL_MAC, "192.0.2.10"), 0, id);
+    let back = world.send(INTERNAL, &[0; 60]);
+    assert_eq!(back, []);
+    let back = world.send(EXTERNAL, &reply);
+    assert_eq!(see_echo(&back[0]), (CLIENT.into(), "10.1.0.13".into(), 0, 500));
+    // A reply to nothing is dropped, and a request to our own address answered by us.
+    world.send(EXTERNAL, &echo((CLIENT_MAC, CLIENT), (EXTERNAL_MAC, "192.0.2.10"), 0, id ^ 1));
+    assert_eq!(world.drops(DropReason::UnwantedIcmp), 1);
+    let own = world.send(EXTERNAL, &echo((CLIENT_MAC, CLIENT), (EXTERNAL_MAC, "192.0.2.10"), 8, 1));
+    assert_eq!(see_echo(&own[0]), ("192.0.2.10".into(), CLIENT.into(), 0, 1));
+}
+
+#[test]
+fn pings_reach_the_host_behind_a_one_to_one_translation() {
+    let mut parts = usual();
+    with_nat(&mut parts);
+    let mut worlds = World::several(2, Limits { flows: 64, frames: 64, ..Limits::default() }, &parts);
+    worlds.iter_mut().for_each(World::start);
+    let mut send = |at: usize, port: PortId, bytes: &[u8]| {
+        let mut out = worlds[at].send(port, bytes);
+        out.extend(worlds.iter_mut().flat_map(|world| world.run(0)));
+        out
+    };
+    let request = echo((CLIENT_MAC, CLIENT), (EXTERNAL_MAC, "192.0.2.60"), 8, 77);
+    assert_eq!(see_echo(&send(1, EXTERNAL, &request)[0]), (CLIENT.into(), "10.1.0.13".into(), 8, 77));
+    let reply = echo((member_mac(13), "10.1.0.13"), (INTERNAL_MAC, CLIENT), 0, 77);
+    assert_eq!(see_echo(&send(1, INTERNAL, &reply)[0]), ("192.0.2.60".into(), CLIENT.into(), 0, 77));
+}

@@ -37,12 +37,42 @@ pub fn quoted(bytes: &[u8], packet: &Packet) -> Option<Quoted> {
     let inner = bytes.get(l3..end)?;
     let (mut key, header_len) = if packet.key.src.is_v4() { inner_v4(inner)? } else { inner_v6(inner)? };
     let ports = inner.get(header_len..header_len + 8)?;
-    if !matches!(key.protocol, protocol::TCP | protocol::UDP) {
-        return None;
+    match key.protocol {
+        protocol::TCP | protocol::UDP => {
+            key.src_port = u16::from_be_bytes([ports[0], ports[1]]);
+            key.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
+        }
+        protocol::ICMP | protocol::ICMPV6 => (key.src_port, key.dst_port) = echo_ports(ports)?,
+        _ => return None,
     }
-    key.src_port = u16::from_be_bytes([ports[0], ports[1]]);
-    key.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
     Some(Quoted { key, l3, l4: l3 + header_len })
+}
+
+/// The key of an echo message as a flow has it, and whether it is a request; `None` for other messages.
+pub fn echo_key(bytes: &[u8], packet: &Packet) -> Option<(FlowKey, bool)> {
+    let at = usize::from(packet.l4);
+    let (src_port, dst_port) = echo_ports(bytes.get(at..at + 8)?)?;
+    let is_request = matches!(bytes[at], 8 | 128);
+    Some((FlowKey { src_port, dst_port, ..packet.key }, is_request))
+}
+
+/// The identifier stands where the side that chose it has its port.
+fn echo_ports(message: &[u8]) -> Option<(u16, u16)> {
+    let identifier = u16::from_be_bytes([*message.get(4)?, *message.get(5)?]);
+    match message.first()? {
+        8 | 128 => Some((identifier, 0)),
+        0 | 129 => Some((0, identifier)),
+        _ => None,
+    }
+}
+
+/// Gives an echo message the identifier of `to`; `addresses` is by how much the sum of what the checksum covers has
+/// grown besides.
+pub(super) fn set_identifier(message: &mut [u8], to: &FlowKey, addresses: u64) {
+    let Some(head) = message.first_chunk_mut::<8>() else { return };
+    let (old, new) = (u16::from_be_bytes([head[4], head[5]]), to.src_port | to.dst_port);
+    head[4..6].copy_from_slice(&new.to_be_bytes());
+    correct(&mut head[2..4], addresses + difference(u32::from(old), u32::from(new)));
 }
 
 /// True when the message's checksum is right (RFC 5508 REQ-3): translation makes a new one, which must not make good
@@ -95,6 +125,9 @@ fn translate_inner(bytes: &mut [u8], quoted: &Quoted, inner: &FlowKey, is_v4: bo
     write_addresses(header, (inner.src, inner.dst), is_v4);
     if is_v4 {
         correct(&mut header[10..12], addresses);
+    }
+    if matches!(quoted.key.protocol, protocol::ICMP | protocol::ICMPV6) {
+        return set_identifier(transport, inner, if is_v4 { 0 } else { addresses });
     }
     let ports = |key: &FlowKey| (u32::from(key.src_port) << 16) | u32::from(key.dst_port);
     transport[..4].copy_from_slice(&ports(inner).to_be_bytes());

@@ -2,6 +2,7 @@
 //! difference (RFC 1624), and the link header of the way out.
 
 use super::checksum::fold;
+use super::icmp;
 use super::parse::{Class, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Packet};
 use crate::address::{Address, Mac};
 use crate::flow::key::FlowKey;
@@ -35,6 +36,10 @@ pub fn translate(frame: &mut Frame, packet: &Packet, to: &FlowKey) {
         let Some(header) = header.first_chunk_mut::<40>() else { return };
         translate_ipv6(header, from, to)
     };
+    if packet.class == Class::Icmp {
+        // ICMP over IPv4 sums no addresses (RFC 792); ICMPv6 does (RFC 4443 section 2.3).
+        return icmp::set_identifier(transport, to, if from.src.is_v4() { 0 } else { addresses });
+    }
     translate_transport(transport, packet.class, to, addresses, checksum);
 }
 
