@@ -51,9 +51,7 @@ impl Pipeline {
         if let Some(counters) = self.counters.of_virtual(flow.virtual_id) {
             counters.connections.close();
         }
-        if let Some(counters) = self.counters.of_member(flow.member_id) {
-            counters.connections.close();
-        }
+        self.counters.close_member(flow.member_id);
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -7,7 +7,7 @@ use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::frame::Frame;
-use crate::lb::{Request, View};
+use crate::lb::{Balancer, Request, View};
 use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
@@ -119,8 +119,8 @@ impl Pipeline {
         let own = Target { member_id: MemberId::NONE, address: packet.key.dst, port: packet.key.dst_port };
         let Some(pool_id) = virtual_server.pool else { return Ok(own) };
         let pool = self.snapshot.pool(pool_id).ok_or(DropReason::NoMember)?;
-        let balancer = self.balancers.entry(pool_id).or_default();
-        let view = View { states: &self.members, counters: &self.counters };
+        let balancer = self.balancers.entry(pool_id).or_insert_with(|| Balancer::new(self.worker, pool_id));
+        let view = View::new(&self.members, &self.counters, &self.snapshot);
         let request = Request {
             client: (packet.key.src, packet.key.src_port),
             destination: (packet.key.dst, packet.key.dst_port),
@@ -234,9 +234,7 @@ impl Pipeline {
         if let Some(counters) = self.counters.of_virtual(flow.virtual_id) {
             counters.connections.open();
         }
-        if let Some(counters) = self.counters.of_member(flow.member_id) {
-            counters.connections.open();
-        }
+        self.counters.open_member(flow.member_id, self.snapshot.node_of(flow.member_id));
     }
 
     /// When the flow's virtual server ends it; the defaults when that is gone.

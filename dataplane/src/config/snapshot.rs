@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use super::ids::{LinkId, MemberId, NodeId, PoolId, PortId, VirtualId};
 use crate::address::{Address, Prefix};
 use crate::flow::key::FlowKey;
+use crate::lb::maglev::{Maglev, MaglevTables};
 use crate::route::{NextHop, RouteTable};
 use crate::virtual_server::lookup::VirtualIndex;
 
@@ -507,6 +508,10 @@ pub struct Snapshot {
     transparent: HashSet<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
+    node_places: Vec<u32>,
+    /// By [`MemberId`].
+    member_nodes: Vec<NodeId>,
+    maglevs: MaglevTables,
 }
 
 /// An address that sluice answers for.
@@ -521,10 +526,23 @@ pub struct Owned {
 }
 
 impl Snapshot {
-    /// Makes the look-up structures. Pure; time in proportion to the number of objects.
+    /// Makes the look-up structures. Pure; time in proportion to the number of objects, and a few milliseconds
+    /// for each Maglev table.
     pub fn build(parts: Parts) -> Self {
+        Self::build_with(parts, &MaglevTables::default())
+    }
+
+    /// As [`Snapshot::build`], with the Maglev tables of `former` where the members are the same.
+    pub fn build_after(parts: Parts, former: &Snapshot) -> Self {
+        Self::build_with(parts, &former.maglevs)
+    }
+
+    fn build_with(parts: Parts, former: &MaglevTables) -> Self {
         let links = links_of(&parts);
         Self {
+            maglevs: MaglevTables::build(&parts, former),
+            node_places: places(parts.nodes.iter().map(|item| item.id.index())),
+            member_nodes: member_nodes(&parts.pools),
             index: VirtualIndex::build(&parts.virtuals),
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             owned: owned_addresses(&parts, &links),
@@ -579,6 +597,24 @@ impl Snapshot {
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         let place = *self.pool_places.get(id.index())?;
         self.parts.pools.get(place as usize)
+    }
+
+    /// The node by id.
+    #[inline]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        let place = *self.node_places.get(id.index())?;
+        self.parts.nodes.get(place as usize)
+    }
+
+    /// The node that a member is on; [`NodeId::NONE`] when the member is gone.
+    #[inline]
+    pub fn node_of(&self, member: MemberId) -> NodeId {
+        self.member_nodes.get(member.index()).copied().unwrap_or(NodeId::NONE)
+    }
+
+    /// The Maglev table of a pool that is balanced, or whose clients persist, by hash.
+    pub fn maglev(&self, pool: PoolId) -> Option<&Maglev> {
+        self.maglevs.of(pool)
     }
 
     /// The next hop towards `destination`.
@@ -668,6 +704,17 @@ fn nearest(address: Address, links: Vec<LinkId>, self_ips: &[SelfIp]) -> Vec<Lin
     let holds = |link: &LinkId| self_ips.iter().any(|ip| ip.link == *link && ip.subnet.contains(address));
     let near: Vec<_> = links.iter().copied().filter(holds).collect();
     if near.is_empty() { links } else { near }
+}
+
+/// From member to node.
+fn member_nodes(pools: &[Pool]) -> Vec<NodeId> {
+    let members = || pools.iter().flat_map(|pool| &pool.members).filter(|member| member.id != MemberId::NONE);
+    let count = members().map(|member| member.id.index() + 1).max().unwrap_or(0);
+    let mut nodes = vec![NodeId::NONE; count];
+    for member in members() {
+        nodes[member.id.index()] = member.node;
+    }
+    nodes
 }
 
 /// From id to place in a list; `u32::MAX` where there is none.
