@@ -6,7 +6,7 @@
 //! ramp is passed over by the part of the hashes that is not yet its share.
 
 use super::maglev::{Maglev, mix};
-use super::roster::{Pick, SHARE_FULL};
+use super::roster::{Candidate, Pick, SHARE_FULL};
 
 pub(super) fn pick(table: Option<&Maglev>, hash: u64, pick: &Pick) -> Option<usize> {
     table.and_then(|table| walk(table, hash, pick)).or_else(|| in_turn(hash, pick))
@@ -38,8 +38,8 @@ fn is_due(hash: u64, place: usize, pick: &Pick) -> bool {
 fn in_turn(hash: u64, pick: &Pick) -> Option<usize> {
     let at_work = pick.at_work();
     let first = (hash >> 16).checked_rem(at_work.len() as u64)? as usize;
-    let places = at_work[first..].iter().chain(&at_work[..first]).map(|candidate| candidate.place());
-    places.into_iter().find(|&place| pick.takes(place))
+    let mut places = at_work[first..].iter().chain(&at_work[..first]).map(Candidate::place);
+    places.find(|&place| pick.takes(place))
 }
 
 /// Slots tried before [`in_turn`].

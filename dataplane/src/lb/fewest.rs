@@ -15,6 +15,9 @@ pub(super) struct Load {
 impl Load {
     #[inline]
     fn is_less_than(self, other: Load) -> bool {
+        if self.weight == other.weight {
+            return (self.amount, self.then) < (other.amount, other.then);
+        }
         let one = u128::from(self.amount) * u128::from(other.weight);
         let two = u128::from(other.amount) * u128::from(self.weight);
         one < two || (one == two && self.then < other.then)
@@ -27,16 +30,17 @@ impl Load {
 pub(super) fn pick(cursor: &mut usize, pick: &Pick, load: impl Fn(&Candidate) -> Load) -> Option<usize> {
     let at_work = pick.at_work();
     let first = cursor.checked_rem(at_work.len())?;
-    let (after, before) = (at_work[first..].iter(), at_work[..first].iter());
     let mut best: Option<(usize, Load)> = None;
-    for (step, candidate) in after.chain(before).enumerate() {
-        let load = load(candidate);
-        let is_better = best.is_none_or(|(_, least)| load.is_less_than(least));
-        if is_better && pick.takes(candidate.place()) {
-            best = Some((step, load));
+    for turns in [first..at_work.len(), 0..first] {
+        for turn in turns {
+            let load = load(&at_work[turn]);
+            let is_better = best.is_none_or(|(_, least)| load.is_less_than(least));
+            if is_better && pick.takes(at_work[turn].place()) {
+                best = Some((turn, load));
+            }
         }
     }
-    let turn = (first + best?.0) % at_work.len();
+    let (turn, _) = best?;
     *cursor = (turn + 1) % at_work.len();
     Some(at_work[turn].place())
 }

@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use super::ratio::PARTS;
-use super::roster::{Candidate, Pick};
+use super::roster::{Candidate, Pick, TURN};
 use crate::clock::Instant;
 use crate::config::snapshot::Method;
 
@@ -68,7 +67,7 @@ impl Observed {
     #[inline]
     pub(super) fn shares_of(&self, candidate: &Candidate) -> u64 {
         let is_below = self.seen.get(candidate.place()).is_some_and(|seen| seen.is_below);
-        self.turns[usize::from(!is_below)] * PARTS
+        self.turns[usize::from(!is_below)] * TURN
     }
 }
 

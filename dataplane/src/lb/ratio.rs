@@ -4,17 +4,19 @@
 //! A node's weight is divided among the pool's members on it. Ratio-session differs from ratio-member in that a
 //! connection that persistence has placed is nobody's turn.
 
-use super::roster::{Candidate, Pick, SHARE_FULL};
+use super::roster::{Candidate, Pick, SHARE_FULL, TURN};
 use crate::config::ids::MemberId;
 
 /// The weight that the configuration gives a candidate.
+#[inline]
 pub(super) fn configured(candidate: &Candidate) -> u64 {
-    u64::from(candidate.weight) * PARTS / u64::from(candidate.siblings)
+    candidate.turns
 }
 
 /// The same for everybody.
+#[inline]
 pub(super) fn equal(_: &Candidate) -> u64 {
-    PARTS
+    TURN
 }
 
 /// The richest of those that take a connection, by `weight`.
@@ -54,12 +56,9 @@ pub(super) fn charge(credits: &mut [i64], pick: &Pick, member: MemberId) {
 
 #[inline]
 fn credit_of(candidate: &Candidate, pick: &Pick, weight: &impl Fn(&Candidate) -> u64) -> i64 {
-    (weight(candidate) * pick.share(candidate.id) / SHARE_FULL) as i64
+    let weight = weight(candidate);
+    (if pick.is_ramping() { weight * pick.share(candidate.id) / SHARE_FULL } else { weight }) as i64
 }
-
-/// What a weight of 1 is in credits: enough to be divided by a share or by members on a node without loss that
-/// shows.
-pub(super) const PARTS: u64 = 840_000;
 
 /// Persistence may put a member this many turns of everybody into debt, no further.
 const TURNS_AHEAD: i64 = 64;

@@ -13,6 +13,10 @@ use crate::lb::{NoPick, View};
 /// A full share, for members that are not in their slow ramp.
 pub(super) const SHARE_FULL: u64 = 1_000;
 
+/// What a weight of 1 is in parts of a turn: enough to be divided by a share, or by members on a node, without loss
+/// that shows.
+pub(super) const TURN: u64 = 840_000;
+
 /// A member at work.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
@@ -22,8 +26,8 @@ pub(super) struct Candidate {
     pub(super) node: NodeId,
     /// What the pool's method weighs it by, at least 1.
     pub(super) weight: u32,
-    /// How many share that weight: the pool's members at work on the same node, for weights of nodes.
-    pub(super) siblings: u32,
+    /// The weight in parts of a turn; of a node's, this member's part.
+    pub(super) turns: u64,
 }
 
 impl Candidate {
@@ -67,7 +71,7 @@ impl Roster {
         let places = pool.members.iter().enumerate().filter(|&(place, _)| self.is_at_work[place]);
         self.at_work.extend(places.map(|(place, member)| candidate(place, member, pool.method, view)));
         if pool.method == Method::RatioNode {
-            self.count_siblings();
+            self.divide_among_siblings();
         }
         self.ramp_ends = self.end_of_ramp(pool, view);
         self.note_members(&pool.members)
@@ -88,14 +92,15 @@ impl Roster {
         *self.groups.select_nth_unstable_by(wanted - 1, |one, other| other.cmp(one)).1
     }
 
-    fn count_siblings(&mut self) {
+    /// A node's weight is that of all members on it together.
+    fn divide_among_siblings(&mut self) {
         self.nodes.clear();
         self.nodes.extend(self.at_work.iter().map(|candidate| candidate.node));
         self.nodes.sort_unstable();
         for candidate in &mut self.at_work {
             let first = self.nodes.partition_point(|&node| node < candidate.node);
             let next = self.nodes.partition_point(|&node| node <= candidate.node);
-            candidate.siblings = (next - first) as u32;
+            candidate.turns /= (next - first) as u64;
         }
     }
 
@@ -132,7 +137,9 @@ fn candidate(place: usize, member: &Member, method: Method, view: &View) -> Cand
         Method::WeightedLeastConnectionsNode => node().map_or(1, |node| node.connection_limit),
         _ => 1,
     };
-    Candidate { place: place as u32, id: member.id, node: member.node, weight: weight.max(1), siblings: 1 }
+    let weight = weight.max(1);
+    let turns = u64::from(weight) * TURN;
+    Candidate { place: place as u32, id: member.id, node: member.node, weight, turns }
 }
 
 /// One choice: the pool, who is at work, and what may be looked at.
@@ -165,7 +172,7 @@ impl<'a> Pick<'a> {
     #[inline]
     pub(super) fn takes(&self, place: usize) -> bool {
         let Some(member) = self.pool.members.get(place) else { return false };
-        self.view.has_room(member) && !self.view.avoid.contains(&member.id)
+        self.view.has_room(member) && (self.view.avoid.is_empty() || !self.view.avoid.contains(&member.id))
     }
 
     /// The member at this place, if it is at work and takes one more connection.
