@@ -222,33 +222,32 @@ impl WorkerCounters {
     }
 
     /// Counts a connection that opens to `member`, which is on `node`.
-    ///
-    /// While a member has connections all of them count on the node of the first, so that each end meets its
-    /// beginning whatever an apply does to ids.
     #[inline]
     pub fn open_member(&self, member: MemberId, node: NodeId) {
         let Some(counters) = self.of_member(member) else { return };
-        if counters.connections.current.load() == 0 {
-            counters.node.set(u64::from(node.0) + 1);
-        }
         counters.connections.open();
-        if let Some(counters) = self.node_under(counters) {
+        counters.node.set(u64::from(node.0) + 1);
+        if let Some(counters) = self.of_node(node) {
             counters.connections.open();
         }
     }
 
-    /// Counts the end of a connection to `member`, and to its node.
+    /// Counts the end of a connection to `member`, on the node that it was opened on.
     #[inline]
     pub fn close_member(&self, member: MemberId) {
         let Some(counters) = self.of_member(member) else { return };
         counters.connections.close();
-        if let Some(counters) = self.node_under(counters) {
+        let node = counters.node.load().checked_sub(1).and_then(|id| self.nodes.get(id as usize));
+        if let Some(counters) = node {
             counters.connections.close();
         }
     }
 
-    fn node_under(&self, member: &MemberCounters) -> Option<&NodeCounters> {
-        self.nodes.get(member.node.load().checked_sub(1)? as usize)
+    /// The node that connections to `member` count on.
+    #[inline]
+    pub fn node_of(&self, member: MemberId) -> NodeId {
+        let node = self.of_member(member).and_then(|counters| counters.node.load().checked_sub(1));
+        node.map_or(NodeId::NONE, |id| NodeId(id as u32))
     }
 
     /// A port's.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod admit;
 pub mod clock;
 pub mod config;
 pub mod counters;
@@ -16,19 +17,25 @@ pub mod handoff;
 pub mod lb;
 pub mod limits;
 pub mod neighbor;
+mod one_to_one;
 pub mod outgoing;
 pub mod packet;
 pub mod pipeline;
 pub mod pool;
 pub mod port;
 pub mod query;
+mod queue;
+pub mod quota;
 pub mod rate;
 mod relate;
+mod reselect;
 mod respond;
 pub mod route;
 pub mod runtime;
 mod select;
+mod service_down;
 pub mod snat;
+mod stateless;
 pub mod verdict;
 pub mod virtual_server;
 pub mod worker;

@@ -29,7 +29,11 @@ use crate::packet::emit::IcmpError;
 use crate::packet::parse::{self, Class, Found, Packet, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pool::MemberStates;
+use crate::queue::{Ticket, WaitingRoom};
+use crate::quota::{QuotaShare, Quotas};
 use crate::rate::TokenBucket;
+use crate::reselect::Attempts;
+use crate::service_down::Sweep;
 use crate::snat::ports::SnatPorts;
 use crate::snat::steer::Owners;
 use crate::verdict::DropReason;
@@ -50,6 +54,10 @@ pub struct Pipeline {
     pub(crate) rejects: TokenBucket,
     pub(crate) icmp_errors: TokenBucket,
     pub(crate) members: Arc<MemberStates>,
+    pub(crate) quota: QuotaShare,
+    pub(crate) queue: WaitingRoom,
+    pub(crate) attempts: Attempts,
+    pub(crate) sweep: Sweep,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
@@ -91,6 +99,8 @@ pub struct PipelineSpec {
     pub handoff: Handoff,
     /// Shared by all workers.
     pub members: Arc<MemberStates>,
+    /// Shared by all workers.
+    pub quotas: Arc<Quotas>,
     /// This worker's.
     pub counters: Arc<WorkerCounters>,
     /// For packets of our own.
@@ -107,6 +117,8 @@ impl Pipeline {
         let settings = spec.snapshot.parts().settings.clone();
         let (worker, workers) = spec.worker;
         let owners = Owners::new(workers);
+        let mut quota = QuotaShare::new(spec.quotas, worker);
+        quota.follow(None, &spec.snapshot, |_| 0);
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
         Self {
             epoch: spec.snapshot.generation() as u32,
@@ -124,6 +136,10 @@ impl Pipeline {
             rejects: TokenBucket::new(owners.share_of(settings.max_reject_rate)),
             icmp_errors: TokenBucket::new(owners.share_of(settings.max_icmp_rate)),
             members: spec.members,
+            quota,
+            queue: WaitingRoom::default(),
+            attempts: Attempts::default(),
+            sweep: Sweep::default(),
             counters: spec.counters,
             frames: spec.frames,
             half_open_max: spec.limits.half_open,
@@ -169,7 +185,7 @@ impl Pipeline {
         taken > 0
     }
 
-    fn process_stray(&mut self, port: PortId, mut frame: Frame, out: &mut Outgoing) {
+    pub(crate) fn process_stray(&mut self, port: PortId, mut frame: Frame, out: &mut Outgoing) {
         let mut slot = Slot::BLANK;
         slot.found = parse::parse_into(&mut slot.packet, frame.bytes(), self.ports[usize::from(port.0)].mac);
         slot.hash = self.flows.hash(&slot.packet.key);
@@ -210,7 +226,7 @@ impl Pipeline {
 
     /// Does with the frame what was decided.
     #[inline(always)]
-    fn carry_out(&mut self, fate: Fate, port: PortId, frame: Frame, out: &mut Outgoing) {
+    pub(crate) fn carry_out(&mut self, fate: Fate, port: PortId, frame: Frame, out: &mut Outgoing) {
         match fate {
             Fate::Send(to) => {
                 if let Err(reason) = out.push(to, frame) {
@@ -226,6 +242,7 @@ impl Pipeline {
                 Ok(()) => self.counters.handed_over.add(1),
                 Err(_) => self.count_drop(DropReason::Misdirected, VirtualId::NONE),
             },
+            Fate::Queue(ticket) => self.queue.put(port, frame, ticket, self.now),
             Fate::Done => {}
         }
     }
@@ -261,6 +278,12 @@ impl Pipeline {
         if flow.epoch != epoch {
             return self.forward_rechecked(port, frame, packet, id, direction, out);
         }
+        if flow.has(flow_flag::RESELECT)
+            && let Some(fate) = self.follow_attempt(id, direction, packet, out)
+        {
+            return fate;
+        }
+        let flow = self.flows.at_mut(id);
         if packet.class == Class::Tcp {
             if is_reopening(flow, direction, packet.tcp_flags) {
                 self.close(id);
@@ -379,7 +402,14 @@ impl Pipeline {
 
     /// Counts a forwarded packet: one store a counter.
     #[inline(always)]
-    fn count(&self, virtual_id: VirtualId, member_id: MemberId, from: Direction, packets: u64, bytes: u64) {
+    pub(crate) fn count(
+        &self,
+        virtual_id: VirtualId,
+        member_id: MemberId,
+        from: Direction,
+        packets: u64,
+        bytes: u64,
+    ) {
         if let Some(counters) = self.counters.of_virtual(virtual_id) {
             let (received, sent) = match from {
                 Direction::FromClient => (&counters.clientside, &counters.serverside),
@@ -430,19 +460,22 @@ pub(crate) enum Fate {
     Wait(NeighborRef, VirtualId),
     /// It belongs to this worker.
     HandOver(usize),
+    /// It waits for a member of its pool.
+    Queue(Ticket),
     /// It is answered, learnt from or dropped, and counted; the frame itself is no longer needed.
     Done,
 }
 
 /// One frame of the burst at hand.
-struct Slot {
-    packet: Packet,
-    hash: u64,
-    found: Found,
+pub(crate) struct Slot {
+    pub(crate) packet: Packet,
+    pub(crate) hash: u64,
+    pub(crate) found: Found,
 }
 
 impl Slot {
-    const BLANK: Slot = Slot { packet: Packet::BLANK, hash: 0, found: Found::Nothing(DropReason::Truncated) };
+    pub(crate) const BLANK: Slot =
+        Slot { packet: Packet::BLANK, hash: 0, found: Found::Nothing(DropReason::Truncated) };
 }
 
 /// How to reach the other side.
@@ -483,7 +516,7 @@ pub(crate) fn segment_of(frame: &Frame, packet: &Packet) -> Segment {
 
 /// True when what leaves, each segment by itself, is larger than `mtu`.
 #[cold]
-fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
+pub(crate) fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
     let Some(cut) = frame.offload.segmentation else { return true };
     let transport = if packet.class == Class::Tcp { segment_of(frame, packet).payload } else { 0 };
     let headers = if packet.class == Class::Tcp {
@@ -496,7 +529,7 @@ fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
 
 /// How many packets a frame stands for.
 #[inline(always)]
-fn segments(frame: &Frame, packet: &Packet) -> u64 {
+pub(crate) fn segments(frame: &Frame, packet: &Packet) -> u64 {
     if frame.offload.segmentation.is_none() { 1 } else { segments_of_super_frame(frame, packet) }
 }
 

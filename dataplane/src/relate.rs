@@ -39,6 +39,10 @@ impl Pipeline {
                 out,
             );
         }
+        let refused = direction == Direction::FromMember && self.flows.at_mut(id).has(flow_flag::RESELECT);
+        if refused && let Some(fate) = self.try_another(id, out) {
+            return fate;
+        }
         self.pass_error_on(frame, packet, &quoted, id, direction)
     }
 

@@ -70,6 +70,16 @@ reasons! {
     VirtualDisabled = "virtual-disabled",
     /// The virtual server is at its connection limit.
     ConnectionLimit = "connection-limit",
+    /// More new connections a second than the virtual server takes.
+    ConnectionRate = "connection-rate",
+    /// Every member of the pool that is up is at a limit of its own or of its node.
+    MembersFull = "members-full",
+    /// The first packet, come again, of a connection that waits in a queue.
+    QueuedAlready = "queued-already",
+    /// Waited in the queue of its pool until the time was up.
+    QueueTimeout = "queue-timeout",
+    /// A member's refusal that the client does not see: another member is tried.
+    Reselected = "reselected",
     /// The pool has no member that takes a new connection.
     NoMember = "no-member",
     /// A TCP segment that is not a SYN and belongs to no flow.
@@ -82,6 +92,8 @@ reasons! {
     NoSnatAddress = "no-snat-address",
     /// Every port of the source address towards this member is taken.
     SnatExhausted = "snat-exhausted",
+    /// The client's own port is taken, and the virtual server allows no other.
+    SnatPortTaken = "snat-port-taken",
     /// No route to the destination.
     NoRoute = "no-route",
     /// The next hop does not answer ARP or neighbour discovery.

@@ -751,7 +751,7 @@ fn connection_limits_hold_exactly() {
             Udp { src_mac: CLIENT_MAC, dst_mac: EXTERNAL_MAC, src_port: 2_000 + port, ..Udp::default() };
         world.send(EXTERNAL, &build::udp(&udp));
     }
-    assert_eq!((world.drops(DropReason::ConnectionLimit), world.drops(DropReason::NoMember)), (2, 4));
+    assert_eq!((world.drops(DropReason::ConnectionLimit), world.drops(DropReason::MembersFull)), (2, 4));
     assert_eq!(world.flows().len(), 4);
 }
 

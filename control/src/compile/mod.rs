@@ -72,7 +72,7 @@ fn fault_spec(fault: &Fault) -> FaultSpec {
         reordering: fault.reorder.0,
         corruption: fault.corrupt.0,
     };
-    FaultSpec { seed: fault.seed, rx: rates, tx: rates }
+    FaultSpec { seed: fault.seed, rx: rates, tx: rates, panic_after: fault.panic_after }
 }
 
 /// The work at hand.

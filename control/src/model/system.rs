@@ -243,6 +243,9 @@ pub struct Fault {
     pub reorder: Probability,
     /// Delivered with one bit changed.
     pub corrupt: Probability,
+    /// The worker panics after this many received frames, to show what becomes of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic_after: Option<u64>,
 }
 
 /// One of our own addresses.

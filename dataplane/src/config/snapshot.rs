@@ -11,6 +11,7 @@ use super::ids::{LinkId, MemberId, NodeId, PoolId, PortId, VirtualId};
 use crate::address::{Address, Prefix};
 use crate::flow::key::FlowKey;
 use crate::lb::maglev::{Maglev, MaglevTables};
+use crate::quota::Limited;
 use crate::route::{NextHop, RouteTable};
 use crate::virtual_server::lookup::VirtualIndex;
 
@@ -508,9 +509,13 @@ pub struct Snapshot {
     transparent: HashSet<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
+    /// By member: the places of its pool, and of itself there.
+    member_places: Vec<(u32, u32)>,
     node_places: Vec<u32>,
-    /// By [`MemberId`].
-    member_nodes: Vec<NodeId>,
+    connection_limits: Vec<(Limited, u32)>,
+    /// From origin and from translation to the place in `nats`.
+    origins: HashMap<Address, usize>,
+    translations: HashMap<Address, usize>,
     maglevs: MaglevTables,
 }
 
@@ -541,8 +546,6 @@ impl Snapshot {
         let links = links_of(&parts);
         Self {
             maglevs: MaglevTables::build(&parts, former),
-            node_places: places(parts.nodes.iter().map(|item| item.id.index())),
-            member_nodes: member_nodes(&parts.pools),
             index: VirtualIndex::build(&parts.virtuals),
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             owned: owned_addresses(&parts, &links),
@@ -550,8 +553,23 @@ impl Snapshot {
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
             transparent: transparent_members(&parts),
             links,
+            member_places: member_places(&parts),
+            node_places: places(parts.nodes.iter().map(|node| node.id.index())),
+            connection_limits: connection_limits(&parts),
+            origins: parts.nats.iter().enumerate().map(|(place, nat)| (nat.origin, place)).collect(),
+            translations: parts
+                .nats
+                .iter()
+                .enumerate()
+                .map(|(place, nat)| (nat.translation, place))
+                .collect(),
             parts,
         }
+    }
+
+    /// Everything with a connection limit, sorted.
+    pub fn connection_limits(&self) -> &[(Limited, u32)] {
+        &self.connection_limits
     }
 
     /// True when `address` and `port` are a member's that sees clients' own addresses.
@@ -572,6 +590,14 @@ impl Snapshot {
     /// The virtual server for a packet with `key` from `link`.
     pub fn match_virtual(&self, key: &FlowKey, link: LinkId) -> Option<&Virtual> {
         self.index.find(key, link, &self.parts.virtuals).map(|place| &self.parts.virtuals[place])
+    }
+
+    /// How a client of `item` is translated: what a SNAT list says of it, by the longest prefix.
+    pub fn snat_of(&self, item: &Virtual, client: Address) -> Snat {
+        let Snat::List(place) = item.snat else { return item.snat };
+        let rows = self.parts.snat_lists.get(place).map_or(&[][..], |list| &list.rows);
+        let holding = rows.iter().filter(|(source, _)| source.contains(client));
+        holding.max_by_key(|(source, _)| source.bits).map_or(Snat::None, |(_, snat)| *snat)
     }
 
     /// False when `item` only covers `address` by a network and the address is ours: a wildcard takes what passes
@@ -599,22 +625,36 @@ impl Snapshot {
         self.parts.pools.get(place as usize)
     }
 
+    /// The member by id.
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        let &(pool, place) = self.member_places.get(id.index())?;
+        self.parts.pools.get(pool as usize)?.members.get(place as usize)
+    }
+
+    /// The pool that the member is in.
+    pub fn pool_of_member(&self, id: MemberId) -> Option<&Pool> {
+        self.parts.pools.get(self.member_places.get(id.index())?.0 as usize)
+    }
+
     /// The node by id.
-    #[inline]
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         let place = *self.node_places.get(id.index())?;
         self.parts.nodes.get(place as usize)
     }
 
-    /// The node that a member is on; [`NodeId::NONE`] when the member is gone.
-    #[inline]
-    pub fn node_of(&self, member: MemberId) -> NodeId {
-        self.member_nodes.get(member.index()).copied().unwrap_or(NodeId::NONE)
-    }
-
     /// The Maglev table of a pool that is balanced, or whose clients persist, by hash.
     pub fn maglev(&self, pool: PoolId) -> Option<&Maglev> {
         self.maglevs.of(pool)
+    }
+
+    /// The one-to-one translation of a host's own address.
+    pub fn nat_of_origin(&self, origin: Address) -> Option<&Nat> {
+        self.origins.get(&origin).map(|place| &self.parts.nats[*place])
+    }
+
+    /// The one-to-one translation that `address` is the outside of.
+    pub fn nat_of_translation(&self, address: Address) -> Option<&Nat> {
+        self.translations.get(&address).map(|place| &self.parts.nats[*place])
     }
 
     /// The next hop towards `destination`.
@@ -651,11 +691,40 @@ impl Snapshot {
     }
 }
 
+fn member_places(parts: &Parts) -> Vec<(u32, u32)> {
+    let mut places = Vec::new();
+    for (pool, of_pool) in parts.pools.iter().enumerate() {
+        for (place, member) in of_pool.members.iter().enumerate() {
+            if places.len() <= member.id.index() {
+                places.resize(member.id.index() + 1, (u32::MAX, u32::MAX));
+            }
+            places[member.id.index()] = (pool as u32, place as u32);
+        }
+    }
+    places
+}
+
+fn connection_limits(parts: &Parts) -> Vec<(Limited, u32)> {
+    let virtuals = parts.virtuals.iter().map(|item| (Limited::Virtual(item.id), item.connection_limit));
+    let members = parts.pools.iter().flat_map(|pool| &pool.members);
+    let members = members.map(|member| (Limited::Member(member.id), member.connection_limit));
+    let nodes = parts.nodes.iter().map(|node| (Limited::Node(node.id), node.connection_limit));
+    let mut limits: Vec<_> = virtuals.chain(members).chain(nodes).filter(|(_, limit)| *limit != 0).collect();
+    limits.sort_unstable();
+    limits.dedup_by_key(|(what, _)| *what);
+    limits
+}
+
 fn transparent_members(parts: &Parts) -> HashSet<(Address, u16)> {
-    let shown = parts.virtuals.iter().filter(|item| item.snat == Snat::None).filter_map(|item| item.pool);
+    let shown = parts.virtuals.iter().filter(may_show_clients).filter_map(|item| item.pool);
     let shown: HashSet<PoolId> = shown.collect();
     let pools = parts.pools.iter().filter(|pool| shown.contains(&pool.id));
     pools.flat_map(|pool| pool.members.iter().map(|member| (member.address, member.port))).collect()
+}
+
+/// True when members may see clients' own addresses.
+fn may_show_clients(item: &&Virtual) -> bool {
+    matches!(item.snat, Snat::None | Snat::List(_))
 }
 
 /// Every link that something is configured on; an untagged one on every port.
@@ -704,17 +773,6 @@ fn nearest(address: Address, links: Vec<LinkId>, self_ips: &[SelfIp]) -> Vec<Lin
     let holds = |link: &LinkId| self_ips.iter().any(|ip| ip.link == *link && ip.subnet.contains(address));
     let near: Vec<_> = links.iter().copied().filter(holds).collect();
     if near.is_empty() { links } else { near }
-}
-
-/// From member to node.
-fn member_nodes(pools: &[Pool]) -> Vec<NodeId> {
-    let members = || pools.iter().flat_map(|pool| &pool.members).filter(|member| member.id != MemberId::NONE);
-    let count = members().map(|member| member.id.index() + 1).max().unwrap_or(0);
-    let mut nodes = vec![NodeId::NONE; count];
-    for member in members() {
-        nodes[member.id.index()] = member.node;
-    }
-    nodes
 }
 
 /// From id to place in a list; `u32::MAX` where there is none.

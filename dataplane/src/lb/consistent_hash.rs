@@ -27,10 +27,11 @@ fn walk(table: &Maglev, hash: u64, pick: &Pick) -> Option<usize> {
 
 #[inline]
 fn is_due(hash: u64, place: usize, pick: &Pick) -> bool {
-    pick.taker(place).is_some_and(|member| {
-        let share = pick.share(member.id);
-        share == SHARE_FULL || mix(hash) % SHARE_FULL < share
-    })
+    if !pick.is_ramping() || !pick.takes(place) {
+        return pick.takes(place);
+    }
+    let share = pick.pool.members.get(place).map_or(0, |member| pick.share(member.id));
+    mix(hash) % SHARE_FULL < share
 }
 
 /// When next to nobody of a large pool takes connections, the hash chooses among those at work.

@@ -8,14 +8,14 @@ use super::roster::Pick;
 
 pub(super) fn by_member(cursor: &mut usize, pick: &Pick) -> Option<usize> {
     fewest::pick(cursor, pick, |candidate| {
-        let score = pick.view.latencies.map_or(0, |book| book.score_of_member(candidate.id, pick.now));
+        let score = pick.view.latencies.map_or(0, |book| book.score_of_member(candidate.id, pick.view.now));
         Load { amount: score, weight: pick.share(candidate.id), then: 0 }
     })
 }
 
 pub(super) fn by_node(cursor: &mut usize, pick: &Pick) -> Option<usize> {
     fewest::pick(cursor, pick, |candidate| {
-        let score = pick.view.latencies.map_or(0, |book| book.score_of_node(candidate.node, pick.now));
+        let score = pick.view.latencies.map_or(0, |book| book.score_of_node(candidate.node, pick.view.now));
         let own = pick.view.connections(candidate.id);
         Load { amount: score, weight: pick.share(candidate.id), then: own }
     })

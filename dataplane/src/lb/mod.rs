@@ -33,7 +33,6 @@ mod view;
 pub use view::View;
 
 use crate::address::Address;
-use crate::clock::Instant;
 use crate::config::ids::{MemberId, PoolId};
 use crate::config::snapshot::{Member, Method, Pool};
 use observed::Observed;
@@ -66,7 +65,7 @@ pub struct Request {
 /// Why no member was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoPick {
-    /// No member is up that was not to be avoided.
+    /// No member is up, but for those that have just refused the connection.
     NoMember,
     /// Members are up, and all of them at a limit.
     AtLimit,
@@ -90,15 +89,9 @@ impl Balancer {
     ///
     /// # Errors
     /// [`NoPick`].
-    pub fn pick<'p>(
-        &mut self,
-        pool: &'p Pool,
-        view: &View,
-        request: Request,
-        now: Instant,
-    ) -> Result<&'p Member, NoPick> {
-        self.follow(pool, view, now);
-        let pick = Pick::new(pool, view, &self.roster, now);
+    pub fn pick<'p>(&mut self, pool: &'p Pool, view: &View, request: Request) -> Result<&'p Member, NoPick> {
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
         let place = match pool.method {
             Method::RoundRobin if pick.is_ramping() => ratio::pick(&mut self.credits, &pick, ratio::equal),
             Method::RoundRobin => round_robin::pick(&mut self.cursor, &pick),
@@ -136,32 +129,34 @@ impl Balancer {
     ///
     /// # Errors
     /// [`NoPick`].
-    pub fn pick_by_hash<'p>(
-        &mut self,
-        pool: &'p Pool,
-        view: &View,
-        hash: u64,
-        now: Instant,
-    ) -> Result<&'p Member, NoPick> {
-        self.follow(pool, view, now);
-        let pick = Pick::new(pool, view, &self.roster, now);
+    pub fn pick_by_hash<'p>(&mut self, pool: &'p Pool, view: &View, hash: u64) -> Result<&'p Member, NoPick> {
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
         let place = consistent_hash::pick(view.snapshot.maglev(pool.id), hash, &pick);
         place.and_then(|place| pool.members.get(place)).ok_or_else(|| pick.refusal())
     }
 
     /// A connection has gone to `member` without a pick, by persistence. The ratio methods count it as the
     /// member's turn; ratio-session, which balances sessions, does not, nor do others. O(members).
-    pub fn on_persisted(&mut self, pool: &Pool, view: &View, member: MemberId, now: Instant) {
+    pub fn on_persisted(&mut self, pool: &Pool, view: &View, member: MemberId) {
         if !matches!(pool.method, Method::RatioMember | Method::RatioNode) {
             return;
         }
-        self.follow(pool, view, now);
-        let pick = Pick::new(pool, view, &self.roster, now);
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
         ratio::charge(&mut self.credits, &pick, member);
     }
 
+    /// True when members are at work and all of them at a limit: [`Balancer::pick`] would say so too. O(members).
+    pub fn is_at_limit(&mut self, pool: &Pool, view: &View) -> bool {
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
+        let takes = |candidate: &roster::Candidate| pick.takes(candidate.place());
+        !pick.at_work().iter().any(takes) && pick.refusal() == NoPick::AtLimit
+    }
+
     /// Works out anew who is at work, when the configuration or a member's state has changed.
-    fn follow(&mut self, pool: &Pool, view: &View, now: Instant) {
+    fn follow(&mut self, pool: &Pool, view: &View) {
         if self.roster.is_current(view) {
             return;
         }
@@ -170,13 +165,13 @@ impl Balancer {
             self.credits.clear();
             self.credits.resize(pool.members.len(), 0);
             self.observed.forget(pool.members.len());
-            self.begin_at_own_turn(pool, view, now);
+            self.begin_at_own_turn(pool, view);
         }
     }
 
     /// The ratio methods begin as many turns into their round as the worker's number.
-    fn begin_at_own_turn(&mut self, pool: &Pool, view: &View, now: Instant) {
-        let pick = Pick::new(pool, view, &self.roster, now);
+    fn begin_at_own_turn(&mut self, pool: &Pool, view: &View) {
+        let pick = Pick::new(pool, view, &self.roster);
         for _ in 0..self.worker {
             match pool.method {
                 Method::RatioMember | Method::RatioNode | Method::RatioSession => {

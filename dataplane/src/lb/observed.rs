@@ -37,10 +37,10 @@ impl Observed {
 
     /// Looks again when a second has passed. O(members) then, else O(1).
     pub(super) fn look(&mut self, pick: &Pick) {
-        if self.looked.is_some_and(|last| pick.now.since(last) < BETWEEN_LOOKS) {
+        if self.looked.is_some_and(|last| pick.view.now.since(last) < BETWEEN_LOOKS) {
             return;
         }
-        let is_first = self.looked.replace(pick.now).is_none();
+        let is_first = self.looked.replace(pick.view.now).is_none();
         let by_node = matches!(pick.pool.method, Method::ObservedNode | Method::PredictiveNode);
         let predicts = matches!(pick.pool.method, Method::PredictiveMember | Method::PredictiveNode);
         self.turns = if predicts { [4, 1] } else { [3, 2] };

@@ -44,7 +44,7 @@ pub(super) struct Roster {
     /// In the pool's order.
     at_work: Vec<Candidate>,
     /// By place in the pool.
-    is_at_work: Vec<bool>,
+    standings: Vec<Standing>,
     /// By place in the pool.
     members: Vec<MemberId>,
     /// From here on everybody has a full share.
@@ -64,12 +64,12 @@ impl Roster {
     pub(super) fn follow(&mut self, pool: &Pool, view: &View) -> bool {
         self.seen = Some((view.snapshot.generation(), view.states.version()));
         let lowest = self.lowest_group_at_work(pool, view);
-        self.is_at_work.clear();
-        let at_work = |member: &Member| view.is_up(member) && member.priority_group >= lowest;
-        self.is_at_work.extend(pool.members.iter().map(at_work));
+        self.standings.clear();
+        self.standings.extend(pool.members.iter().map(|member| standing(member, lowest, view)));
         self.at_work.clear();
-        let places = pool.members.iter().enumerate().filter(|&(place, _)| self.is_at_work[place]);
-        self.at_work.extend(places.map(|(place, member)| candidate(place, member, pool.method, view)));
+        let standings = &self.standings;
+        let at_work = pool.members.iter().enumerate().filter(|&(place, _)| standings[place] != Standing::Out);
+        self.at_work.extend(at_work.map(|(place, member)| candidate(place, member, pool.method, view)));
         if pool.method == Method::RatioNode {
             self.divide_among_siblings();
         }
@@ -84,7 +84,7 @@ impl Roster {
         if wanted == 0 {
             return 0;
         }
-        let up = pool.members.iter().filter(|member| view.is_up(member));
+        let up = pool.members.iter().filter(|member| view.is_enabled(member));
         self.groups.extend(up.map(|member| member.priority_group));
         if self.groups.len() <= wanted {
             return 0;
@@ -124,6 +124,25 @@ impl Roster {
     }
 }
 
+/// What stands between a member and a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is not at work.
+    Out,
+    /// Nothing.
+    Free,
+    /// Limits, which are to be asked.
+    Limited,
+}
+
+fn standing(member: &Member, lowest_group: u16, view: &View) -> Standing {
+    match view.is_enabled(member) && member.priority_group >= lowest_group {
+        false => Standing::Out,
+        true if view.is_limited(member) => Standing::Limited,
+        true => Standing::Free,
+    }
+}
+
 fn candidate(place: usize, member: &Member, method: Method, view: &View) -> Candidate {
     let node = || view.snapshot.node(member.node);
     let weight = match method {
@@ -146,14 +165,13 @@ fn candidate(place: usize, member: &Member, method: Method, view: &View) -> Cand
 pub(super) struct Pick<'a> {
     pub(super) pool: &'a Pool,
     pub(super) view: &'a View<'a>,
-    pub(super) now: Instant,
     roster: &'a Roster,
     is_ramping: bool,
 }
 
 impl<'a> Pick<'a> {
-    pub(super) fn new(pool: &'a Pool, view: &'a View<'a>, roster: &'a Roster, now: Instant) -> Self {
-        Self { pool, view, now, roster, is_ramping: now < roster.ramp_ends }
+    pub(super) fn new(pool: &'a Pool, view: &'a View<'a>, roster: &'a Roster) -> Self {
+        Self { pool, view, roster, is_ramping: view.now < roster.ramp_ends }
     }
 
     /// Who is at work, in the pool's order.
@@ -168,18 +186,20 @@ impl<'a> Pick<'a> {
         self.is_ramping
     }
 
-    /// True when the member at this place, which is at work, takes one more connection.
+    /// True when the member at this place is at work and takes one more connection.
     #[inline]
     pub(super) fn takes(&self, place: usize) -> bool {
-        let Some(member) = self.pool.members.get(place) else { return false };
-        self.view.has_room(member) && (self.view.avoid.is_empty() || !self.view.avoid.contains(&member.id))
-    }
-
-    /// The member at this place, if it is at work and takes one more connection.
-    #[inline]
-    pub(super) fn taker(&self, place: usize) -> Option<&'a Member> {
-        let at_work = self.roster.is_at_work.get(place).copied().unwrap_or(false);
-        if at_work && self.takes(place) { self.pool.members.get(place) } else { None }
+        let (Some(&standing), Some(member)) =
+            (self.roster.standings.get(place), self.pool.members.get(place))
+        else {
+            return false;
+        };
+        let has_room = match standing {
+            Standing::Out => false,
+            Standing::Free => true,
+            Standing::Limited => self.view.has_room(member),
+        };
+        has_room && !self.view.has_failed(member)
     }
 
     /// The member's share, of [`SHARE_FULL`]: in its slow ramp it rises from a tenth to the full.
@@ -190,7 +210,8 @@ impl<'a> Pick<'a> {
 
     fn ramped(&self, id: MemberId) -> u64 {
         let Some(since) = self.view.states.up_since(id) else { return SHARE_FULL };
-        let (up_ms, ramp_ms) = (self.now.since(since).as_millis() as u64, u64::from(self.pool.slow_ramp_ms));
+        let (up_ms, ramp_ms) =
+            (self.view.now.since(since).as_millis() as u64, u64::from(self.pool.slow_ramp_ms));
         if up_ms >= ramp_ms {
             return SHARE_FULL;
         }
@@ -200,8 +221,8 @@ impl<'a> Pick<'a> {
     /// Why nobody was picked.
     #[cold]
     pub(super) fn refusal(&self) -> NoPick {
-        let mut members = self.at_work().iter().filter(|candidate| !self.view.avoid.contains(&candidate.id));
-        if members.next().is_some() { NoPick::AtLimit } else { NoPick::NoMember }
+        let mut others = self.at_work().iter().filter(|candidate| !self.view.failed.contains(&candidate.id));
+        if others.next().is_some() { NoPick::AtLimit } else { NoPick::NoMember }
     }
 }
 
@@ -261,7 +282,7 @@ mod tests {
         bench.open(0);
         assert_eq!(picked(&mut bench), [1]);
         bench.open(1);
-        assert_eq!(bench.try_pick(), Err(NoPick::AtLimit));
+        assert_eq!((bench.try_pick(), bench.is_at_limit()), (Err(NoPick::AtLimit), true));
         bench.states.set(MemberId(0), MemberState::Offline);
         bench.states.set(MemberId(1), MemberState::Offline);
         assert_eq!(picked(&mut bench), [2, 3]);
@@ -284,8 +305,8 @@ mod tests {
         let view = bench.view();
         roster.follow(&bench.snapshot.parts().pools[0], &view);
         let share = |id, ms| {
-            Pick::new(&bench.snapshot.parts().pools[0], &view, &roster, Instant::from_ms(ms))
-                .share(MemberId(id))
+            let view = View { now: Instant::from_ms(ms), ..view };
+            Pick::new(&bench.snapshot.parts().pools[0], &view, &roster).share(MemberId(id))
         };
         assert_eq!([50_000, 55_000, 59_999, 60_000].map(|ms| share(1, ms)), [100, 550, 999, 1_000]);
         assert_eq!(share(0, 50_000), SHARE_FULL, "it has been up from the start");

@@ -73,9 +73,9 @@ fn no_method_picks_a_member_that_is_not_enabled_or_full() {
         let picks: Vec<_> = (0..50).map(|client| bench.pick_for(client)).collect();
         assert_eq!(picks, [Some(3); 50], "{method:?}");
         bench.states.set(MemberId(3), MemberState::Offline);
-        assert_eq!(bench.try_pick(), Err(NoPick::AtLimit), "{method:?}");
+        assert_eq!((bench.try_pick(), bench.is_at_limit()), (Err(NoPick::AtLimit), true), "{method:?}");
         bench.states.set(MemberId(2), MemberState::Offline);
-        assert_eq!(bench.try_pick(), Err(NoPick::NoMember), "{method:?}");
+        assert_eq!((bench.try_pick(), bench.is_at_limit()), (Err(NoPick::NoMember), false), "{method:?}");
     }
 }
 

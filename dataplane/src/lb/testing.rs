@@ -1,6 +1,10 @@
 //! A pool to try methods on.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::admit::connections_of;
+use crate::clock::Instant;
 use crate::config::ids::NodeId;
 use crate::config::snapshot::{Node, Parts, Snapshot};
 use crate::counters::{Counter, WorkerCounters};
@@ -8,6 +12,7 @@ use crate::lb::latency::LatencyBook;
 use crate::limits::Limits;
 use crate::packet::build::address;
 use crate::pool::MemberStates;
+use crate::quota::{Limited, QuotaShare, Quotas};
 
 pub(crate) struct Bench {
     pub(crate) snapshot: Snapshot,
@@ -18,6 +23,8 @@ pub(crate) struct Bench {
     pub(crate) client: (Address, u16),
     pub(crate) now: Instant,
     balancer: Balancer,
+    quota: QuotaShare,
+    quotas: Arc<Quotas>,
 }
 
 impl Bench {
@@ -25,7 +32,10 @@ impl Bench {
     pub(crate) fn new(method: Method, ratios: &[u16]) -> Self {
         let count = ratios.len() + 16;
         let limits = Limits { members: count, virtual_servers: 1, ..Limits::default() };
+        let quotas = Arc::new(Quotas::new(&limits, 1));
         Self {
+            quota: QuotaShare::new(Arc::clone(&quotas), 0),
+            quotas,
             snapshot: Snapshot::build(Parts {
                 generation: 1,
                 nodes: (0..ratios.len()).map(|place| node(place, 1, 0)).collect(),
@@ -62,7 +72,10 @@ impl Bench {
         let mut parts = self.snapshot.parts().clone();
         parts.generation += 1;
         change(&mut parts);
-        self.snapshot = Snapshot::build_after(parts, &self.snapshot);
+        let after = Snapshot::build_after(parts, &self.snapshot);
+        self.quotas.set_limits(Some(&self.snapshot), &after);
+        self.quota.follow(Some(&self.snapshot), &after, |what| connections_of(&self.counters, what));
+        self.snapshot = after;
     }
 
     pub(crate) fn be_worker(&mut self, worker: usize) {
@@ -71,27 +84,35 @@ impl Bench {
 
     pub(crate) fn view(&self) -> View<'_> {
         View {
+            states: &self.states,
+            counters: &self.counters,
+            quota: &self.quota,
+            snapshot: &self.snapshot,
+            now: self.now,
+            failed: &[],
             latencies: Some(&self.latencies),
             sessions: &self.sessions,
-            ..View::new(&self.states, &self.counters, &self.snapshot)
         }
+    }
+
+    /// What `ask` gets of the balancer, the pool and the view.
+    fn with<T>(&mut self, ask: impl FnOnce(&mut Balancer, &Pool, &View) -> T) -> T {
+        let mut balancer = std::mem::replace(&mut self.balancer, Balancer::new(0, PoolId::NONE));
+        let answer = ask(&mut balancer, &self.snapshot.parts().pools[0], &self.view());
+        self.balancer = balancer;
+        answer
     }
 
     pub(crate) fn try_pick(&mut self) -> Result<u32, NoPick> {
         self.try_pick_but(&[])
     }
 
-    /// Avoids some members.
-    pub(crate) fn try_pick_but(&mut self, avoid: &[MemberId]) -> Result<u32, NoPick> {
-        let view = View {
-            latencies: Some(&self.latencies),
-            sessions: &self.sessions,
-            avoid,
-            ..View::new(&self.states, &self.counters, &self.snapshot)
-        };
+    /// After `failed` have refused.
+    pub(crate) fn try_pick_but(&mut self, failed: &[MemberId]) -> Result<u32, NoPick> {
         let request = Request { client: self.client, destination: (address("192.0.2.100"), 80) };
-        let picked = self.balancer.pick(&self.snapshot.parts().pools[0], &view, request, self.now);
-        picked.map(|member| member.id.0)
+        self.with(|balancer, pool, view| {
+            balancer.pick(pool, &View { failed, ..*view }, request).map(|member| member.id.0)
+        })
     }
 
     pub(crate) fn pick(&mut self) -> Option<u32> {
@@ -105,14 +126,15 @@ impl Bench {
     }
 
     pub(crate) fn pick_by_hash(&mut self, hash: u64) -> Result<u32, NoPick> {
-        let view = View::new(&self.states, &self.counters, &self.snapshot);
-        let pool = &self.snapshot.parts().pools[0];
-        self.balancer.pick_by_hash(pool, &view, hash, self.now).map(|member| member.id.0)
+        self.with(|balancer, pool, view| balancer.pick_by_hash(pool, view, hash).map(|member| member.id.0))
+    }
+
+    pub(crate) fn is_at_limit(&mut self) -> bool {
+        self.with(|balancer, pool, view| balancer.is_at_limit(pool, view))
     }
 
     pub(crate) fn persist(&mut self, member: u32) {
-        let view = View::new(&self.states, &self.counters, &self.snapshot);
-        self.balancer.on_persisted(&self.snapshot.parts().pools[0], &view, MemberId(member), self.now);
+        self.with(|balancer, pool, view| balancer.on_persisted(pool, view, MemberId(member)));
     }
 
     pub(crate) fn picks(&mut self, count: usize) -> Vec<u32> {
@@ -135,8 +157,13 @@ impl Bench {
         self.snapshot.parts().pools[0].members.len()
     }
 
+    /// Opens a connection, which counts for limits as it does when a packet is admitted.
     pub(crate) fn open(&self, member: u32) {
-        self.counters.open_member(MemberId(member), self.snapshot.node_of(MemberId(member)));
+        let id = MemberId(member);
+        let node = self.snapshot.member(id).map_or(NodeId::NONE, |member| member.node);
+        self.quota.take(Limited::Member(id));
+        self.quota.take(Limited::Node(node));
+        self.counters.open_member(id, node);
     }
 
     /// A connection to a member of another pool.
@@ -145,6 +172,8 @@ impl Bench {
     }
 
     pub(crate) fn close(&self, member: u32) {
+        self.quota.give_back(Limited::Member(MemberId(member)));
+        self.quota.give_back(Limited::Node(self.counters.node_of(MemberId(member))));
         self.counters.close_member(MemberId(member));
     }
 
