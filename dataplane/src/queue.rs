@@ -18,7 +18,7 @@ use crate::config::ids::{PoolId, PortId, VirtualId};
 use crate::config::snapshot::{Queue, Virtual};
 use crate::flow::key::FlowKey;
 use crate::frame::Frame;
-use crate::lb::View;
+use crate::lb::{Balancer, View};
 use crate::outgoing::Outgoing;
 use crate::packet::parse::{self, Packet};
 use crate::pipeline::{Fate, Pipeline, Slot};
@@ -141,7 +141,7 @@ impl Pipeline {
     }
 
     /// True as well when the pool is gone: then it is for selection to say what becomes of the connection.
-    fn has_room(&self, pool: PoolId) -> bool {
+    fn has_room(&mut self, pool: PoolId) -> bool {
         let snapshot = Arc::clone(&self.snapshot);
         let Some(pool) = snapshot.pool(pool) else { return true };
         let view = View {
@@ -151,9 +151,11 @@ impl Pipeline {
             snapshot: &snapshot,
             now: self.now,
             failed: &[],
+            latencies: None,
+            sessions: &[],
         };
-        pool.members.iter().any(|member| view.is_available(member))
-            || !pool.members.iter().any(|m| view.is_up(m))
+        let balancer = self.balancers.entry(pool.id).or_insert_with(|| Balancer::new(self.worker, pool.id));
+        !balancer.is_at_limit(pool, &view)
     }
 
     fn go_on(&mut self, place: usize, out: &mut Outgoing) {

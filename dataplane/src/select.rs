@@ -7,7 +7,7 @@ use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::frame::Frame;
-use crate::lb::{NoPick, Request, View};
+use crate::lb::{Balancer, NoPick, Request, View};
 use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
@@ -174,8 +174,11 @@ impl Pipeline {
                 snapshot: &snapshot,
                 now: self.now,
                 failed,
+                latencies: None,
+                sessions: &[],
             };
-            let balancer = self.balancers.entry(pool_id).or_default();
+            let balancer =
+                self.balancers.entry(pool_id).or_insert_with(|| Balancer::new(self.worker, pool_id));
             let member = balancer.pick(pool, &view, request).map_err(|none| match none {
                 NoPick::NoMember => DropReason::NoMember,
                 NoPick::AtLimit => DropReason::MembersFull,

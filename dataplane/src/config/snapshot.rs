@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use super::ids::{LinkId, MemberId, NodeId, PoolId, PortId, VirtualId};
 use crate::address::{Address, Prefix};
 use crate::flow::key::FlowKey;
+use crate::lb::maglev::{Maglev, MaglevTables};
 use crate::quota::Limited;
 use crate::route::{NextHop, RouteTable};
 use crate::virtual_server::lookup::VirtualIndex;
@@ -515,6 +516,7 @@ pub struct Snapshot {
     /// From origin and from translation to the place in `nats`.
     origins: HashMap<Address, usize>,
     translations: HashMap<Address, usize>,
+    maglevs: MaglevTables,
 }
 
 /// An address that sluice answers for.
@@ -529,11 +531,22 @@ pub struct Owned {
 }
 
 impl Snapshot {
-    /// Makes the look-up structures. Pure; time in proportion to the number of objects.
+    /// Makes the look-up structures. Pure; time in proportion to the number of objects, and a few milliseconds
+    /// for each Maglev table.
     pub fn build(parts: Parts) -> Self {
+        Self::build_with(parts, &MaglevTables::default())
+    }
+
+    /// As [`Snapshot::build`], with the Maglev tables of `former` where the members are the same.
+    pub fn build_after(parts: Parts, former: &Snapshot) -> Self {
+        Self::build_with(parts, &former.maglevs)
+    }
+
+    fn build_with(parts: Parts, former: &MaglevTables) -> Self {
         let links = links_of(&parts);
         let captures = |item: &Virtual| item.enabled || !parts.settings.continue_matching;
         Self {
+            maglevs: MaglevTables::build(&parts, former),
             index: VirtualIndex::build_of(&parts.virtuals, captures),
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             owned: owned_addresses(&parts, &links),
@@ -628,6 +641,11 @@ impl Snapshot {
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         let place = *self.node_places.get(id.index())?;
         self.parts.nodes.get(place as usize)
+    }
+
+    /// The Maglev table of a pool that is balanced, or whose clients persist, by hash.
+    pub fn maglev(&self, pool: PoolId) -> Option<&Maglev> {
+        self.maglevs.of(pool)
     }
 
     /// The one-to-one translation of a host's own address.
