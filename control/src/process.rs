@@ -2,7 +2,7 @@
 //!
 //! Readers take the [`View`] as it is and never wait; whoever changes it holds the `change` lock, one at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -88,6 +88,7 @@ pub struct Process {
     members: Arc<MemberStates>,
     quotas: Arc<Quotas>,
     limits: Limits,
+    clock: Clock,
     started: Instant,
     draining: AtomicBool,
     view: RwLock<Arc<View>>,
@@ -114,11 +115,12 @@ impl Process {
             said: Arc::default(),
             baselines: Arc::default(),
         };
-        set_member_states(&members, &view);
+        let clock = Clock::start();
+        set_member_states(&members, None, &view, clock.now());
         let quotas = Arc::new(Quotas::new(&limits, opened.cores.len()));
         quotas.set_limits(None, &view.snapshot);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
-        let specs = worker_specs(&view, &members, &quotas, &limits, opened)?;
+        let specs = worker_specs(&view, &members, &quotas, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
             workers,
@@ -126,6 +128,7 @@ impl Process {
             members,
             quotas,
             limits,
+            clock,
             started: Instant::now(),
             draining: AtomicBool::new(false),
             view: RwLock::new(Arc::new(view)),
@@ -141,8 +144,8 @@ impl Process {
 
     /// Puts another one in force. The caller holds the `change` lock.
     pub(crate) fn set_view(&self, view: View) {
-        set_member_states(&self.members, &view);
         let before = self.view();
+        set_member_states(&self.members, Some(&before), &view, self.clock.now());
         if before.snapshot.generation() != view.snapshot.generation() {
             self.quotas.set_limits(Some(&before.snapshot), &view.snapshot);
         }
@@ -260,27 +263,44 @@ impl Holders for Process {
     }
 }
 
-/// Every member's state: what the file states, else what was said, else enabled; its node's where that is stricter.
-fn set_member_states(states: &MemberStates, view: &View) {
+/// Every member's state: what the file states, else what was said, else enabled; the stricter of its own and its
+/// node's. A member that joins a pool at work comes up `now`.
+fn set_member_states(
+    states: &MemberStates,
+    before: Option<&View>,
+    view: &View,
+    now: sluice_dataplane::clock::Instant,
+) {
     let nodes: HashMap<_, _> = view.model.nodes.values().map(|node| (node.address, node.state)).collect();
     for (name, pool) in &view.model.pools {
+        let former = before.and_then(|before| before.model.pools.get(name));
+        let known: Option<HashSet<_>> = former.map(|pool| pool.members.iter().map(endpoint_of).collect());
         for member in &pool.members {
             let key = (name.clone(), member.address.0, member.port.0);
             let state = view.said.get(&key).copied().or(member.state).unwrap_or(StatedMember::Enabled);
-            let state = nodes.get(&member.address).map_or(state, |of_node| state.max(*of_node));
-            states.set(view.book.member_id(name, member), state.state());
+            let state = nodes.get(&member.address).map_or(state, |of_node| state.max(*of_node)).state();
+            let id = view.book.member_id(name, member);
+            match &known {
+                None => states.set(id, state),
+                Some(known) if known.contains(&endpoint_of(member)) => states.change(id, state, now),
+                Some(_) => states.add(id, state, now),
+            }
         }
     }
+}
+
+fn endpoint_of(member: &crate::model::Member) -> (std::net::IpAddr, u16) {
+    (member.address.0, member.port.0)
 }
 
 fn worker_specs(
     view: &View,
     members: &Arc<MemberStates>,
     quotas: &Arc<Quotas>,
-    limits: &Limits,
+    clock: Clock,
     opened: Opened,
 ) -> std::io::Result<Vec<WorkerSpec>> {
-    let (workers, clock) = (opened.cores.len(), Clock::start());
+    let (workers, limits) = (opened.cores.len(), view.model.system.limits.limits());
     let idle = match view.model.system.idle {
         IdleMode::Adaptive => Idle::Adaptive,
         IdleMode::Poll => Idle::Poll,
@@ -299,7 +319,7 @@ fn worker_specs(
         handoff,
         members: Arc::clone(members),
         quotas: Arc::clone(quotas),
-        counters: Arc::new(WorkerCounters::new(limits)),
+        counters: Arc::new(WorkerCounters::new(&limits)),
         idle,
         clock,
     };
