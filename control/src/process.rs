@@ -2,19 +2,19 @@
 //!
 //! Readers take the [`View`] as it is and never wait; whoever changes it holds the `change` lock, one at a time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sluice_dataplane::clock::Clock;
+use sluice_dataplane::clock::{Clock, Instant as ClockInstant};
 use sluice_dataplane::config::ids::{MemberId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::{Backing, FramePool};
 use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
-use sluice_dataplane::pool::MemberStates;
+use sluice_dataplane::pool::{MemberState, MemberStates};
 use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
 use sluice_dataplane::query::{Query, Reply};
 use sluice_dataplane::quota::Quotas;
@@ -23,7 +23,7 @@ use sluice_dataplane::runtime::{self, Idle, WorkerHandle, WorkerSpec};
 use crate::check::Candidate;
 use crate::compile;
 use crate::ids::{Holders, IdBook, MemberKey, Reused};
-use crate::model::{IdleMode, Model, StatedMember};
+use crate::model::{IdleMode, Member, Model, Name, StatedMember};
 use crate::parse::Fault;
 use crate::stats::sums::{ConnectionsSum, MemberSums, VirtualSums};
 use crate::telemetry::Telemetry;
@@ -88,6 +88,7 @@ pub struct Process {
     members: Arc<MemberStates>,
     quotas: Arc<Quotas>,
     limits: Limits,
+    /// The workers'.
     clock: Clock,
     started: Instant,
     draining: AtomicBool,
@@ -116,11 +117,11 @@ impl Process {
             baselines: Arc::default(),
         };
         let clock = Clock::start();
-        set_member_states(&members, None, &view, clock.now());
+        start_member_states(&members, &view);
         let quotas = Arc::new(Quotas::new(&limits, opened.cores.len()));
         quotas.set_limits(None, &view.snapshot);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
-        let specs = worker_specs(&view, &members, &quotas, clock, opened)?;
+        let specs = worker_specs(&view, &members, &quotas, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
             workers,
@@ -145,7 +146,7 @@ impl Process {
     /// Puts another one in force. The caller holds the `change` lock.
     pub(crate) fn set_view(&self, view: View) {
         let before = self.view();
-        set_member_states(&self.members, Some(&before), &view, self.clock.now());
+        change_member_states(&self.members, &before, &view, self.clock.now());
         if before.snapshot.generation() != view.snapshot.generation() {
             self.quotas.set_limits(Some(&before.snapshot), &view.snapshot);
         }
@@ -170,6 +171,11 @@ impl Process {
     /// A member's state now.
     pub fn member_state(&self, id: MemberId) -> StatedMember {
         StatedMember::of(self.members.of(id))
+    }
+
+    /// When a member last came up; `None` for one that has been up from the start.
+    pub fn member_up_since(&self, id: MemberId) -> Option<ClockInstant> {
+        self.members.up_since(id)
     }
 
     /// How long it has run.
@@ -263,44 +269,45 @@ impl Holders for Process {
     }
 }
 
-/// Every member's state: what the file states, else what was said, else enabled; the stricter of its own and its
-/// node's. A member that joins a pool at work comes up `now`.
-fn set_member_states(
-    states: &MemberStates,
-    before: Option<&View>,
-    view: &View,
-    now: sluice_dataplane::clock::Instant,
-) {
+/// Every member's state as the workers start.
+fn start_member_states(states: &MemberStates, view: &View) {
+    stated_members(view, |_, _, id, state| states.set(id, state));
+}
+
+/// Every member's state from now on. Who becomes enabled, or is new in a pool that was there before, has come up now.
+fn change_member_states(states: &MemberStates, before: &View, view: &View, now: ClockInstant) {
+    stated_members(view, |pool, member, id, state| {
+        let was_there = before.book.member_id(pool, member) != MemberId::NONE;
+        if was_there || !before.model.pools.contains_key(pool) {
+            states.change(id, state, now);
+        } else {
+            states.add(id, state, now);
+        }
+    });
+}
+
+/// What the file states of each member, else what was said, else enabled; the stricter of its own and its node's.
+fn stated_members(view: &View, mut each: impl FnMut(&Name, &Member, MemberId, MemberState)) {
     let nodes: HashMap<_, _> = view.model.nodes.values().map(|node| (node.address, node.state)).collect();
     for (name, pool) in &view.model.pools {
-        let former = before.and_then(|before| before.model.pools.get(name));
-        let known: Option<HashSet<_>> = former.map(|pool| pool.members.iter().map(endpoint_of).collect());
         for member in &pool.members {
             let key = (name.clone(), member.address.0, member.port.0);
             let state = view.said.get(&key).copied().or(member.state).unwrap_or(StatedMember::Enabled);
-            let state = nodes.get(&member.address).map_or(state, |of_node| state.max(*of_node)).state();
-            let id = view.book.member_id(name, member);
-            match &known {
-                None => states.set(id, state),
-                Some(known) if known.contains(&endpoint_of(member)) => states.change(id, state, now),
-                Some(_) => states.add(id, state, now),
-            }
+            let state = nodes.get(&member.address).map_or(state, |of_node| state.max(*of_node));
+            each(name, member, view.book.member_id(name, member), state.state());
         }
     }
-}
-
-fn endpoint_of(member: &crate::model::Member) -> (std::net::IpAddr, u16) {
-    (member.address.0, member.port.0)
 }
 
 fn worker_specs(
     view: &View,
     members: &Arc<MemberStates>,
     quotas: &Arc<Quotas>,
+    limits: &Limits,
     clock: Clock,
     opened: Opened,
 ) -> std::io::Result<Vec<WorkerSpec>> {
-    let (workers, limits) = (opened.cores.len(), view.model.system.limits.limits());
+    let workers = opened.cores.len();
     let idle = match view.model.system.idle {
         IdleMode::Adaptive => Idle::Adaptive,
         IdleMode::Poll => Idle::Poll,
@@ -319,7 +326,7 @@ fn worker_specs(
         handoff,
         members: Arc::clone(members),
         quotas: Arc::clone(quotas),
-        counters: Arc::new(WorkerCounters::new(&limits)),
+        counters: Arc::new(WorkerCounters::new(limits)),
         idle,
         clock,
     };
