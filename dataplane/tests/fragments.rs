@@ -416,3 +416,27 @@ fn fragments_wait_for_the_members_address_like_whole_packets() {
     let released = world.send(INTERNAL, &arp(2, member_mac(11), "10.1.0.11", SELF_IN));
     assert_eq!(whole(&released).1, data);
 }
+
+#[test]
+fn what_is_too_big_does_not_wait_for_the_members_address() {
+    let mut world = World::new(|_| ());
+    (0..4).for_each(|_| drop(world.run(20)));
+    let mut big = build::udp(&from_client(false, &payload(3_000)));
+    build::patch_ipv4(&mut big, |header| header[6] = 0);
+    assert_eq!(world.send(EXTERNAL, &big).len(), 1, "the question for the address");
+    assert_eq!(world.send(INTERNAL, &arp(2, member_mac(11), "10.1.0.11", SELF_IN)), []);
+    assert_eq!(world.all_drops(), [("too-big", 1)]);
+    assert_eq!(world.send(EXTERNAL, &big).len(), 3, "the next is cut");
+}
+
+/// Over IPv6 the first fragment alone says what the packet carries (RFC 8200 section 4.5).
+#[test]
+fn the_next_header_of_a_later_fragment_says_nothing() {
+    let mut world = started();
+    let data = payload(3_000);
+    let mut frames = cut(&from_client(true, &data), 5);
+    frames[1][54] = 6;
+    frames[2][54] = 99;
+    let out: Vec<_> = frames.iter().flat_map(|frame| world.send(EXTERNAL, frame)).collect();
+    assert_eq!(whole(&out).1, data);
+}
