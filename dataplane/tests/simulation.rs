@@ -3,6 +3,7 @@
 //! ```text
 //!   SLUICE_SIM_SEEDS=100000 cargo test -p sluice-dataplane --test simulation      more worlds
 //!   SLUICE_SIM_SEED=1234 cargo test -p sluice-dataplane --test simulation         this one again
+//!   SLUICE_SIM_FRAMES=1                                                           and every frame in it
 //! ```
 
 mod sim;
@@ -37,7 +38,8 @@ fn every_world_keeps_its_promises() {
     if let Some(seed) = variable("SLUICE_SIM_SEED") {
         let plan = Plan::new(seed);
         println!("{} workers, {:?}, {:?}, calm {}", plan.workers, plan.spread, plan.weather, plan.calm);
-        let outcome = live(seed, Sabotage::None, &frames());
+        let sim = Sim::new(plan, Sabotage::None, &frames());
+        let outcome = sim.aloud(std::env::var_os("SLUICE_SIM_FRAMES").is_some()).run();
         println!("{outcome:?}");
         return assert_holds(seed, &outcome);
     }

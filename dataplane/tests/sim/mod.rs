@@ -27,6 +27,7 @@ use sluice_dataplane::config::snapshot::{MemberState, MemberStates, Parts, Snaps
 use sluice_dataplane::flow::key::HashSeed;
 use sluice_dataplane::frame::FramePool;
 use sluice_dataplane::packet::parse::{Class, Parsed, parse};
+use sluice_dataplane::verdict::DropReason;
 
 use self::checker::Checker;
 use self::client::{Clients, Ends};
@@ -85,6 +86,8 @@ pub struct Outcome {
     pub stale: u64,
     pub frames: u64,
     pub handed_over: u64,
+    /// By name.
+    pub drops: BTreeMap<&'static str, u64>,
 }
 
 pub struct Sim {
@@ -107,6 +110,7 @@ pub struct Sim {
     frame_count: u64,
     steps: u64,
     swaps: u8,
+    is_aloud: bool,
 }
 
 impl Sim {
@@ -136,9 +140,15 @@ impl Sim {
             frame_count: 0,
             steps: 0,
             swaps: 0,
+            is_aloud: false,
             plan,
             sabotage,
         }
+    }
+
+    /// Prints every frame that enters or leaves sluice.
+    pub fn aloud(self, is_aloud: bool) -> Self {
+        Self { is_aloud, ..self }
     }
 
     /// Lives through it.
@@ -432,6 +442,15 @@ impl Sim {
     }
 
     fn note(&mut self, way: u8, port: PortId, bytes: &[u8]) {
+        if self.is_aloud {
+            println!(
+                "{} {} port {} {:?}",
+                self.now,
+                ["in", "out"][usize::from(way)],
+                port.0,
+                wire::hear(bytes)
+            );
+        }
         self.frame_count += 1;
         let time = self.now.to_le_bytes();
         for &byte in time.iter().chain(&[way, port.0]).chain(bytes) {
@@ -473,8 +492,16 @@ impl Sim {
             frames: self.frame_count,
             handed_over: self.nodes.iter().map(|node| node.counters.handed_over.load()).sum(),
             trace: self.trace,
+            drops: self.drops(),
             violations: self.checker.violations,
         }
+    }
+
+    fn drops(&self) -> BTreeMap<&'static str, u64> {
+        let total =
+            |reason: &DropReason| self.nodes.iter().map(|node| node.counters.of_drop(*reason).load()).sum();
+        let all = DropReason::ALL.iter().map(|reason| (reason.name(), total(reason)));
+        all.filter(|&(_, count)| count > 0).collect()
     }
 
     /// In a calm world whatever is meant well ends well.

@@ -181,7 +181,7 @@ fn vary(random: &mut Random, item: &mut Virtual, calm: bool) {
     let long = if calm { 12_000 } else { random.pick(&[1_000, 4_000]) };
     item.timeouts = Timeouts {
         handshake_ms: long,
-        close_ms: random.pick(&[500, 2_000]),
+        close_ms: if calm { long } else { random.pick(&[500, 2_000]) },
         idle_ms: long,
         reset_on_timeout: random.per_mille(800),
     };
