@@ -309,9 +309,12 @@ impl Sim {
 
     /// Lets the workers take turns until all are quiet, and takes what they send.
     fn settle(&mut self) {
-        for _ in 0..TURNS_MAX {
+        for round in 0..TURNS_MAX {
             let mut busy = false;
             for number in 0..self.nodes.len() {
+                if round == 0 && !self.nodes[number].has_cause(self.now) {
+                    continue;
+                }
                 busy |= self.nodes[number].turn(self.now);
                 busy |= self.collect(number);
             }
@@ -433,6 +436,7 @@ impl Sim {
 
     /// Every worker takes the new configuration within some milliseconds.
     fn publish(&mut self) {
+        self.checker.has_changed = true;
         self.parts.generation += 1;
         self.snapshot = Arc::new(Snapshot::build(self.parts.clone()));
         for number in 0..self.nodes.len() {

@@ -26,6 +26,9 @@ pub struct Node {
     pub limits: Limits,
     ports: [MemoryPeer; 2],
     own_frames: FramePool,
+    /// When it last took a turn, and whether it was given a frame since.
+    turned: u64,
+    given: bool,
 }
 
 impl Node {
@@ -66,10 +69,16 @@ impl Node {
         };
         let seed = HashSeed::fixed(plan.seed ^ ((number as u64) << 32));
         let worker = Worker::with_tables(spec, seed, Backing::Ordinary);
-        Self { worker, counters, limits, ports: [outer, inner], own_frames }
+        Self { worker, counters, limits, ports: [outer, inner], own_frames, turned: 0, given: true }
+    }
+
+    /// True when a turn may find something: a frame, or a timer.
+    pub fn has_cause(&self, now: u64) -> bool {
+        self.given || now >= self.turned + LONGEST_REST_MS
     }
 
     pub fn turn(&mut self, now: u64) -> bool {
+        (self.turned, self.given) = (now, false);
         self.worker.turn(Instant::from_ms(now)) == Activity::Busy
     }
 
@@ -78,7 +87,8 @@ impl Node {
     }
 
     /// Puts a frame into the worker's queue; false when there is no room.
-    pub fn give(&self, port: PortId, frame: Frame) -> bool {
+    pub fn give(&mut self, port: PortId, frame: Frame) -> bool {
+        self.given = true;
         self.ports[usize::from(port.0)].send(frame).is_ok()
     }
 
@@ -128,3 +138,5 @@ impl Node {
 }
 
 const QUEUE_DEPTH: usize = 256;
+/// A worker's timers are looked at this often at least.
+const LONGEST_REST_MS: u64 = 16;

@@ -45,8 +45,11 @@ pub fn parts(random: &mut Random, calm: bool) -> Parts {
         kind: VirtualKind::Reject,
         ..virtual_server(7, "192.0.2.102/32", 80, Protocol::Tcp, 0)
     });
+    // Some worlds hide every client, some none.
+    let snats: &[Snat] = random.pick(&[&SNATS[..], &SNATS[..], &SNATS[1..], &SNATS[..1]]);
     for item in &mut parts.virtuals {
         vary(random, item, calm);
+        item.snat = random.pick(snats);
     }
     // Without rates, whoever is refused hears of it.
     (parts.settings.max_reject_rate, parts.settings.max_icmp_rate) = (100_000, 100_000);
@@ -170,7 +173,6 @@ fn forwarding(id: u32, to: &str) -> Virtual {
 }
 
 fn vary(random: &mut Random, item: &mut Virtual, calm: bool) {
-    item.snat = random.pick(&[Snat::None, Snat::Automap, Snat::Automap, Snat::Pool(0)]);
     item.source_port = random.pick(&[SourcePort::Preserve, SourcePort::Change]);
     item.auto_last_hop = random.per_mille(800);
     if random.per_mille(150) {
@@ -190,6 +192,8 @@ fn vary(random: &mut Random, item: &mut Virtual, calm: bool) {
         item.connection_limit = random.pick(&[0, 0, 0, 1, 3, 10]);
     }
 }
+
+const SNATS: [Snat; 4] = [Snat::None, Snat::Automap, Snat::Automap, Snat::Pool(0)];
 
 const METHODS: [Method; 19] = [
     Method::RoundRobin,
