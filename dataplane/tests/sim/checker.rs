@@ -91,6 +91,8 @@ impl Checker {
         let source = Mac(bytes[6..12].try_into().unwrap());
         let ours = if port == EXTERNAL { EXTERNAL_MAC } else { INTERNAL_MAC };
         self.expect(source == ours, || format!("a frame from {source} left by port {}", port.0));
+        let is_laundered = matches!(heard, Heard::Error { whole: false, .. });
+        self.expect(!is_laundered, || "a damaged error was passed on with a right checksum".into());
         if !self.damaging {
             let is_whole = !matches!(heard, Heard::Damaged | Heard::Other);
             self.expect(is_whole, || format!("a damaged frame left: {bytes:02x?}"));

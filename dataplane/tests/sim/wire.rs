@@ -42,11 +42,13 @@ pub enum Heard {
         sender: Address,
         target: Address,
     },
-    /// An ICMP error to `to` about the packet with these ends; `own` when sluice itself made it.
+    /// An ICMP error to `to` about the packet with these ends; `own` when sluice itself made it, `whole` when its
+    /// mark is as it was sent.
     Error {
         to: Address,
         quoted: (End, End),
         own: bool,
+        whole: bool,
     },
     /// Echo replies.
     Echo {
@@ -255,5 +257,5 @@ fn error(to: Address, l4: &[u8], (src, dst): (Address, Address), ports: &[u8]) -
     // A link may have damaged one bit of it.
     let mark = u16::from_be_bytes([l4[6], l4[7]]);
     let own = (mark ^ ERROR_MARK).count_ones() > 1;
-    Heard::Error { to, quoted: ((src, port(0)), (dst, port(2))), own }
+    Heard::Error { to, quoted: ((src, port(0)), (dst, port(2))), own, whole: own || mark == ERROR_MARK }
 }
