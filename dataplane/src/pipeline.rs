@@ -301,7 +301,7 @@ impl Pipeline {
         let flow = self.flows.at_mut(id);
         if packet.class == Class::Tcp {
             if packet.tcp_flags & tcp_flag::SYN != 0 {
-                if is_reopening(flow, direction, packet.tcp_flags) {
+                if is_reopening(flow, direction, frame, packet) {
                     self.close(id);
                     return self.first_packet(port, frame, packet, out);
                 }
@@ -521,10 +521,20 @@ fn clamp_mss(snapshot: &Snapshot, virtual_id: VirtualId, frame: &mut Frame, pack
 
 /// A client that opens a connection anew with the ports of one that is over (RFC 9293 section 3.6.1).
 #[inline(always)]
-fn is_reopening(flow: &Flow, direction: Direction, flags: u8) -> bool {
-    flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+fn is_reopening(flow: &Flow, direction: Direction, frame: &Frame, packet: &Packet) -> bool {
+    packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
         && direction == Direction::FromClient
         && flow.tcp_state().is_over()
+        && !is_late_syn(flow, segment_of(frame, packet).seq)
+}
+
+/// A late copy of the SYN that began the connection: its number lies within what the client has sent since. The
+/// connection may not be over for its ends, who have yet to see each other's last packets.
+#[cold]
+fn is_late_syn(flow: &Flow, seq: u32) -> bool {
+    let client = Direction::FromClient.index();
+    let behind = u64::from(flow.next_seq[client].wrapping_sub(seq));
+    (2..=flow.bytes[client]).contains(&behind)
 }
 
 #[inline(always)]

@@ -945,6 +945,19 @@ fn a_client_may_open_anew_with_the_ports_of_a_closed_connection() {
 }
 
 #[test]
+fn a_late_copy_of_the_first_syn_does_not_end_a_closing_connection() {
+    let mut world = World::started(|_| ());
+    establish(&mut world);
+    send(&mut world, EXTERNAL, &Tcp { flags: FIN | ACK, seq: 1_001, ack: 5_001, ..syn() });
+    send(&mut world, INTERNAL, &from_member(FIN | ACK, 5_001, 1_002));
+    assert_eq!(world.flows()[0].state, "closing");
+    send(&mut world, EXTERNAL, &syn());
+    assert_eq!(world.flows()[0].state, "closing");
+    let again = only(&send(&mut world, INTERNAL, &from_member(FIN | ACK, 5_001, 1_002)));
+    assert_eq!(again.dst, (CLIENT.into(), 40_000), "the member's last packet still reaches the client");
+}
+
+#[test]
 fn udp_flows_end_when_idle() {
     let mut world = World::started(|_| ());
     let ask = Udp { src_mac: CLIENT_MAC, dst_mac: EXTERNAL_MAC, ..Udp::default() };

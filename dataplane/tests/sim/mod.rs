@@ -1,0 +1,539 @@
+//! A simulated world around real workers: clients, members and links, all from one seed, on a clock of its own.
+//!
+//! ```text
+//!   client ── link ─▶ queue of some worker │ workers, rings │ ─▶ link ── member          link.rs: loss, delay, …
+//!   schedule.rs: what a seed means         │ node.rs        │            checker.rs: what must hold
+//! ```
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a harness")]
+
+pub mod checker;
+pub mod client;
+pub mod endpoint;
+pub mod link;
+pub mod member;
+pub mod node;
+pub mod noise;
+pub mod random;
+pub mod schedule;
+pub mod setup;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sluice_dataplane::address::{Address, Mac};
+use sluice_dataplane::config::ids::{MemberId, PortId};
+use sluice_dataplane::config::snapshot::{MemberState, MemberStates, Parts, Snapshot};
+use sluice_dataplane::flow::key::HashSeed;
+use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::packet::parse::{Class, Parsed, parse};
+use sluice_dataplane::quota::Quotas;
+use sluice_dataplane::verdict::DropReason;
+
+use self::checker::Checker;
+use self::client::{Clients, Ends};
+use self::link::Weather;
+use self::member::{Answer, Members};
+use self::node::Node;
+use self::random::Random;
+use self::schedule::{Change, Plan, Spread};
+use self::wire::{Heard, Packet};
+use crate::world::{EXTERNAL, EXTERNAL_MAC, INTERNAL, INTERNAL_MAC};
+
+/// Something that is to happen.
+#[derive(Debug, Clone)]
+enum Event {
+    Start(usize),
+    ClientTimer(usize),
+    MemberTimer(Ends),
+    ToSluice(PortId, Vec<u8>),
+    ToHost(PortId, Vec<u8>),
+    Change(Change),
+    /// One worker takes the newest configuration.
+    Apply(usize),
+    Flood,
+    Garbage,
+}
+
+/// What the harness does wrong on purpose, to show that the checker sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    None,
+    /// A member's data carries another connection's tag.
+    SwapPayloads,
+    /// Members answer from another port.
+    WrongMemberPort,
+    /// Members see another source than sluice sent.
+    WrongSource,
+    /// A frame vanishes inside.
+    LoseFrame,
+    /// A frame is held for ever.
+    HoldFrame,
+    /// The checker believes every limit to be one less.
+    TighterLimits,
+    /// The world ends before flows have timed out.
+    EndEarly,
+}
+
+/// How a world went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub violations: Vec<String>,
+    /// Of all frames in and out, with their times.
+    pub trace: u64,
+    pub connections: usize,
+    pub complete: usize,
+    pub refused: usize,
+    pub stale: u64,
+    pub frames: u64,
+    pub handed_over: u64,
+    /// By name.
+    pub drops: BTreeMap<&'static str, u64>,
+}
+
+pub struct Sim {
+    plan: Plan,
+    sabotage: Sabotage,
+    random: Random,
+    now: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    order: u64,
+    nodes: Vec<Node>,
+    states: Arc<MemberStates>,
+    parts: Parts,
+    snapshot: Arc<Snapshot>,
+    quotas: Arc<Quotas>,
+    frames: FramePool,
+    held: Vec<sluice_dataplane::frame::Frame>,
+    clients: Clients,
+    members: Members,
+    checker: Checker,
+    trace: u64,
+    frame_count: u64,
+    steps: u64,
+    swaps: u8,
+    is_aloud: bool,
+}
+
+impl Sim {
+    /// The world of `seed`. `frames` may be shared by worlds that run one after the other.
+    pub fn new(plan: Plan, sabotage: Sabotage, frames: &FramePool) -> Self {
+        let snapshot = Arc::new(Snapshot::build(plan.parts.clone()));
+        let quotas = Arc::new(Quotas::new(&plan.limits, plan.workers));
+        quotas.set_limits(None, &snapshot);
+        let states = Arc::new(MemberStates::new(setup::MEMBERS_MAX));
+        let mut checker = Checker::new(&plan);
+        if sabotage == Sabotage::TighterLimits {
+            checker.tighten();
+        }
+        Self {
+            random: Random::new(plan.seed ^ 0x5eed),
+            now: 1_000,
+            queue: BTreeMap::new(),
+            order: 0,
+            nodes: Node::all(&plan, &snapshot, &states, &quotas),
+            quotas,
+            states,
+            parts: plan.parts.clone(),
+            snapshot,
+            frames: frames.clone(),
+            held: Vec::new(),
+            clients: Clients::new(&plan),
+            members: Members::new(&plan.parts, plan.weather.corrupts > 0),
+            checker,
+            trace: 0xcbf2_9ce4_8422_2325,
+            frame_count: 0,
+            steps: 0,
+            swaps: 0,
+            is_aloud: false,
+            plan,
+            sabotage,
+        }
+    }
+
+    /// Prints every frame that enters or leaves sluice.
+    pub fn aloud(self, is_aloud: bool) -> Self {
+        Self { is_aloud, ..self }
+    }
+
+    /// Lives through it.
+    pub fn run(mut self) -> Outcome {
+        self.schedule();
+        let mut quiet_since = self.now;
+        while self.now - quiet_since < self.longest_timeout() {
+            let next = self.queue.keys().next().map_or(u64::MAX, |&(at, _)| at);
+            if next != u64::MAX {
+                quiet_since = self.now.max(next.min(self.now + TICK_MS));
+            }
+            self.now = next.clamp(self.now, self.now + self.tick());
+            self.happen();
+            self.settle();
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                self.checker.violated("the world does not come to rest");
+                break;
+            }
+        }
+        self.conclude()
+    }
+
+    fn schedule(&mut self) {
+        let start = self.now;
+        let starts = self.plan.connections.iter().enumerate();
+        let mut events: Vec<_> = starts.map(|(number, c)| (c.at_ms, Event::Start(number))).collect();
+        events.extend(self.plan.changes.iter().map(|&(at, change)| (at, Event::Change(change))));
+        events.extend(self.plan.floods.iter().map(|&at| (at, Event::Flood)));
+        events.extend(self.plan.garbage.iter().map(|&at| (at, Event::Garbage)));
+        for (at, event) in events {
+            self.later(start + at, event);
+        }
+    }
+
+    fn later(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        self.queue.insert((at, self.order), event);
+    }
+
+    /// Everything that is due now.
+    fn happen(&mut self) {
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > self.now {
+                return;
+            }
+            let event = entry.remove();
+            self.on_event(event);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Start(number) => {
+                let packets = self.clients.start(number, &mut self.random, self.now);
+                self.client_sends(number, packets);
+            }
+            Event::ClientTimer(number) => {
+                let packets = self.clients.on_time(number, self.now);
+                self.client_sends(number, packets);
+            }
+            Event::MemberTimer(key) => {
+                let packets = self.members.on_time(key, self.now);
+                self.member_sends(packets.into_iter().map(Answer::Packet).collect());
+                self.wind_member(key);
+            }
+            Event::ToSluice(port, bytes) => self.deliver(port, &bytes),
+            Event::ToHost(port, bytes) => self.host_hears(port, &bytes),
+            Event::Change(change) => self.change(change),
+            Event::Apply(number) => self.nodes[number].apply(&self.snapshot, self.now),
+            Event::Flood => {
+                noise::flood(&mut self.random).iter().for_each(|frame| self.send(EXTERNAL, frame));
+            }
+            Event::Garbage => {
+                let (port, frame) = noise::garbage(&mut self.random);
+                self.send(port, &frame);
+            }
+        }
+    }
+
+    fn client_sends(&mut self, number: usize, packets: Vec<Packet>) {
+        for packet in packets {
+            self.send(EXTERNAL, &packet.encode());
+        }
+        if let Some(due) = self.clients.ends[number].wind() {
+            self.later(due, Event::ClientTimer(number));
+        }
+    }
+
+    fn member_sends(&mut self, answers: Vec<Answer>) {
+        for answer in answers {
+            let frame = match answer {
+                Answer::Packet(mut packet) => {
+                    self.spoil(&mut packet);
+                    packet.encode()
+                }
+                Answer::Frame(frame) => frame,
+            };
+            self.send(INTERNAL, &frame);
+        }
+    }
+
+    fn spoil(&self, packet: &mut Packet) {
+        match self.sabotage {
+            Sabotage::SwapPayloads if packet.payload.len() > 1 => packet.payload[1] ^= 1,
+            Sabotage::WrongMemberPort => packet.src.1 ^= 1,
+            _ => {}
+        }
+    }
+
+    fn wind_member(&mut self, key: Ends) {
+        if let Some(due) = self.members.wind(key) {
+            self.later(due, Event::MemberTimer(key));
+        }
+    }
+
+    /// A host puts a frame on its link to sluice.
+    fn send(&mut self, port: PortId, frame: &[u8]) {
+        for (delay, bytes) in self.plan.weather.carry(&mut self.random, frame) {
+            self.later(self.now + delay, Event::ToSluice(port, bytes));
+        }
+    }
+
+    /// A frame has come to sluice: into some worker's queue.
+    fn deliver(&mut self, port: PortId, bytes: &[u8]) {
+        let number = self.queue_of(port, bytes);
+        self.note(0, port, bytes);
+        self.checker.entered(port, bytes);
+        if self.sabotage == Sabotage::LoseFrame && self.frame_count == 40 {
+            return;
+        }
+        let Some(frame) = self.frames.copy_of(bytes) else {
+            return self.checker.violated("no frame for the wire");
+        };
+        if !self.nodes[number].give(port, frame) {
+            self.checker.violated("a queue overflowed");
+        }
+        if self.sabotage == Sabotage::HoldFrame && self.held.is_empty() {
+            self.held.extend(self.frames.copy_of(bytes));
+        }
+    }
+
+    fn queue_of(&mut self, port: PortId, bytes: &[u8]) -> usize {
+        let workers = self.nodes.len() as u64;
+        let is_anywhere = match self.plan.spread {
+            Spread::ByFlow => false,
+            Spread::AnywhereInside => port == INTERNAL,
+            Spread::Anywhere => true,
+        };
+        let mac = if port == EXTERNAL { EXTERNAL_MAC } else { INTERNAL_MAC };
+        match parse(bytes, mac) {
+            Ok(Parsed::Ip(packet)) if !is_anywhere && packet.class != Class::Icmp => {
+                (HashSeed::fixed(self.plan.seed).hash(&packet.key) % workers) as usize
+            }
+            _ => self.random.below(workers) as usize,
+        }
+    }
+
+    /// Lets the workers take turns until all are quiet, and takes what they send.
+    fn settle(&mut self) {
+        for round in 0..TURNS_MAX {
+            let mut busy = false;
+            for number in 0..self.nodes.len() {
+                if round == 0 && !self.nodes[number].has_cause(self.now) {
+                    continue;
+                }
+                busy |= self.nodes[number].turn(self.now);
+                busy |= self.collect(number);
+            }
+            if !busy {
+                self.look();
+                return;
+            }
+        }
+        // While workers differ about the configuration, each may hold the other for a packet's owner.
+        let generation = self.nodes[0].worker.generation();
+        let agree = self.nodes.iter().all(|node| node.worker.generation() == generation);
+        self.checker.expect(!agree, || "workers are never quiet".into());
+    }
+
+    fn look(&mut self) {
+        let waiting = self.frames.in_use() - self.held.len();
+        self.checker.check_now(&self.nodes, waiting);
+        if self.steps.is_multiple_of(SWEEP_STEPS) {
+            self.checker.sweep(&mut self.nodes, self.now);
+        }
+        for suspect in std::mem::take(&mut self.members.suspects) {
+            self.checker.check_suspect(&mut self.nodes, &suspect, self.now);
+        }
+    }
+
+    fn collect(&mut self, number: usize) -> bool {
+        let mut any = false;
+        for port in [EXTERNAL, INTERNAL] {
+            while let Some(frame) = self.nodes[number].take(port) {
+                any = true;
+                let heard = wire::hear(frame.bytes());
+                self.checker.left(port, frame.bytes(), &heard);
+                if heard == Heard::News {
+                    continue;
+                }
+                self.note(1, port, frame.bytes());
+                let weather = Weather { corrupts: 0, ..self.plan.weather };
+                for (delay, bytes) in weather.carry(&mut self.random, frame.bytes()) {
+                    self.later(self.now + delay, Event::ToHost(port, bytes));
+                }
+            }
+        }
+        any
+    }
+
+    /// A frame has come to the hosts on a port's link.
+    fn host_hears(&mut self, port: PortId, bytes: &[u8]) {
+        let mac = Mac(bytes[..6].try_into().unwrap());
+        match wire::hear(bytes) {
+            Heard::Transport(packet) if port == EXTERNAL => self.client_hears(&packet),
+            Heard::Transport(packet) => self.member_hears(packet),
+            Heard::Asked { mac, sender, target } => self.answer_neighbor(port, mac, sender, target),
+            Heard::Error { to, quoted, .. } if port == EXTERNAL => {
+                self.checker.check_link(mac, to, port);
+                let heard = self.clients.hear_error(quoted);
+                heard.unwrap_or_else(|what| self.checker.violated(what));
+            }
+            Heard::Error { .. } | Heard::Echo { .. } | Heard::News | Heard::Damaged | Heard::Other => {}
+        }
+    }
+
+    fn client_hears(&mut self, packet: &Packet) {
+        if !client::is_nobody(packet.dst) {
+            self.checker.check_link(packet.macs.1, packet.dst.0, EXTERNAL);
+        }
+        match self.clients.hear(packet, self.now) {
+            Ok(Some((number, packets))) => self.client_sends(number, packets),
+            Ok(None) => {}
+            Err(what) => self.checker.violated(what),
+        }
+    }
+
+    fn member_hears(&mut self, mut packet: Packet) {
+        if client::is_nobody(packet.dst) {
+            return;
+        }
+        self.checker.check_link(packet.macs.1, packet.dst.0, INTERNAL);
+        if self.sabotage == Sabotage::WrongSource {
+            packet.src.0 = setup::host(120, packet.src.0.is_v4());
+        }
+        match self.members.hear(&packet, &self.clients, self.now) {
+            Ok(answers) => self.member_sends(answers),
+            Err(what) => self.checker.violated(what),
+        }
+        self.wind_member((packet.dst, packet.src, packet.protocol));
+    }
+
+    fn answer_neighbor(&mut self, port: PortId, mac: Mac, sender: Address, target: Address) {
+        if setup::is_inside(target) != (port == INTERNAL) || sender.is_unspecified() {
+            return;
+        }
+        let frame = wire::neighbor_answer((setup::mac_of(target), mac), target, sender);
+        self.send(port, &frame);
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::MemberState(id, state) => {
+                let states = [MemberState::Enabled, MemberState::Disabled, MemberState::Offline];
+                return self.states.set(MemberId(id), states[usize::from(state)]);
+            }
+            Change::SwapMember(pool) => {
+                self.swaps += 1;
+                let id = 80 + u32::from(self.swaps);
+                let member = setup::member(id, pool, 20 + self.swaps);
+                self.members.joins(pool, (member.address, member.port));
+                self.parts.pools[pool].members.pop();
+                self.parts.pools[pool].members.push(member);
+            }
+            Change::ToggleVirtual(place) => {
+                let item = self.parts.virtuals.iter_mut().find(|item| item.id.index() == place);
+                item.into_iter().for_each(|item| item.enabled = !item.enabled);
+            }
+            Change::RemoveVirtual(place) => self.parts.virtuals.retain(|item| item.id.index() != place),
+            Change::Nothing => {}
+        }
+        self.publish();
+    }
+
+    /// Every worker takes the new configuration within some milliseconds.
+    fn publish(&mut self) {
+        self.checker.has_changed = true;
+        self.parts.generation += 1;
+        let before = std::mem::replace(&mut self.snapshot, Arc::new(Snapshot::build(self.parts.clone())));
+        self.quotas.set_limits(Some(&before), &self.snapshot);
+        for number in 0..self.nodes.len() {
+            let at = self.now + self.random.below(4);
+            self.later(at, Event::Apply(number));
+        }
+    }
+
+    fn note(&mut self, way: u8, port: PortId, bytes: &[u8]) {
+        if self.is_aloud {
+            println!(
+                "{} {} port {} {:?}",
+                self.now,
+                ["in", "out"][usize::from(way)],
+                port.0,
+                wire::hear(bytes)
+            );
+        }
+        self.frame_count += 1;
+        let time = self.now.to_le_bytes();
+        for &byte in time.iter().chain(&[way, port.0]).chain(bytes) {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// How long after the last event nothing may be left.
+    fn longest_timeout(&self) -> u64 {
+        let is_removed = self.parts.virtuals.len() < self.plan.parts.virtuals.len();
+        let of = |item: &sluice_dataplane::config::snapshot::Virtual| {
+            let times = item.timeouts;
+            times.handshake_ms.max(times.close_ms).max(times.idle_ms)
+        };
+        let longest = self.plan.parts.virtuals.iter().map(of).max().unwrap_or(0);
+        match self.sabotage {
+            Sabotage::EndEarly => 100,
+            _ if is_removed => 302_000,
+            _ => u64::from(longest) + 4_000,
+        }
+    }
+
+    fn tick(&self) -> u64 {
+        if self.queue.is_empty() { 10 * TICK_MS } else { TICK_MS }
+    }
+
+    fn conclude(mut self) -> Outcome {
+        let waiting = self.frames.in_use();
+        if self.sabotage != Sabotage::EndEarly || waiting == 0 {
+            self.checker.check_end(&mut self.nodes, waiting, self.now);
+        }
+        self.check_completion();
+        let ends = &self.clients.ends;
+        Outcome {
+            connections: ends.len(),
+            complete: ends.iter().filter(|end| end.is_complete()).count(),
+            refused: ends.iter().filter(|end| end.refused).count(),
+            stale: self.clients.stale,
+            frames: self.frame_count,
+            handed_over: self.nodes.iter().map(|node| node.counters.handed_over.load()).sum(),
+            trace: self.trace,
+            drops: self.drops(),
+            violations: self.checker.violations,
+        }
+    }
+
+    fn drops(&self) -> BTreeMap<&'static str, u64> {
+        let total =
+            |reason: &DropReason| self.nodes.iter().map(|node| node.counters.of_drop(*reason).load()).sum();
+        let all = DropReason::ALL.iter().map(|reason| (reason.name(), total(reason)));
+        all.filter(|&(_, count)| count > 0).collect()
+    }
+
+    /// In a calm world whatever is meant well ends well.
+    fn check_completion(&mut self) {
+        if !self.plan.calm {
+            return;
+        }
+        let parts = &self.plan.parts;
+        for end in &self.clients.ends {
+            let served = setup::virtual_of(parts, end.plan.target, end.plan.protocol);
+            let served = served.is_some_and(|id| setup::serves(&parts.virtuals[id.index()]));
+            if served && end.plan.orderly && end.ends.is_some() && !end.is_complete() {
+                let (plan, tcp, udp, ends) = (&end.plan, &end.tcp, &end.udp, end.ends);
+                let what =
+                    format!("connection {} is not complete: {plan:?} {tcp:?} {udp:?} {ends:?}", end.tag);
+                self.checker.violated(what);
+            }
+        }
+    }
+}
+
+const TICK_MS: u64 = 40;
+const SWEEP_STEPS: u64 = 64;
+const TURNS_MAX: usize = 64;
+const STEPS_MAX: u64 = 50_000;
