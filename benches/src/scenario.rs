@@ -20,6 +20,7 @@ use sluice_dataplane::frame::FramePool;
 use sluice_dataplane::handoff;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::checksum::{fold, sum};
+use sluice_dataplane::persist::PersistenceTable;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::{PortInfo, PortQueue};
 use sluice_dataplane::runtime::{Idle, WorkerSpec};
@@ -115,6 +116,7 @@ pub fn worker(
         limits,
         snapshot: Arc::new(Snapshot::build(parts)),
         members: Arc::new(MemberStates::new(limits.members)),
+        persistence: Arc::new(PersistenceTable::new(limits.persistence, limits.members)),
         counters: Arc::new(WorkerCounters::new(&limits)),
         idle: Idle::Poll,
         clock: Clock::start(),

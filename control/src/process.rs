@@ -14,6 +14,7 @@ use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::FramePool;
 use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
+use sluice_dataplane::persist::PersistenceTable;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
 use sluice_dataplane::query::{Query, Reply};
@@ -85,7 +86,10 @@ pub struct Process {
     workers: Vec<WorkerHandle>,
     ports: Vec<PortInfo>,
     members: Arc<MemberStates>,
+    persistence: Arc<PersistenceTable>,
     limits: Limits,
+    /// The one that workers go by.
+    clock: Clock,
     started: Instant,
     draining: AtomicBool,
     view: RwLock<Arc<View>>,
@@ -114,13 +118,17 @@ impl Process {
         };
         set_member_states(&members, &view);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
-        let specs = worker_specs(&view, &members, &limits, opened)?;
+        let persistence = Arc::new(PersistenceTable::new(limits.persistence, limits.members));
+        let clock = Clock::start();
+        let specs = worker_specs(&view, &members, &persistence, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
             workers,
             ports,
             members,
+            persistence,
             limits,
+            clock,
             started: Instant::now(),
             draining: AtomicBool::new(false),
             view: RwLock::new(Arc::new(view)),
@@ -153,6 +161,16 @@ impl Process {
     /// The process's capacities.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The persistence records of all workers.
+    pub fn persistence_table(&self) -> &PersistenceTable {
+        &self.persistence
+    }
+
+    /// Milliseconds on the workers' clock.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now().as_ns() / 1_000_000
     }
 
     /// A member's state now.
@@ -265,10 +283,12 @@ fn set_member_states(states: &MemberStates, view: &View) {
 fn worker_specs(
     view: &View,
     members: &Arc<MemberStates>,
+    persistence: &Arc<PersistenceTable>,
     limits: &Limits,
+    clock: Clock,
     opened: Opened,
 ) -> std::io::Result<Vec<WorkerSpec>> {
-    let (workers, clock) = (opened.cores.len(), Clock::start());
+    let workers = opened.cores.len();
     let idle = match view.model.system.idle {
         IdleMode::Adaptive => Idle::Adaptive,
         IdleMode::Poll => Idle::Poll,
@@ -286,6 +306,7 @@ fn worker_specs(
         snapshot: Arc::clone(&view.snapshot),
         handoff,
         members: Arc::clone(members),
+        persistence: Arc::clone(persistence),
         counters: Arc::new(WorkerCounters::new(limits)),
         idle,
         clock,

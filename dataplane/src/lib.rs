@@ -18,6 +18,7 @@ pub mod limits;
 pub mod neighbor;
 pub mod outgoing;
 pub mod packet;
+pub mod persist;
 pub mod pipeline;
 pub mod pool;
 pub mod port;

@@ -28,6 +28,7 @@ use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
 use crate::packet::parse::{self, Class, Found, Packet, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
+use crate::persist::PersistenceTable;
 use crate::pool::MemberStates;
 use crate::rate::TokenBucket;
 use crate::snat::ports::SnatPorts;
@@ -50,6 +51,7 @@ pub struct Pipeline {
     pub(crate) rejects: TokenBucket,
     pub(crate) icmp_errors: TokenBucket,
     pub(crate) members: Arc<MemberStates>,
+    pub(crate) persistence: Arc<PersistenceTable>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
@@ -91,6 +93,8 @@ pub struct PipelineSpec {
     pub handoff: Handoff,
     /// Shared by all workers.
     pub members: Arc<MemberStates>,
+    /// Shared by all workers.
+    pub persistence: Arc<PersistenceTable>,
     /// This worker's.
     pub counters: Arc<WorkerCounters>,
     /// For packets of our own.
@@ -124,6 +128,7 @@ impl Pipeline {
             rejects: TokenBucket::new(owners.share_of(settings.max_reject_rate)),
             icmp_errors: TokenBucket::new(owners.share_of(settings.max_icmp_rate)),
             members: spec.members,
+            persistence: spec.persistence,
             counters: spec.counters,
             frames: spec.frames,
             half_open_max: spec.limits.half_open,

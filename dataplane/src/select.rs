@@ -12,6 +12,7 @@ use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
 use crate::packet::parse::{Class, Packet, tcp_flag};
+use crate::persist::select::Chooser;
 use crate::pipeline::{Fate, Pipeline, segment_of};
 use crate::route::NextHop;
 use crate::snat::ports::Pair;
@@ -120,12 +121,19 @@ impl Pipeline {
         let Some(pool_id) = virtual_server.pool else { return Ok(own) };
         let pool = self.snapshot.pool(pool_id).ok_or(DropReason::NoMember)?;
         let balancer = self.balancers.entry(pool_id).or_default();
-        let view = View { states: &self.members, counters: &self.counters };
         let request = Request {
             client: (packet.key.src, packet.key.src_port),
             destination: (packet.key.dst, packet.key.dst_port),
         };
-        let member = balancer.pick(pool, &view, request, self.now).map_err(|_| DropReason::NoMember)?;
+        let mut chooser = Chooser {
+            snapshot: &self.snapshot,
+            table: &self.persistence,
+            balancer,
+            view: View { states: &self.members, counters: &self.counters },
+            counters: &self.counters,
+            now: self.now,
+        };
+        let member = chooser.choose(virtual_server, pool, request).map_err(|_| DropReason::NoMember)?;
         let port = if member.port == 0 { packet.key.dst_port } else { member.port };
         Ok(Target { member_id: member.id, address: member.address, port })
     }

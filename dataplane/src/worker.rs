@@ -82,6 +82,7 @@ impl Worker {
                 worker: (spec.number, spec.workers),
                 handoff: spec.handoff,
                 members: spec.members,
+                persistence: spec.persistence,
                 counters: Arc::clone(&spec.counters),
                 frames: spec.frames,
                 seed,
@@ -192,6 +193,7 @@ impl Worker {
             return false;
         }
         let more = self.pipeline.expire(&mut self.outgoing) | self.pipeline.announce_some(&mut self.outgoing);
+        self.pipeline.persistence.sweep(self.pipeline.now_ms());
         if !more {
             self.timers_due = now + TIMER_PERIOD;
         }
@@ -281,18 +283,22 @@ impl Pipeline {
         self.counters.snat_ports.set(self.snat.in_use() as u64);
     }
 
+    /// This worker's tables; the first worker's list has the one that all share, too.
     fn table_facts(&self) -> Vec<TableFacts> {
         let (flow_bytes, pages) = self.flows.memory();
         let pages = if pages == sluice_ffi::memory::Pages::Huge { "huge" } else { "ordinary" };
         let fact = |name, capacity, bytes, pages| TableFacts { name, capacity, bytes, pages };
-        vec![
+        let shared = (self.worker == 0)
+            .then(|| fact("persistence", self.persistence.capacity(), self.persistence.bytes(), "ordinary"));
+        let own = vec![
             fact("flows", self.flows.capacity(), flow_bytes + self.timers.bytes(), pages),
             fact("half-open", self.half_open_max, 0, pages),
             fact("neighbors", self.neighbors.capacity(), self.neighbors.bytes(), "ordinary"),
             fact("snat-port-sets", self.snat.capacity(), self.snat.bytes(), "ordinary"),
             fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, "ordinary"),
             fact("counters", 1, self.counters.bytes(), "ordinary"),
-        ]
+        ];
+        own.into_iter().chain(shared).collect()
     }
 }
 

@@ -204,7 +204,7 @@ pub enum PersistenceKind {
     SourceAddress,
     /// The address that the client asked for (for wildcard virtual servers).
     DestinationAddress,
-    /// A hash of the client's address and port over the members: no record, the same member on any replica.
+    /// A hash of the client's address over the members: no record, the same member on any replica.
     Hash,
 }
 
@@ -507,6 +507,8 @@ pub struct Snapshot {
     transparent: HashSet<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
+    /// By member id: place of its pool, and its place in there.
+    member_places: Vec<(u32, u32)>,
 }
 
 /// An address that sluice answers for.
@@ -530,6 +532,7 @@ impl Snapshot {
             owned: owned_addresses(&parts, &links),
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
+            member_places: member_places(&parts),
             transparent: transparent_members(&parts),
             links,
             parts,
@@ -579,6 +582,13 @@ impl Snapshot {
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         let place = *self.pool_places.get(id.index())?;
         self.parts.pools.get(place as usize)
+    }
+
+    /// The member by id, and its pool.
+    pub fn member(&self, id: MemberId) -> Option<(&Pool, &Member)> {
+        let (pool, place) = *self.member_places.get(id.index())?;
+        let pool = self.parts.pools.get(pool as usize)?;
+        pool.members.get(place as usize).map(|member| (pool, member))
     }
 
     /// The next hop towards `destination`.
@@ -678,6 +688,20 @@ fn places(ids: impl Iterator<Item = usize>) -> Vec<u32> {
             places.resize(id + 1, u32::MAX);
         }
         places[id] = place as u32;
+    }
+    places
+}
+
+fn member_places(parts: &Parts) -> Vec<(u32, u32)> {
+    let members = parts.pools.iter().enumerate().flat_map(|(pool, item)| {
+        item.members.iter().enumerate().map(move |(place, member)| (member.id.index(), pool, place))
+    });
+    let mut places = Vec::new();
+    for (id, pool, place) in members.filter(|(id, ..)| *id != MemberId::NONE.index()) {
+        if places.len() <= id {
+            places.resize(id + 1, (u32::MAX, u32::MAX));
+        }
+        places[id] = (pool as u32, place as u32);
     }
     places
 }

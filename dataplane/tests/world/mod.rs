@@ -26,6 +26,7 @@ use sluice_dataplane::frame::{Frame, FramePool};
 use sluice_dataplane::handoff;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build;
+use sluice_dataplane::persist::PersistenceTable;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::memory::{self, MemoryPeer};
 use sluice_dataplane::query::{FlowInfo, NeighborInfo, Query, Reply};
@@ -51,6 +52,7 @@ pub struct World {
     pub worker: Worker,
     pub counters: Arc<WorkerCounters>,
     pub members: Arc<MemberStates>,
+    pub persistence: Arc<PersistenceTable>,
     pub ports: [MemoryPeer; 2],
     pub parts: Parts,
     pub frames: FramePool,
@@ -79,8 +81,10 @@ impl World {
     /// Several workers of one process, each with its own queues; what crosses between them is theirs to do.
     pub fn several(workers: usize, limits: Limits, parts: &Parts) -> Vec<Self> {
         let members = Arc::new(MemberStates::new(64));
+        let persistence = Arc::new(PersistenceTable::new(limits.persistence, 64));
         let mesh = handoff::mesh(workers).expect("an event for each worker");
-        let world = |(number, handoff)| Self::one(number, workers, handoff, limits, parts, &members);
+        let world =
+            |(number, handoff)| Self::one(number, workers, handoff, limits, parts, &members, &persistence);
         mesh.into_iter().enumerate().map(world).collect()
     }
 
@@ -91,6 +95,7 @@ impl World {
         limits: Limits,
         parts: &Parts,
         members: &Arc<MemberStates>,
+        persistence: &Arc<PersistenceTable>,
     ) -> Self {
         let (external, outer) = memory::pair(1_024);
         let (internal, inner) = memory::pair(1_024);
@@ -108,6 +113,7 @@ impl World {
             snapshot: Arc::new(Snapshot::build(parts.clone())),
             handoff,
             members: Arc::clone(members),
+            persistence: Arc::clone(persistence),
             counters: Arc::clone(&counters),
             idle: Idle::Poll,
             clock: Clock::start(),
@@ -116,6 +122,7 @@ impl World {
             worker: Worker::with_tables(spec, HashSeed::fixed(11), Backing::Ordinary),
             counters,
             members: Arc::clone(members),
+            persistence: Arc::clone(persistence),
             ports: [outer, inner],
             parts: parts.clone(),
             frames: FramePool::new(8_192),
