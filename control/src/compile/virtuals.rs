@@ -23,7 +23,6 @@ impl Compile<'_> {
 
     fn virtual_server(&mut self, path: &Pointer, name: &Name, server: &VirtualServer) -> plane::Virtual {
         let kind = self.kind(path, server.kind);
-        self.persistence(path, server);
         plane::Virtual {
             id: self.ids.virtual_id(name.as_str()),
             name: name.as_str().into(),
@@ -38,6 +37,7 @@ impl Compile<'_> {
                 SourcePortChoice::Change => plane::SourcePort::Change,
             },
             connection_limit: server.connection_limit.as_u32(),
+            persistence: self.persistence(path, server),
             timeouts: self.timeouts(path, server),
             auto_last_hop: server.auto_last_hop,
             ..plane::Virtual::default()
@@ -57,10 +57,14 @@ impl Compile<'_> {
         }
     }
 
-    fn persistence(&mut self, path: &Pointer, server: &VirtualServer) {
-        if server.persistence.is_some() {
-            self.warn(path.child("persistence"), "persistence is not acted on in this version");
+    fn persistence(&mut self, path: &Pointer, server: &VirtualServer) -> Option<plane::Persistence> {
+        let written = server.persistence.as_ref()?;
+        if written.timeout.as_ms() == 0 {
+            self.error(path.child("persistence").child("timeout"), "expected more than 0s");
         }
+        // The one type that the model knows.
+        let kind = plane::PersistenceKind::SourceAddress;
+        Some(plane::Persistence { timeout_ms: written.timeout.as_ms(), ..plane::Persistence::new(kind) })
     }
 
     fn timeouts(&mut self, path: &Pointer, server: &VirtualServer) -> plane::Timeouts {

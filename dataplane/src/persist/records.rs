@@ -9,6 +9,13 @@ use super::{Mark, PersistenceTable, RecordKey};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordId(pub u64);
 
+impl RecordId {
+    /// Its place in the table, as in [`RecordPage::next`].
+    pub fn place(self) -> usize {
+        (self.0 >> 16) as usize
+    }
+}
+
 /// One record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
@@ -50,7 +57,7 @@ impl PersistenceTable {
 
     /// Ends a record; open connections go on. False when it is not there (any more).
     pub fn remove(&self, id: RecordId) -> bool {
-        let place = (id.0 >> 16) as usize;
+        let place = id.place();
         let (at, slot) = (place / SLOTS, place % SLOTS);
         // A record that moves to another member at this moment is tried again.
         (0..REMOVE_TRIES).any(|_| match self.settled(place) {
