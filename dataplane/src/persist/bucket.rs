@@ -41,7 +41,8 @@ pub(super) struct Bucket {
     notes: [Note; SLOTS],
 }
 
-/// What is only read for listing and ageing. May be torn by a worker that was slow: never decides about a member.
+/// For listing, and for when a record is over. A worker that was slow may have written another key's words or timeout
+/// here, until the record's next use writes its own: never decides which member a key has.
 #[derive(Debug, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Note {

@@ -122,5 +122,5 @@ impl PersistenceTable {
 
 const REMOVE_TRIES: usize = 8;
 
-/// Buckets a turn of the timers: 0.6 KB each where used, so well under 100 µs.
+/// Buckets a turn of the timers, 640 bytes each: bounds the sweep.
 const SWEPT_AT_ONCE: usize = 64;

@@ -7,7 +7,7 @@
 use crate::address::Prefix;
 use crate::config::snapshot::Member;
 
-/// The member among those that `takes` a connection, for the client `client`. O(members), about 20 ns each.
+/// The member among those that `takes` a connection, for the client `client`. O(members).
 pub(crate) fn pick(members: &[Member], client: Prefix, takes: impl Fn(&Member) -> bool) -> Option<&Member> {
     let seed = mix(mix(client.address.high ^ u64::from(client.bits)) ^ client.address.low);
     let scored = members.iter().filter(|member| takes(member)).map(|member| (score(seed, member), member));
