@@ -135,7 +135,7 @@ fn a_record_of_a_member_that_was_removed_has_none() {
     assert_eq!(sluice.patch("/v1/config", &without.to_string()).status, 200);
     let rows = sluice.get("/v1/persistence?address=198.51.100.1");
     assert_eq!((&rows[0]["member"], &rows[0]["pool"]), (&Value::Null, &Value::Null));
-    assert_eq!(addresses(&sluice, "?member=10.1.0.12"), [String::new(); 0]);
+    assert!(addresses(&sluice, "?member=10.1.0.12").is_empty());
     sluice.end();
 }
 
