@@ -20,6 +20,7 @@ use sluice_dataplane::frame::FramePool;
 use sluice_dataplane::handoff;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::checksum::{fold, sum};
+use sluice_dataplane::persist::PersistenceTable;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::{PortInfo, PortQueue};
 use sluice_dataplane::quota::Quotas;
@@ -120,6 +121,7 @@ pub fn worker(
         snapshot,
         quotas,
         members: Arc::new(MemberStates::new(limits.members)),
+        persistence: Arc::new(PersistenceTable::new(limits.persistence, limits.members)),
         counters: Arc::new(WorkerCounters::new(&limits)),
         idle: Idle::Poll,
         clock: Clock::start(),

@@ -97,10 +97,67 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Persistence records: which member a client's connections go to.
+    Persistence {
+        #[command(subcommand)]
+        action: PersistenceAction,
+    },
     /// A lab on this machine: network namespaces, macvlan or veth links, real backends.
     Lab(LabArgs),
     /// Prints the JSON Schema of the configuration.
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+enum PersistenceAction {
+    /// Ends records; open connections go on, new ones are balanced again.
+    #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
+    Delete {
+        #[command(flatten)]
+        which: Records,
+        #[command(flatten)]
+        socket: Socket,
+    },
+}
+
+/// Records to which everything that is given applies.
+#[derive(Debug, clap::Args)]
+struct Records {
+    /// Every record.
+    #[arg(long, group = "which", conflicts_with_all = ["id", "virtual_server", "pool", "address", "member"])]
+    all: bool,
+    /// The one with this id, as `show persistence` has it.
+    #[arg(long, group = "which")]
+    id: Option<String>,
+    /// Those that serve this virtual server.
+    #[arg(long, group = "which", value_name = "NAME")]
+    virtual_server: Option<String>,
+    /// Those to members of this pool.
+    #[arg(long, group = "which", value_name = "NAME")]
+    pool: Option<String>,
+    /// Those of this address, or of addresses in this network.
+    #[arg(long, group = "which", value_name = "ADDRESS[/LENGTH]")]
+    address: Option<String>,
+    /// Those to members at this address.
+    #[arg(long, group = "which", value_name = "ADDRESS[:PORT]")]
+    member: Option<String>,
+}
+
+impl Records {
+    fn query(&self) -> String {
+        let given = [
+            ("id", &self.id),
+            ("virtual_server", &self.virtual_server),
+            ("pool", &self.pool),
+            ("address", &self.address),
+            ("member", &self.member),
+        ];
+        let pair = |(name, value): (&str, &Option<String>)| {
+            let value = utf8_percent_encode(value.as_ref()?, NON_ALPHANUMERIC);
+            Some(format!("{name}={value}"))
+        };
+        given.into_iter().filter_map(pair).collect::<Vec<_>>().join("&")
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -145,6 +202,9 @@ impl Cli {
             Command::Show { thing, output, socket } => show_thing(thing, output, &socket.socket),
             Command::Member { action, pool, member, socket } => {
                 say_member_state(action, &pool, &member, &socket.socket)
+            }
+            Command::Persistence { action: PersistenceAction::Delete { which, socket } } => {
+                end_persistence(&which, &socket.socket)
             }
             Command::Lab(args) => lab::run(&args).unwrap_or_else(|why| fail(&why.to_string())),
             Command::Schema => print_out(&pretty(&Model::schema())),
@@ -222,6 +282,14 @@ fn say_member_state(action: MemberAction, pool: &str, member: &str, socket: &Pat
             let text = |name: &str| json[name].as_str().unwrap_or_default().to_string();
             print_out(&format!("{} {}: {}\n", text("pool"), text("member"), text("state")))
         }
+        Err(error) => fail_with(&error),
+    }
+}
+
+fn end_persistence(which: &Records, socket: &Path) -> ExitCode {
+    let path = format!("/v1/persistence?{}", which.query());
+    match Client::new(socket).request(Method::DELETE, &path, None) {
+        Ok(Answer { json, .. }) => print_out(&format!("deleted {}\n", json["deleted"])),
         Err(error) => fail_with(&error),
     }
 }

@@ -19,6 +19,7 @@ pub fn render(process: &Process) -> String {
     let handle = recorder.handle();
     with_local_recorder(&recorder, || {
         of_process(process);
+        of_persistence(process);
         of_virtual_servers(process);
         of_pools(process);
         of_ports(process);
@@ -38,9 +39,19 @@ fn of_process(process: &Process) {
     gauge!("sluice_config_generation").set(view.snapshot.generation() as f64);
     gauge!("sluice_ready").set(u8::from(process.is_ready()));
     let limits = process.limits();
-    for (table, capacity) in [("flows", limits.flows), ("half_open", limits.half_open)] {
+    let tables =
+        [("flows", limits.flows), ("half_open", limits.half_open), ("persistence", limits.persistence)];
+    for (table, capacity) in tables {
         gauge!("sluice_limit", vec![label("table", table)]).set(capacity as f64);
     }
+}
+
+fn of_persistence(process: &Process) {
+    let sums = process.persistence_sums();
+    gauge!("sluice_persistence_records").set(sums.records as f64);
+    counter!("sluice_persistence_hits_total").absolute(sums.hits);
+    counter!("sluice_persistence_misses_total").absolute(sums.misses);
+    counter!("sluice_persistence_evicted_total").absolute(sums.evicted);
 }
 
 fn of_virtual_servers(process: &Process) {

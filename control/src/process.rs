@@ -14,6 +14,7 @@ use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::{Backing, FramePool};
 use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
+use sluice_dataplane::persist::PersistenceTable;
 use sluice_dataplane::pool::{MemberState, MemberStates};
 use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
 use sluice_dataplane::query::{Query, Reply};
@@ -88,7 +89,8 @@ pub struct Process {
     members: Arc<MemberStates>,
     quotas: Arc<Quotas>,
     limits: Limits,
-    /// The workers'.
+    persistence: Arc<PersistenceTable>,
+    /// The one that workers go by.
     clock: Clock,
     started: Instant,
     draining: AtomicBool,
@@ -121,13 +123,16 @@ impl Process {
         let quotas = Arc::new(Quotas::new(&limits, opened.cores.len()));
         quotas.set_limits(None, &view.snapshot);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
-        let specs = worker_specs(&view, &members, &quotas, &limits, clock, opened)?;
+        let persistence = Arc::new(PersistenceTable::new(limits.persistence, limits.members));
+        let shared = (&members, &quotas, &persistence);
+        let specs = worker_specs(&view, shared, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
             workers,
             ports,
             members,
             quotas,
+            persistence,
             limits,
             clock,
             started: Instant::now(),
@@ -166,6 +171,16 @@ impl Process {
     /// The process's capacities.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The persistence records of all workers.
+    pub fn persistence_table(&self) -> &PersistenceTable {
+        &self.persistence
+    }
+
+    /// Milliseconds on the workers' clock.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now().as_ns() / 1_000_000
     }
 
     /// A member's state now.
@@ -301,8 +316,7 @@ fn stated_members(view: &View, mut each: impl FnMut(&Name, &Member, MemberId, Me
 
 fn worker_specs(
     view: &View,
-    members: &Arc<MemberStates>,
-    quotas: &Arc<Quotas>,
+    (members, quotas, persistence): (&Arc<MemberStates>, &Arc<Quotas>, &Arc<PersistenceTable>),
     limits: &Limits,
     clock: Clock,
     opened: Opened,
@@ -326,6 +340,7 @@ fn worker_specs(
         handoff,
         members: Arc::clone(members),
         quotas: Arc::clone(quotas),
+        persistence: Arc::clone(persistence),
         counters: Arc::new(WorkerCounters::new(limits)),
         idle,
         clock,

@@ -14,6 +14,7 @@ pub enum Thing {
     Pools,
     Members,
     Flows,
+    Persistence,
     Snat,
     Neighbors,
     Routes,
@@ -51,6 +52,7 @@ impl Thing {
             Thing::Pools => POOLS,
             Thing::Members => MEMBERS,
             Thing::Flows => FLOWS,
+            Thing::Persistence => PERSISTENCE,
             Thing::Neighbors => NEIGHBORS,
             Thing::Routes => ROUTES,
             Thing::Ports => PORTS,
@@ -114,6 +116,18 @@ const FLOWS: Columns = &[
     ("BYTES IN", "/bytes_in"),
     ("BYTES OUT", "/bytes_out"),
     ("WORKER", "/worker"),
+];
+
+const PERSISTENCE: Columns = &[
+    ("ID", "/id"),
+    ("TYPE", "/type"),
+    ("ADDRESS", "/address"),
+    ("VIRTUAL SERVER", "/virtual_server"),
+    ("DESTINATION", "/destination"),
+    ("POOL", "/pool"),
+    ("MEMBER", "/member"),
+    ("AGE MS", "/age_ms"),
+    ("TIMEOUT MS", "/timeout_ms"),
 ];
 
 const NEIGHBORS: Columns = &[

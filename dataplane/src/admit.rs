@@ -1,10 +1,11 @@
 //! Who is let in: connection limits and rates of virtual servers, members and nodes, over all workers.
 
 use crate::config::ids::MemberId;
-use crate::config::snapshot::{Member, Virtual, VirtualKind};
+use crate::config::snapshot::{Virtual, VirtualKind};
 use crate::counters::WorkerCounters;
 use crate::flow::Flow;
 use crate::packet::parse::{Class, Packet, tcp_flag};
+use crate::persist::select::Chosen;
 use crate::pipeline::Pipeline;
 use crate::quota::Limited;
 use crate::verdict::DropReason;
@@ -37,12 +38,18 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Takes a unit of the limits of `member` and its node, and of their rates.
+    /// Takes a unit of the limits of the chosen member and its node, and of their rates.
     ///
     /// # Errors
     /// [`DropReason::MembersFull`] when another worker was faster.
-    pub(crate) fn admit_to(&self, member: &Member) -> Result<(), DropReason> {
+    pub(crate) fn admit_to(&self, chosen: Chosen) -> Result<(), DropReason> {
+        let member = chosen.member;
         let (what, node) = (Limited::Member(member.id), Limited::Node(member.node));
+        if chosen.overrides_limit {
+            self.quota.take_anyway(what);
+            self.quota.take_anyway(node);
+            return Ok(());
+        }
         let node_rate = self.snapshot.node(member.node).map_or(0, |node| node.rate_limit);
         if !self.quota.take(what) {
             return Err(DropReason::MembersFull);

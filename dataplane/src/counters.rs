@@ -180,6 +180,12 @@ pub struct WorkerCounters {
     pub handed_over: Counter,
     /// ICMP errors passed on to whoever sent the packet they are about.
     pub icmp_errors: Counter,
+    /// Connections that went to the member of their persistence record.
+    pub persistence_hits: Counter,
+    /// Connections that had no persistence record, or whose member could not take them.
+    pub persistence_misses: Counter,
+    /// Persistence records that had to make room before their time.
+    pub persistence_evicted: Counter,
 }
 
 impl WorkerCounters {
@@ -200,6 +206,9 @@ impl WorkerCounters {
             snat_ports: Counter::default(),
             handed_over: Counter::default(),
             icmp_errors: Counter::default(),
+            persistence_hits: Counter::default(),
+            persistence_misses: Counter::default(),
+            persistence_evicted: Counter::default(),
         }
     }
 

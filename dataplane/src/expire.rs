@@ -53,6 +53,9 @@ impl Pipeline {
         if flow.has(flow_flag::RESELECT) {
             self.attempts.forget(&flow.client_key());
         }
+        if flow.has(flow_flag::ASKED) {
+            self.end_of_wait(id, &flow);
+        }
         self.queue.poke();
         self.count_closed(&flow);
     }

@@ -7,6 +7,7 @@
 
 pub mod address;
 mod admit;
+mod asked;
 pub mod clock;
 pub mod config;
 pub mod counters;
@@ -21,6 +22,7 @@ pub mod neighbor;
 mod one_to_one;
 pub mod outgoing;
 pub mod packet;
+pub mod persist;
 pub mod pipeline;
 pub mod pool;
 pub mod port;

@@ -17,6 +17,8 @@ pub struct Limits {
     pub frames: usize,
     /// Sets of SNAT ports, one for each pair of SNAT address and member in use; beyond that pairs share.
     pub snat_port_sets: usize,
+    /// Persistence records, shared by all workers.
+    pub persistence: usize,
 }
 
 impl Default for Limits {
@@ -29,6 +31,7 @@ impl Default for Limits {
             neighbors: 4_096,
             frames: 1_024,
             snat_port_sets: 1_024,
+            persistence: 65_536,
         }
     }
 }

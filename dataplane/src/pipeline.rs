@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use crate::address::{Address, Mac};
+use crate::asked::Asked;
 use crate::clock::Instant;
 use crate::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
@@ -26,6 +27,7 @@ use crate::fragment::table::{EntryId, FragmentTable};
 use crate::frame::{BURST_MAX, Frame, FramePool};
 use crate::handoff::{Handoff, Stray};
 use crate::lb::Balancer;
+use crate::lb::latency::LatencyBook;
 use crate::limits::Limits;
 use crate::neighbor::{NeighborRef, NeighborTable};
 use crate::outgoing::Outgoing;
@@ -33,6 +35,7 @@ use crate::packet::emit::IcmpError;
 use crate::packet::mss;
 use crate::packet::parse::{self, Class, Found, Packet, protocol, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
+use crate::persist::PersistenceTable;
 use crate::pool::MemberStates;
 use crate::queue::{Ticket, WaitingRoom};
 use crate::quota::{QuotaShare, Quotas};
@@ -63,6 +66,9 @@ pub struct Pipeline {
     pub(crate) queue: WaitingRoom,
     pub(crate) attempts: Attempts,
     pub(crate) sweep: Sweep,
+    pub(crate) latencies: LatencyBook,
+    pub(crate) asked: Asked,
+    pub(crate) persistence: Arc<PersistenceTable>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
@@ -110,6 +116,8 @@ pub struct PipelineSpec {
     pub members: Arc<MemberStates>,
     /// Shared by all workers.
     pub quotas: Arc<Quotas>,
+    /// Shared by all workers.
+    pub persistence: Arc<PersistenceTable>,
     /// This worker's.
     pub counters: Arc<WorkerCounters>,
     /// For packets of our own.
@@ -149,6 +157,9 @@ impl Pipeline {
             queue: WaitingRoom::default(),
             attempts: Attempts::default(),
             sweep: Sweep::default(),
+            latencies: LatencyBook::new(&spec.limits),
+            asked: Asked::default(),
+            persistence: spec.persistence,
             counters: spec.counters,
             frames: spec.frames,
             half_open_max: spec.limits.half_open,
@@ -293,8 +304,8 @@ impl Pipeline {
         if flow.epoch != epoch {
             return self.forward_rechecked(port, frame, packet, id, direction, out);
         }
-        if flow.has(flow_flag::RESELECT)
-            && let Some(fate) = self.follow_attempt(id, direction, packet, out)
+        if flow.has(flow_flag::RESELECT | flow_flag::ASKED)
+            && let Some(fate) = self.watch(id, direction, packet, out)
         {
             return fate;
         }
@@ -348,6 +359,23 @@ impl Pipeline {
         }
         self.count(virtual_id, member_id, direction, packets, u64::from(packet.ip_len));
         Fate::Send(link.port())
+    }
+
+    /// A packet of a flow that something waits for. `Some` when it is done with.
+    #[cold]
+    fn watch(
+        &mut self,
+        id: FlowId,
+        direction: Direction,
+        packet: &Packet,
+        out: &mut Outgoing,
+    ) -> Option<Fate> {
+        let flow = *self.flows.at_mut(id);
+        if flow.has(flow_flag::ASKED) && direction == Direction::FromMember {
+            self.flows.at_mut(id).flags &= !flow_flag::ASKED;
+            self.end_of_wait(id, &flow);
+        }
+        if flow.has(flow_flag::RESELECT) { self.follow_attempt(id, direction, packet, out) } else { None }
     }
 
     /// The configuration has changed since the flow's last packet: find its way anew, then go on.

@@ -143,6 +143,13 @@ impl QuotaShare {
         !self.is_counted(what) || self.take_counted(what)
     }
 
+    /// Takes one unit whether there is one or not: the limit is exceeded until others have gone.
+    pub fn take_anyway(&self, what: Limited) {
+        if !self.take(what) {
+            self.quotas.add_room(what, -1);
+        }
+    }
+
     /// Gives one unit back.
     #[inline]
     pub fn give_back(&self, what: Limited) {

@@ -58,7 +58,6 @@ impl Pipeline {
     }
 
     /// A packet of a flow whose SYN is kept. `Some` when it is done with: another member was tried.
-    #[cold]
     pub(crate) fn follow_attempt(
         &mut self,
         id: FlowId,

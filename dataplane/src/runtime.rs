@@ -21,6 +21,7 @@ use crate::counters::WorkerCounters;
 use crate::frame::FramePool;
 use crate::handoff::Handoff;
 use crate::limits::Limits;
+use crate::persist::PersistenceTable;
 use crate::pool::MemberStates;
 use crate::port::{self, PortInfo, PortQueue};
 use crate::query::{Query, Reply};
@@ -59,6 +60,8 @@ pub struct WorkerSpec {
     pub members: Arc<MemberStates>,
     /// Shared by all workers; the limits of `snapshot` are set.
     pub quotas: Arc<Quotas>,
+    /// Shared by all workers.
+    pub persistence: Arc<PersistenceTable>,
     /// What it counts into; made for the process's whole limits, not the worker's share.
     pub counters: Arc<WorkerCounters>,
     /// What to do when there is nothing to do.

@@ -2,7 +2,7 @@
 
 use crate::address::{Address, Mac};
 use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
-use crate::config::snapshot::{Snat, Timeouts, Virtual, VirtualKind};
+use crate::config::snapshot::{Pool, Snapshot, Snat, Timeouts, Virtual, VirtualKind};
 use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
@@ -12,6 +12,7 @@ use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
 use crate::packet::parse::{Class, Packet};
+use crate::persist::select::{Chooser, Chosen};
 use crate::pipeline::{Fate, Pipeline, segment_of};
 use crate::snat::steer::endpoint_hash;
 use crate::verdict::DropReason;
@@ -167,28 +168,40 @@ impl Pipeline {
             destination: (packet.key.dst, packet.key.dst_port),
         };
         for _ in 0..PICKS_MAX {
-            let view = View {
-                states: &self.members,
-                counters: &self.counters,
-                quota: &self.quota,
-                snapshot: &snapshot,
-                now: self.now,
-                failed,
-                latencies: None,
-                sessions: &[],
-            };
-            let balancer =
-                self.balancers.entry(pool_id).or_insert_with(|| Balancer::new(self.worker, pool_id));
-            let member = balancer.pick(pool, &view, request).map_err(|none| match none {
-                NoPick::NoMember => DropReason::NoMember,
-                NoPick::AtLimit => DropReason::MembersFull,
-            })?;
-            if self.admit_to(member).is_ok() {
+            let chosen = self.choose(virtual_server, pool, &snapshot, request, failed)?;
+            if self.admit_to(chosen).is_ok() {
+                let Chosen { member, .. } = chosen;
                 let port = if member.port == 0 { packet.key.dst_port } else { member.port };
                 return Ok(Target { member_id: member.id, address: member.address, port });
             }
         }
         Err(DropReason::MembersFull)
+    }
+
+    fn choose<'s>(
+        &mut self,
+        virtual_server: &Virtual,
+        pool: &'s Pool,
+        snapshot: &'s Snapshot,
+        request: Request,
+        failed: &[MemberId],
+    ) -> Result<Chosen<'s>, DropReason> {
+        let view = View {
+            states: &self.members,
+            counters: &self.counters,
+            quota: &self.quota,
+            snapshot,
+            now: self.now,
+            failed,
+            latencies: Some(&self.latencies),
+            sessions: self.persistence.by_member(),
+        };
+        let balancer = self.balancers.entry(pool.id).or_insert_with(|| Balancer::new(self.worker, pool.id));
+        let mut chooser = Chooser { table: &self.persistence, balancer, view };
+        chooser.choose(virtual_server, pool, request).map_err(|none| match none {
+            NoPick::NoMember => DropReason::NoMember,
+            NoPick::AtLimit => DropReason::MembersFull,
+        })
     }
 
     pub(crate) fn new_flow(
@@ -247,6 +260,7 @@ impl Pipeline {
             self.timers.arm(id, self.now_ms() + u64::from(idle_ms));
         }
         self.count_opened(&flow);
+        self.begin_to_wait(id);
         Ok(id)
     }
 

@@ -85,6 +85,7 @@ impl Worker {
                 handoff: spec.handoff,
                 members: spec.members,
                 quotas: spec.quotas,
+                persistence: spec.persistence,
                 counters: Arc::clone(&spec.counters),
                 frames: spec.frames,
                 seed,
@@ -201,6 +202,7 @@ impl Worker {
         let more = self.pipeline.expire(&mut self.outgoing)
             | self.pipeline.announce_some(&mut self.outgoing)
             | swept;
+        self.pipeline.persistence.sweep(self.pipeline.now_ms());
         if !more {
             self.timers_due = now + TIMER_PERIOD;
         }
@@ -295,12 +297,15 @@ impl Pipeline {
         self.counters.snat_ports.set(self.snat.in_use() as u64);
     }
 
+    /// This worker's tables; the first worker's list has the one that all share, too.
     fn table_facts(&self) -> Vec<TableFacts> {
         let (flow_bytes, pages) = self.flows.memory();
         let word = |pages| if pages == Pages::Huge { "huge" } else { "ordinary" };
         let (pages, frame_pages) = (word(pages), word(self.frames.pages()));
         let fact = |name, capacity, bytes, pages| TableFacts { name, capacity, bytes, pages };
-        vec![
+        let shared = (self.worker == 0)
+            .then(|| fact("persistence", self.persistence.capacity(), self.persistence.bytes(), "ordinary"));
+        let own = vec![
             fact("flows", self.flows.capacity(), flow_bytes + self.timers.bytes(), pages),
             fact("half-open", self.half_open_max, 0, pages),
             fact("neighbors", self.neighbors.capacity(), self.neighbors.bytes(), "ordinary"),
@@ -308,7 +313,8 @@ impl Pipeline {
             fact("fragments", fragment::table::PACKETS_MAX, self.fragments.bytes(), "ordinary"),
             fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, frame_pages),
             fact("counters", 1, self.counters.bytes(), "ordinary"),
-        ]
+        ];
+        own.into_iter().chain(shared).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The socket's HTTP interface: what each method and path does.
 
 mod config;
+mod persistence;
 pub mod problem;
 mod state;
 
@@ -29,6 +30,7 @@ pub fn router(process: Arc<Process>) -> Router {
         .route("/v1/pools/{pool}/members/{member}", patch(state::say_member_state))
         .route("/v1/members", get(state::members))
         .route("/v1/flows", get(state::flows))
+        .route("/v1/persistence", get(persistence::list).delete(persistence::end))
         .route("/v1/snat", get(state::snat))
         .route("/v1/neighbors", get(state::neighbors))
         .route("/v1/routes", get(state::routes))

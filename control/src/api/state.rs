@@ -128,8 +128,8 @@ pub(super) async fn flows(
     Ok(([truncated], Json(flows)).into_response())
 }
 
-/// Says whether there were more flows than were asked for.
-const TRUNCATED: HeaderName = HeaderName::from_static("sluice-truncated");
+/// Says whether there were more rows than were asked for.
+pub(super) const TRUNCATED: HeaderName = HeaderName::from_static("sluice-truncated");
 
 const FLOWS_MAX: usize = 100_000;
 
@@ -159,7 +159,7 @@ pub(super) async fn say_member_state(
 }
 
 /// `1.2.3.4:80`, `[a::b]:80`; port `*` as 0.
-fn member_place(text: &str) -> Option<(IpAddr, u16)> {
+pub(super) fn member_place(text: &str) -> Option<(IpAddr, u16)> {
     if let Some(host) = text.strip_suffix(":*") {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         return Some((host.parse().ok()?, 0));

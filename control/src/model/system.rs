@@ -149,6 +149,8 @@ pub struct LimitsModel {
     pub frames: Number<64, 10_000_000>,
     /// Sets of SNAT ports, one for each pair of SNAT address and member in use.
     pub snat_port_sets: Number<1, 1_000_000>,
+    /// Persistence records.
+    pub persistence: Number<1, 100_000_000>,
 }
 
 impl Default for LimitsModel {
@@ -164,6 +166,7 @@ impl Default for LimitsModel {
             neighbors: Number::new(limits.neighbors as u64),
             frames: Number::new(limits.frames as u64),
             snat_port_sets: Number::new(limits.snat_port_sets as u64),
+            persistence: Number::new(limits.persistence as u64),
         }
     }
 }
@@ -179,6 +182,7 @@ impl LimitsModel {
             neighbors: self.neighbors.as_usize(),
             frames: self.frames.as_usize(),
             snat_port_sets: self.snat_port_sets.as_usize(),
+            persistence: self.persistence.as_usize(),
         }
     }
 }

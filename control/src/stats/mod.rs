@@ -1,5 +1,6 @@
 //! Statistics: counters summed over workers into plain values, for the socket and for metrics.
 
+pub mod persistence;
 pub mod rows;
 pub mod sums;
 pub mod tables;

@@ -79,6 +79,7 @@ fn commands_talk_to_a_running_sluice() {
         "pools",
         "members",
         "flows",
+        "persistence",
         "snat",
         "neighbors",
         "routes",

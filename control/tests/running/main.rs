@@ -4,4 +4,5 @@
 mod command;
 mod common;
 mod nodes;
+mod persistence;
 mod socket;

@@ -35,7 +35,7 @@ fn state_of_a_new_process() {
     assert_eq!(drops["total"]["no-virtual"], 0);
     assert_eq!(drops["workers"].as_array().unwrap().len(), 2);
     assert_eq!(sluice.get("/v1/snat")["automap"], json!(["web"]));
-    for empty in ["/v1/flows", "/v1/neighbors", "/v1/monitors", "/v1/certificates"] {
+    for empty in ["/v1/flows", "/v1/persistence", "/v1/neighbors", "/v1/monitors", "/v1/certificates"] {
         assert_eq!(sluice.get(empty), json!([]), "{empty}");
     }
     assert_eq!(sluice.request("GET", "/v1/flows", &[], "").header("sluice-truncated").unwrap(), "false");

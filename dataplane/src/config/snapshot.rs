@@ -206,7 +206,7 @@ pub enum PersistenceKind {
     SourceAddress,
     /// The address that the client asked for (for wildcard virtual servers).
     DestinationAddress,
-    /// A hash of the client's address and port over the members: no record, the same member on any replica.
+    /// A hash of the client's address over the members: no record, the same member on any replica.
     Hash,
 }
 
@@ -634,7 +634,13 @@ impl Snapshot {
 
     /// The pool that the member is in.
     pub fn pool_of_member(&self, id: MemberId) -> Option<&Pool> {
-        self.parts.pools.get(self.member_places.get(id.index())?.0 as usize)
+        self.place_of_member(id).map(|(pool, _)| pool)
+    }
+
+    /// The pool that the member is in, and its place among the pool's members.
+    pub fn place_of_member(&self, id: MemberId) -> Option<(&Pool, usize)> {
+        let &(pool, place) = self.member_places.get(id.index())?;
+        self.parts.pools.get(pool as usize).map(|pool| (pool, place as usize))
     }
 
     /// The node by id.

@@ -99,6 +99,8 @@ pub mod flow_flag {
     pub const SNAT_PORT: u8 = 2;
     /// Its SYN is kept, for another member if this one does not answer.
     pub const RESELECT: u8 = 4;
+    /// Its member's first packet is waited for, to see how soon it comes.
+    pub const ASKED: u8 = 8;
 }
 
 impl Flow {

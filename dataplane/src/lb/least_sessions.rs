@@ -13,6 +13,8 @@ pub(super) fn pick(cursor: &mut usize, pick: &Pick) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use crate::config::snapshot::Method;
     use crate::lb::testing::Bench;
 
@@ -20,11 +22,11 @@ mod tests {
     fn the_fewest_records_first_and_equals_in_turn() {
         let mut bench = Bench::new(Method::LeastSessions, &[1, 1, 1]);
         assert_eq!(bench.picks(3), [0, 1, 2]);
-        bench.sessions[0].add(2);
-        bench.sessions[2].add(1);
+        bench.sessions[0].store(2, Relaxed);
+        bench.sessions[2].store(1, Relaxed);
         bench.open(1);
         assert_eq!(bench.picks(2), [1, 1], "connections do not count");
-        bench.sessions[1].add(1);
+        bench.sessions[1].store(1, Relaxed);
         assert_eq!(bench.picks(4), [2, 1, 2, 1]);
     }
 

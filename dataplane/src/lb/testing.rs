@@ -1,13 +1,14 @@
 //! A pool to try methods on.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use super::*;
 use crate::admit::connections_of;
 use crate::clock::Instant;
 use crate::config::ids::NodeId;
 use crate::config::snapshot::{Node, Parts, Snapshot};
-use crate::counters::{Counter, WorkerCounters};
+use crate::counters::WorkerCounters;
 use crate::lb::latency::LatencyBook;
 use crate::limits::Limits;
 use crate::packet::build::address;
@@ -19,7 +20,7 @@ pub(crate) struct Bench {
     pub(crate) states: MemberStates,
     pub(crate) counters: WorkerCounters,
     pub(crate) latencies: LatencyBook,
-    pub(crate) sessions: Vec<Counter>,
+    pub(crate) sessions: Vec<AtomicI64>,
     pub(crate) client: (Address, u16),
     pub(crate) now: Instant,
     balancer: Balancer,
@@ -45,7 +46,7 @@ impl Bench {
             states: MemberStates::new(count),
             counters: WorkerCounters::new(&limits),
             latencies: LatencyBook::new(&limits),
-            sessions: (0..count).map(|_| Counter::default()).collect(),
+            sessions: (0..count).map(|_| AtomicI64::new(0)).collect(),
             client: (address("198.51.100.7"), 40_000),
             now: Instant::ZERO,
             balancer: Balancer::new(0, PoolId(0)),

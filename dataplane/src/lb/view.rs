@@ -1,9 +1,11 @@
 //! [`View`]: what the methods may look at, and whether a member takes a connection.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use crate::clock::Instant;
 use crate::config::ids::{MemberId, NodeId};
 use crate::config::snapshot::{Member, Snapshot};
-use crate::counters::{Counter, WorkerCounters};
+use crate::counters::WorkerCounters;
 use crate::lb::latency::LatencyBook;
 use crate::pool::{MemberState, MemberStates};
 use crate::quota::{Limited, QuotaShare};
@@ -26,7 +28,7 @@ pub struct View<'a> {
     /// How soon members answer; without it the fastest methods take turns.
     pub latencies: Option<&'a LatencyBook>,
     /// Persistence records, by [`MemberId`]; who is past its end has none.
-    pub sessions: &'a [Counter],
+    pub sessions: &'a [AtomicI64],
 }
 
 impl View<'_> {
@@ -90,6 +92,6 @@ impl View<'_> {
     /// The member's persistence records now.
     #[inline]
     pub fn sessions(&self, member: MemberId) -> u64 {
-        self.sessions.get(member.index()).map_or(0, Counter::load)
+        self.sessions.get(member.index()).map_or(0, |count| count.load(Ordering::Relaxed).max(0) as u64)
     }
 }

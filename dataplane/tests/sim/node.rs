@@ -10,6 +10,7 @@ use sluice_dataplane::flow::key::HashSeed;
 use sluice_dataplane::frame::{Frame, FramePool};
 use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
+use sluice_dataplane::persist::PersistenceTable;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::memory::{self, MemoryPeer};
 use sluice_dataplane::query::{FlowInfo, Query, Reply};
@@ -41,8 +42,10 @@ impl Node {
         quotas: &Arc<Quotas>,
     ) -> Vec<Self> {
         let mesh = handoff::mesh(plan.workers).expect("an event for each worker");
+        let persistence = Arc::new(PersistenceTable::new(plan.limits.persistence, plan.limits.members));
         let one = |(number, handoff)| {
-            Self::new(plan, number, handoff, Arc::clone(snapshot), Arc::clone(states), Arc::clone(quotas))
+            let shared = (Arc::clone(quotas), Arc::clone(&persistence));
+            Self::new(plan, number, handoff, Arc::clone(snapshot), Arc::clone(states), shared)
         };
         mesh.into_iter().enumerate().map(one).collect()
     }
@@ -53,7 +56,7 @@ impl Node {
         handoff: Handoff,
         snapshot: Arc<Snapshot>,
         members: Arc<MemberStates>,
-        quotas: Arc<Quotas>,
+        (quotas, persistence): (Arc<Quotas>, Arc<PersistenceTable>),
     ) -> Self {
         let ((external, outer), (internal, inner)) = (memory::pair(QUEUE_DEPTH), memory::pair(QUEUE_DEPTH));
         let counters = Arc::new(WorkerCounters::new(&plan.limits));
@@ -72,6 +75,7 @@ impl Node {
             handoff,
             members,
             quotas,
+            persistence,
             counters: Arc::clone(&counters),
             idle: Idle::Poll,
             clock: Clock::start(),

@@ -66,6 +66,7 @@ pub fn limits(random: &mut Random, calm: bool) -> Limits {
         neighbors: if calm { 128 } else { random.pick(&[24, 128]) },
         frames: 256,
         snat_port_sets: random.pick(&[1, 4, 64]),
+        persistence: 256,
     }
 }
 

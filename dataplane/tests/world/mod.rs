@@ -26,6 +26,7 @@ use sluice_dataplane::frame::{Frame, FramePool};
 use sluice_dataplane::handoff;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build;
+use sluice_dataplane::persist::PersistenceTable;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::memory::{self, MemoryPeer};
 use sluice_dataplane::query::{FlowInfo, NeighborInfo, Query, Reply};
@@ -54,6 +55,7 @@ pub struct World {
     pub members: Arc<MemberStates>,
     pub quotas: Arc<Quotas>,
     pub number: usize,
+    pub persistence: Arc<PersistenceTable>,
     pub ports: [MemoryPeer; 2],
     pub parts: Parts,
     pub frames: FramePool,
@@ -82,11 +84,13 @@ impl World {
     /// Several workers of one process, each with its own queues; what crosses between them is theirs to do.
     pub fn several(workers: usize, limits: Limits, parts: &Parts) -> Vec<Self> {
         let members = Arc::new(MemberStates::new(64));
+        let persistence = Arc::new(PersistenceTable::new(limits.persistence, 64));
         let mesh = handoff::mesh(workers).expect("an event for each worker");
         let quotas = Arc::new(Quotas::new(&limits, workers));
         quotas.set_limits(None, &Snapshot::build(parts.clone()));
-        let world =
-            |(number, handoff)| Self::one((number, workers), handoff, limits, parts, &members, &quotas);
+        let world = |(number, handoff)| {
+            Self::one((number, workers), handoff, limits, parts, (&members, &quotas, &persistence))
+        };
         mesh.into_iter().enumerate().map(world).collect()
     }
 
@@ -95,8 +99,7 @@ impl World {
         handoff: handoff::Handoff,
         limits: Limits,
         parts: &Parts,
-        members: &Arc<MemberStates>,
-        quotas: &Arc<Quotas>,
+        (members, quotas, persistence): (&Arc<MemberStates>, &Arc<Quotas>, &Arc<PersistenceTable>),
     ) -> Self {
         let (external, outer) = memory::pair(1_024);
         let (internal, inner) = memory::pair(1_024);
@@ -115,6 +118,7 @@ impl World {
             handoff,
             members: Arc::clone(members),
             quotas: Arc::clone(quotas),
+            persistence: Arc::clone(persistence),
             counters: Arc::clone(&counters),
             idle: Idle::Poll,
             clock: Clock::start(),
@@ -125,6 +129,7 @@ impl World {
             members: Arc::clone(members),
             quotas: Arc::clone(quotas),
             number,
+            persistence: Arc::clone(persistence),
             ports: [outer, inner],
             parts: parts.clone(),
             frames: FramePool::new(8_192),
