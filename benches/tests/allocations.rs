@@ -1,7 +1,12 @@
 //! In steady state a worker allocates nothing.
 
 use sluice_benches::steady::SteadyWorker;
+use sluice_dataplane::clock::Instant;
+use sluice_dataplane::fragment::table::{Arrival, FragmentTable, PACKETS_MAX};
+use sluice_dataplane::packet::fragment::Fragment;
+use sluice_dataplane::packet::parse::{Packet, protocol};
 use sluice_ffi::counting::{CountingAllocator, allocations};
+use sluice_ffi::memory::Backing;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -41,4 +46,23 @@ fn opening_and_ending_flows_allocates_nothing() {
     let made = allocations_of(TURNS, || worker.turn_new_flows());
     println!("{made} allocations for {} new flows; drops {:?}", 32 * TURNS, worker.drops());
     assert_eq!(made, 0);
+}
+
+/// Fragments of a packet that comes whole, of one that does not, and of one that makes room for another.
+#[test]
+fn fragments_allocate_nothing() {
+    let mut table = FragmentTable::new(Backing::Ordinary);
+    let mut packet = Packet::BLANK;
+    packet.key.protocol = protocol::UDP;
+    let mut id = 0;
+    let made = allocations_of(40 * PACKETS_MAX as u64, || {
+        id += 1;
+        for (offset, more) in [(0, true), (1_480, id % 2 == 0)] {
+            let fragment = Fragment { packet, id, offset, len: 1_480, more };
+            let arrival = table.arrive(&fragment, None, Instant::from_ms(u64::from(id / 8)));
+            let Ok(Arrival::Known(entry)) = arrival else { panic!("{arrival:?}") };
+            table.forget_if_whole(entry);
+        }
+    });
+    assert_eq!((made, table.len()), (0, PACKETS_MAX));
 }

@@ -11,7 +11,9 @@ use sluice_control::check::{self, Against};
 use sluice_control::parse;
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::PortId;
-use sluice_dataplane::packet::parse::{Parsed, parse as parse_frame};
+use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::packet::mss;
+use sluice_dataplane::packet::parse::{Class, Packet, Parsed, parse as parse_frame};
 
 use harness::World;
 
@@ -25,6 +27,9 @@ pub fn packet_parser(bytes: &[u8]) {
                 (packet.l3 as usize, packet.l4 as usize, packet.l3 as usize + packet.ip_len as usize);
             assert!(l3 < l4 && l4 <= end && end <= bytes.len());
             assert_eq!(parse_frame(&bytes[..end], mac), parsed, "padding changes nothing");
+            if packet.class == Class::Tcp {
+                clamp_twice(bytes, &packet);
+            }
         }
         Ok(Parsed::Fragment(fragment)) => {
             let (packet, end) =
@@ -36,6 +41,16 @@ pub fn packet_parser(bytes: &[u8]) {
         Ok(Parsed::Arp { offset, .. }) => assert!(usize::from(offset) <= bytes.len()),
         Err(_) => {}
     }
+}
+
+/// A SYN's option is lowered once, in place, and nothing else of the packet changes but its checksum.
+fn clamp_twice(bytes: &[u8], packet: &Packet) {
+    let Some(mut frame) = FramePool::new(1).copy_of(bytes) else { return };
+    let was_changed = mss::clamp(&mut frame, packet, 500);
+    assert_eq!(frame.len(), bytes.len());
+    let differ = frame.bytes().iter().zip(bytes).filter(|(new, old)| new != old).count();
+    assert!(differ <= if was_changed { 4 } else { 0 });
+    assert!(!mss::clamp(&mut frame, packet, 500));
 }
 
 /// The configuration: any text is either refused with a reason or becomes a model that reads back as itself.
