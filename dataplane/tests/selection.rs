@@ -419,8 +419,9 @@ fn echo(
 
 /// Source, destination, type and identifier of an echo message over IPv4 whose checksum is right.
 fn see_echo(out: &Out) -> (String, String, u8, u16) {
-    let octets =
-        |at: usize| sluice_dataplane::address::Address::v4(out.bytes[at..at + 4].try_into().unwrap());
+    let octets = |at: usize| {
+        sluice_dataplane::address::Address::v4(out.bytes[at..at + 4].try_into().expect("four bytes"))
+    };
     let total = sluice_dataplane::packet::checksum::sum(&out.bytes[34..]);
     assert_eq!(sluice_dataplane::packet::checksum::fold(total), 0xffff);
     let id = u16::from_be_bytes([out.bytes[38], out.bytes[39]]);
