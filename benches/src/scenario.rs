@@ -22,6 +22,7 @@ use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::checksum::{fold, sum};
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::{PortInfo, PortQueue};
+use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{Idle, WorkerSpec};
 
 /// Length of every frame: the smallest that Ethernet has, frame check sequence not counted.
@@ -105,6 +106,9 @@ pub fn worker(
     port: (PortInfo, Box<dyn PortQueue>),
 ) -> WorkerSpec {
     let limits = limits(flows);
+    let quotas = Arc::new(Quotas::new(&limits, 1));
+    let snapshot = Arc::new(Snapshot::build(parts));
+    quotas.set_limits(None, &snapshot);
     WorkerSpec {
         number: 0,
         workers: 1,
@@ -113,7 +117,8 @@ pub fn worker(
         ports: vec![port],
         frames: FramePool::new(limits.frames),
         limits,
-        snapshot: Arc::new(Snapshot::build(parts)),
+        snapshot,
+        quotas,
         members: Arc::new(MemberStates::new(limits.members)),
         counters: Arc::new(WorkerCounters::new(&limits)),
         idle: Idle::Poll,

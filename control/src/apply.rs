@@ -175,7 +175,7 @@ impl Process {
         let next = View {
             etag: etag(&candidate.model),
             model: Arc::new(candidate.model),
-            snapshot: Arc::new(Snapshot::build(candidate.parts)),
+            snapshot: Arc::new(Snapshot::build_after(candidate.parts, &view.snapshot)),
             book: Arc::new(candidate.book),
             warnings: Arc::new(candidate.warnings.clone()),
             said: Arc::new(said),

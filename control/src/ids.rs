@@ -1,4 +1,5 @@
-//! Identities that stay: the same name (or the same pool, address and port) has the same number after every apply.
+//! Identities that stay: the same name has the same number after every apply. A member's name is its pool, address
+//! and port; a node's is its address.
 //!
 //! ```text
 //!   never used ─▶ live ─▶ retired ─▶ live again
@@ -10,7 +11,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use sluice_dataplane::config::ids::{MemberId, PoolId, VirtualId};
+use sluice_dataplane::config::ids::{MemberId, NodeId, PoolId, VirtualId};
 
 use crate::model::{LimitsModel, Member, Model, Name};
 use crate::parse::Fault;
@@ -24,6 +25,7 @@ pub struct IdBook {
     virtuals: Space<Name>,
     pools: Space<Name>,
     members: Space<MemberKey>,
+    nodes: Space<IpAddr>,
 }
 
 /// What the data plane still holds of a retired number.
@@ -72,6 +74,7 @@ impl IdBook {
             virtuals: Space::new(limits.virtual_servers.as_u32()),
             pools: Space::new(limits.members.as_u32()),
             members: Space::new(limits.members.as_u32()),
+            nodes: Space::new(limits.members.as_u32()),
         }
     }
 
@@ -87,14 +90,21 @@ impl IdBook {
     ) -> Result<Reused, Vec<Fault>> {
         let settled = held.oldest_generation();
         let free = |retired: u64, connections: u64| retired <= settled && connections == 0;
-        let virtuals = self.virtuals.assign(model.virtual_servers.keys().cloned(), generation, |id, at| {
-            free(at, held.of_virtual(VirtualId(id)))
-        });
+        let virtuals =
+            self.virtuals.assign(model.virtual_servers.keys().cloned(), generation, |_, id, at| {
+                free(at, held.of_virtual(VirtualId(id)))
+            });
         let pools =
-            self.pools.assign(model.pools.keys().cloned(), generation, |_, at| free(at, held.of_any()));
+            self.pools.assign(model.pools.keys().cloned(), generation, |_, _, at| free(at, held.of_any()));
         let members = self
             .members
-            .assign(member_keys(model), generation, |id, at| free(at, held.of_member(MemberId(id))));
+            .assign(member_keys(model), generation, |_, id, at| free(at, held.of_member(MemberId(id))));
+        // There are no more nodes than members, so numbers never run out for nodes alone.
+        let of_node = self.held_nodes(held);
+        let addresses = member_keys(model).map(|(_, address, _)| address);
+        let _ = self
+            .nodes
+            .assign(addresses, generation, |address, _, at| free(at, u64::from(of_node.contains(address))));
         match (virtuals, pools, members) {
             (Ok(virtuals), Ok(_), Ok(members)) => Ok(Reused {
                 virtuals: virtuals.into_iter().map(VirtualId).collect(),
@@ -105,6 +115,12 @@ impl IdBook {
                 .chain(full(&members, "pools", "members"))
                 .collect()),
         }
+    }
+
+    /// Addresses of removed members that still have connections.
+    fn held_nodes(&self, held: &dyn Holders) -> HashSet<IpAddr> {
+        let holding = self.members.retired.iter().filter(|(_, id, _)| held.of_member(MemberId(*id)) > 0);
+        holding.map(|((_, address, _), ..)| *address).collect()
     }
 
     /// Every number that a virtual server has, or had.
@@ -126,6 +142,11 @@ impl IdBook {
     pub fn member_id(&self, pool: &Name, member: &Member) -> MemberId {
         let key = (pool.clone(), member.address.0, member.port.0);
         self.members.of(&key).map_or(MemberId::NONE, MemberId)
+    }
+
+    /// The number of the node that members at `address` run on.
+    pub fn node_id(&self, address: IpAddr) -> NodeId {
+        self.nodes.of(&address).map_or(NodeId::NONE, NodeId)
     }
 }
 
@@ -191,7 +212,7 @@ impl<K: Hash + Eq + Ord + Clone> Space<K> {
         &mut self,
         keys: impl Iterator<Item = K>,
         generation: u64,
-        is_free: impl Fn(u32, u64) -> bool,
+        is_free: impl Fn(&K, u32, u64) -> bool,
     ) -> Result<Vec<u32>, Full> {
         let wanted: BTreeSet<K> = keys.collect();
         self.retire_all_but(&wanted, generation);
@@ -239,8 +260,8 @@ impl<K: Hash + Eq + Ord + Clone> Space<K> {
         Some(id)
     }
 
-    fn recycle(&mut self, is_free: impl Fn(u32, u64) -> bool, reused: &mut Vec<u32>) -> Option<u32> {
-        let place = self.retired.iter().position(|(_, id, at)| is_free(*id, *at))?;
+    fn recycle(&mut self, is_free: impl Fn(&K, u32, u64) -> bool, reused: &mut Vec<u32>) -> Option<u32> {
+        let place = self.retired.iter().position(|(key, id, at)| is_free(key, *id, *at))?;
         let (_, id, _) = self.retired.remove(place)?;
         reused.push(id);
         Some(id)
@@ -256,7 +277,7 @@ mod tests {
         keys: &[&'static str],
         generation: u64,
     ) -> Result<Vec<u32>, Full> {
-        space.assign(keys.iter().copied(), generation, |_, _| true)
+        space.assign(keys.iter().copied(), generation, |_, _, _| true)
     }
 
     #[test]
@@ -276,9 +297,9 @@ mod tests {
         let mut space = Space::new(2);
         assign(&mut space, &["a", "b"], 1).unwrap();
         let a = space.of("a").unwrap();
-        let held = space.clone().assign(["b", "c"].into_iter(), 2, |id, _| id != a);
+        let held = space.clone().assign(["b", "c"].into_iter(), 2, |_, id, _| id != a);
         assert_eq!(held, Err(Full { wanted: 2, capacity: 2, retired: 1 }));
-        let early = space.clone().assign(["b", "c"].into_iter(), 2, |_, at| at <= 1);
+        let early = space.clone().assign(["b", "c"].into_iter(), 2, |_, _, at| at <= 1);
         assert!(early.is_err(), "a worker may still run the generation that names it");
         assert_eq!(assign(&mut space, &["b", "c"], 2), Ok(vec![a]));
         assert_eq!(space.of("c"), Some(a));

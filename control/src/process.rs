@@ -11,12 +11,13 @@ use sluice_dataplane::clock::Clock;
 use sluice_dataplane::config::ids::{MemberId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
-use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::frame::{Backing, FramePool};
 use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
 use sluice_dataplane::query::{Query, Reply};
+use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{self, Idle, WorkerHandle, WorkerSpec};
 
 use crate::check::Candidate;
@@ -44,7 +45,7 @@ impl Opened {
     /// The first port's that cannot be opened.
     pub fn open(model: &Model, cores: &[usize]) -> Result<Self, PortError> {
         let frames = model.system.limits.frames.as_usize();
-        let pools: Vec<FramePool> = cores.iter().map(|_| FramePool::new(frames)).collect();
+        let pools: Vec<FramePool> = cores.iter().map(|_| FramePool::backed(frames, Backing::Auto)).collect();
         let specs = compile::port_specs(model);
         port::prepare(&specs, &model.system.dpdk.eal_args)?;
         let ports = specs.iter().map(|spec| port::open(spec, &pools)).collect::<Result<_, _>>()?;
@@ -85,6 +86,7 @@ pub struct Process {
     workers: Vec<WorkerHandle>,
     ports: Vec<PortInfo>,
     members: Arc<MemberStates>,
+    quotas: Arc<Quotas>,
     limits: Limits,
     started: Instant,
     draining: AtomicBool,
@@ -113,13 +115,16 @@ impl Process {
             baselines: Arc::default(),
         };
         set_member_states(&members, &view);
+        let quotas = Arc::new(Quotas::new(&limits, opened.cores.len()));
+        quotas.set_limits(None, &view.snapshot);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
-        let specs = worker_specs(&view, &members, &limits, opened)?;
+        let specs = worker_specs(&view, &members, &quotas, &limits, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
             workers,
             ports,
             members,
+            quotas,
             limits,
             started: Instant::now(),
             draining: AtomicBool::new(false),
@@ -137,6 +142,10 @@ impl Process {
     /// Puts another one in force. The caller holds the `change` lock.
     pub(crate) fn set_view(&self, view: View) {
         set_member_states(&self.members, &view);
+        let before = self.view();
+        if before.snapshot.generation() != view.snapshot.generation() {
+            self.quotas.set_limits(Some(&before.snapshot), &view.snapshot);
+        }
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 
@@ -251,12 +260,14 @@ impl Holders for Process {
     }
 }
 
-/// Every member's state: what the file states, else what was said, else enabled.
+/// Every member's state: what the file states, else what was said, else enabled; its node's where that is stricter.
 fn set_member_states(states: &MemberStates, view: &View) {
+    let nodes: HashMap<_, _> = view.model.nodes.values().map(|node| (node.address, node.state)).collect();
     for (name, pool) in &view.model.pools {
         for member in &pool.members {
             let key = (name.clone(), member.address.0, member.port.0);
             let state = view.said.get(&key).copied().or(member.state).unwrap_or(StatedMember::Enabled);
+            let state = nodes.get(&member.address).map_or(state, |of_node| state.max(*of_node));
             states.set(view.book.member_id(name, member), state.state());
         }
     }
@@ -265,6 +276,7 @@ fn set_member_states(states: &MemberStates, view: &View) {
 fn worker_specs(
     view: &View,
     members: &Arc<MemberStates>,
+    quotas: &Arc<Quotas>,
     limits: &Limits,
     opened: Opened,
 ) -> std::io::Result<Vec<WorkerSpec>> {
@@ -286,6 +298,7 @@ fn worker_specs(
         snapshot: Arc::clone(&view.snapshot),
         handoff,
         members: Arc::clone(members),
+        quotas: Arc::clone(quotas),
         counters: Arc::new(WorkerCounters::new(limits)),
         idle,
         clock,

@@ -27,9 +27,9 @@ pub struct Late {
 /// [`Late`] after [`PUBLISH_TIMEOUT`].
 pub async fn publish(workers: &[WorkerHandle], snapshot: &Arc<Snapshot>) -> Result<Duration, Late> {
     let (start, generation) = (Instant::now(), snapshot.generation());
-    let mut unsent: Vec<&WorkerHandle> = workers.iter().collect();
+    // Before anything is waited for: a caller that goes away leaves no worker without it.
+    workers.iter().for_each(|worker| worker.publish(Arc::clone(snapshot)));
     loop {
-        unsent.retain(|worker| worker.publish(Arc::clone(snapshot)).is_err());
         let waiting: Vec<usize> =
             workers.iter().filter(|worker| worker.taken() < generation).map(WorkerHandle::number).collect();
         let elapsed = start.elapsed();

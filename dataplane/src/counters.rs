@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytemuck::Zeroable;
 use sluice_ffi::memory::{Backing, Slab};
 
-use crate::config::ids::{MemberId, PORTS_MAX, PortId, VirtualId};
+use crate::config::ids::{MemberId, NodeId, PORTS_MAX, PortId, VirtualId};
 use crate::limits::Limits;
 use crate::verdict::DropReason;
 
@@ -109,6 +109,16 @@ pub struct MemberCounters {
     pub serverside: Traffic,
     /// Connections to it.
     pub connections: Connections,
+    /// The node that its connections count on, and one more; 0 before the first.
+    node: Counter,
+}
+
+/// One node's counters on one worker, over all members on it.
+#[derive(Debug, Zeroable)]
+#[repr(C)]
+pub struct NodeCounters {
+    /// Connections to it.
+    pub connections: Connections,
 }
 
 /// One port's counters on one worker. Bytes are whole frames here.
@@ -150,6 +160,7 @@ pub struct LoopCounters {
 pub struct WorkerCounters {
     virtuals: Slab<VirtualCounters>,
     members: Slab<MemberCounters>,
+    nodes: Slab<NodeCounters>,
     ports: Slab<PortCounters>,
     drops: Slab<Counter>,
     looped: Slab<LoopCounters>,
@@ -177,6 +188,7 @@ impl WorkerCounters {
         Self {
             virtuals: Slab::new(limits.virtual_servers, Backing::Ordinary),
             members: Slab::new(limits.members, Backing::Ordinary),
+            nodes: Slab::new(limits.members, Backing::Ordinary),
             ports: Slab::new(PORTS_MAX, Backing::Ordinary),
             drops: Slab::new(DropReason::COUNT, Backing::Ordinary),
             looped: Slab::new(1, Backing::Ordinary),
@@ -203,6 +215,41 @@ impl WorkerCounters {
         self.members.get(id.index())
     }
 
+    /// A node's; `None` for [`NodeId::NONE`].
+    #[inline(always)]
+    pub fn of_node(&self, id: NodeId) -> Option<&NodeCounters> {
+        self.nodes.get(id.index())
+    }
+
+    /// Counts a connection that opens to `member`, which is on `node`.
+    #[inline]
+    pub fn open_member(&self, member: MemberId, node: NodeId) {
+        let Some(counters) = self.of_member(member) else { return };
+        counters.connections.open();
+        counters.node.set(u64::from(node.0) + 1);
+        if let Some(counters) = self.of_node(node) {
+            counters.connections.open();
+        }
+    }
+
+    /// Counts the end of a connection to `member`, on the node that it was opened on.
+    #[inline]
+    pub fn close_member(&self, member: MemberId) {
+        let Some(counters) = self.of_member(member) else { return };
+        counters.connections.close();
+        let node = counters.node.load().checked_sub(1).and_then(|id| self.nodes.get(id as usize));
+        if let Some(counters) = node {
+            counters.connections.close();
+        }
+    }
+
+    /// The node that connections to `member` count on.
+    #[inline]
+    pub fn node_of(&self, member: MemberId) -> NodeId {
+        let node = self.of_member(member).and_then(|counters| counters.node.load().checked_sub(1));
+        node.map_or(NodeId::NONE, |id| NodeId(id as u32))
+    }
+
     /// A port's.
     ///
     /// # Panics
@@ -225,6 +272,30 @@ impl WorkerCounters {
 
     /// Bytes of address space taken; resident only where used.
     pub fn bytes(&self) -> usize {
-        self.virtuals.bytes() + self.members.bytes() + self.ports.bytes() + self.drops.bytes()
+        self.virtuals.bytes()
+            + self.members.bytes()
+            + self.nodes.bytes()
+            + self.ports.bytes()
+            + self.drops.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_a_node_count_on_it_together() {
+        let counters = WorkerCounters::new(&Limits { members: 4, virtual_servers: 1, ..Limits::default() });
+        let current = || counters.of_node(NodeId(2)).unwrap().connections.current.load();
+        counters.open_member(MemberId(0), NodeId(2));
+        counters.open_member(MemberId(1), NodeId(2));
+        counters.open_member(MemberId(3), NodeId::NONE);
+        assert_eq!(current(), 2);
+        counters.close_member(MemberId(0));
+        counters.close_member(MemberId(3));
+        counters.close_member(MemberId::NONE);
+        assert_eq!(current(), 1);
+        assert_eq!(counters.of_node(NodeId(0)).unwrap().connections.total.load(), 0);
     }
 }

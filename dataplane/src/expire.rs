@@ -1,6 +1,7 @@
 //! The end of flows: timeouts, resets, and making room.
 
-use crate::config::ids::VirtualId;
+use crate::address::Mac;
+use crate::config::ids::{LinkId, VirtualId};
 use crate::flow::table::FlowId;
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
@@ -13,6 +14,7 @@ use crate::pipeline::Pipeline;
 impl Pipeline {
     /// Ends what is due, at most [`EXPIRED_A_TURN`] flows. True when there may be more.
     pub fn expire(&mut self, out: &mut Outgoing) -> bool {
+        self.expire_fragments();
         let now_ms = self.now_ms();
         for _ in 0..EXPIRED_A_TURN {
             let due = self.due_half_open().or_else(|| self.timers.poll_due(now_ms));
@@ -48,12 +50,11 @@ impl Pipeline {
         self.timers.disarm(id);
         let Some(flow) = self.flows.remove(id) else { return };
         self.give_back_port(&flow);
-        if let Some(counters) = self.counters.of_virtual(flow.virtual_id) {
-            counters.connections.close();
+        if flow.has(flow_flag::RESELECT) {
+            self.attempts.forget(&flow.client_key());
         }
-        if let Some(counters) = self.counters.of_member(flow.member_id) {
-            counters.connections.close();
-        }
+        self.queue.poke();
+        self.count_closed(&flow);
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -75,7 +76,8 @@ impl Pipeline {
             return;
         }
         let is_open = flow.protocol == protocol::TCP
-            && !matches!(flow.tcp_state(), TcpState::Closing | TcpState::SynSent);
+            && !flow.tcp_state().is_over()
+            && flow.tcp_state() != TcpState::SynSent;
         if is_open && self.timeouts(&flow).reset_on_timeout {
             self.reset_both(&flow, out);
         }
@@ -86,7 +88,7 @@ impl Pipeline {
         self.now.as_ms().wrapping_sub(flow.last_seen_ms)
     }
 
-    fn timeout_of(&self, flow: &Flow) -> u32 {
+    pub(crate) fn timeout_of(&self, flow: &Flow) -> u32 {
         let timeouts = self.timeouts(flow);
         if flow.protocol != protocol::TCP {
             return timeouts.idle_ms;
@@ -94,12 +96,12 @@ impl Pipeline {
         match flow.tcp_state() {
             TcpState::SynSent | TcpState::SynReceived => timeouts.handshake_ms,
             TcpState::Established | TcpState::FinClient | TcpState::FinMember => timeouts.idle_ms,
-            TcpState::Closing => timeouts.close_ms,
+            TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember => timeouts.close_ms,
         }
     }
 
     /// Tells both sides that the connection is over, with the sequence numbers that each expects.
-    fn reset_both(&mut self, flow: &Flow, out: &mut Outgoing) {
+    pub(crate) fn reset_both(&mut self, flow: &Flow, out: &mut Outgoing) {
         for towards in [Direction::FromMember, Direction::FromClient] {
             let (from, other) = (towards.index(), towards.opposite().index());
             let control = Control {
@@ -112,18 +114,21 @@ impl Pipeline {
         }
     }
 
+    /// Where the flow's client is; `None` while its next hop has not answered.
+    pub(crate) fn way_back(&mut self, flow: &Flow) -> Option<(LinkId, Mac)> {
+        if flow.has(flow_flag::AUTO_LAST_HOP) {
+            return Some((flow.client_link, flow.client_mac));
+        }
+        let hop = self.snapshot.route(flow.client)?;
+        let neighbor = self.neighbors.resolve(hop, self.now).ok()?;
+        self.neighbors.mac(neighbor)
+    }
+
     /// Sends a segment along the flow as if it had come from `from`.
     fn send_control(&mut self, flow: &Flow, from: Direction, control: &Control, out: &mut Outgoing) {
         let way = match from {
             Direction::FromClient => self.neighbors.mac(flow.neighbor),
-            Direction::FromMember if flow.has(flow_flag::AUTO_LAST_HOP) => {
-                Some((flow.client_link, flow.client_mac))
-            }
-            Direction::FromMember => {
-                let hop = self.snapshot.route(flow.client);
-                let neighbor = hop.and_then(|hop| self.neighbors.resolve(hop, self.now).ok());
-                neighbor.and_then(|neighbor| self.neighbors.mac(neighbor))
-            }
+            Direction::FromMember => self.way_back(flow),
         };
         let Some((link, mac)) = way else { return };
         let source = self.ports[usize::from(link.port().0)].mac;

@@ -10,9 +10,11 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use crossbeam::queue::ArrayQueue;
+pub use sluice_ffi::memory::Backing;
+use sluice_ffi::memory::{Chunks, Pages};
 
 /// Frames a driver takes or gives at once.
 pub const BURST_MAX: usize = 32;
@@ -215,8 +217,8 @@ impl fmt::Debug for Frame {
 
 /// A bounded store of frame memory for drivers without their own, and for packets that a worker builds.
 ///
-/// Chunks are made when first needed and kept; each holds the largest frame plus headroom, of which only the
-/// pages that are written become resident. Cloning shares the store. Taking and giving back are lock-free.
+/// Chunks are cut from one block when first needed and kept; each holds the largest frame plus headroom. On
+/// ordinary pages only what is written becomes resident. Cloning shares the store. Taking and giving back are lock-free.
 #[derive(Clone)]
 pub struct FramePool {
     shared: Arc<Shared>,
@@ -225,23 +227,45 @@ pub struct FramePool {
 struct Shared {
     free: ArrayQueue<Box<Held>>,
     made: AtomicUsize,
+    backing: Backing,
+    memory: OnceLock<Chunks>,
 }
 
 /// Held until dropped; then it goes home. One pointer, so that a frame is small and cheap to move.
 struct Chunk(Option<Box<Held>>);
 
 struct Held {
-    memory: Box<[u8]>,
+    memory: sluice_ffi::memory::Chunk,
     home: Weak<Shared>,
     start: u32,
     end: u32,
 }
 
 impl FramePool {
-    /// A store of at most `frames_max` frames (at least 1). Takes no frame memory yet.
+    /// A store of at most `frames_max` frames (at least 1), on ordinary pages.
     pub fn new(frames_max: usize) -> Self {
-        let shared = Shared { free: ArrayQueue::new(frames_max.max(1)), made: AtomicUsize::new(0) };
+        Self::backed(frames_max, Backing::Ordinary)
+    }
+
+    /// A store of at most `frames_max` frames (at least 1). Its memory is taken with the first frame, or when
+    /// [`FramePool::pages`] is asked for: after DPDK has had its pick of the hugepages.
+    pub fn backed(frames_max: usize, backing: Backing) -> Self {
+        let shared = Shared {
+            free: ArrayQueue::new(frames_max.max(1)),
+            made: AtomicUsize::new(0),
+            backing,
+            memory: OnceLock::new(),
+        };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Takes the memory if that has not happened yet, and says what kind of pages hold it.
+    pub fn pages(&self) -> Pages {
+        self.memory().pages()
+    }
+
+    fn memory(&self) -> &Chunks {
+        self.shared.memory.get_or_init(|| Chunks::new(self.frames_max(), CHUNK_BYTES, self.shared.backing))
     }
 
     /// A frame of length 0 with [`HEADROOM_BYTES`] in front and room for [`FRAME_MAX_BYTES`]; `None` when all are
@@ -275,7 +299,7 @@ impl FramePool {
     fn make(&self) -> Option<Box<Held>> {
         let room = |made| (made < self.frames_max()).then_some(made + 1);
         self.shared.made.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
-        let (memory, home) = (vec![0; CHUNK_BYTES].into_boxed_slice(), Arc::downgrade(&self.shared));
+        let (memory, home) = (self.memory().cut()?, Arc::downgrade(&self.shared));
         Some(Box::new(Held { memory, home, start: 0, end: 0 }))
     }
 }

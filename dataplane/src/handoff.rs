@@ -14,6 +14,7 @@ use sluice_ffi::wait::Waker;
 
 use crate::address::Mac;
 use crate::config::ids::PortId;
+use crate::flow::key::FlowKey;
 use crate::frame::Frame;
 use crate::route::NextHop;
 
@@ -22,6 +23,15 @@ use crate::route::NextHop;
 pub enum Stray {
     /// A packet of the other worker's flow, and the port it came from.
     Packet(PortId, Frame),
+    /// A fragment of the other worker's flow, and what it cannot tell by itself.
+    Fragment {
+        /// The port it came from.
+        port: PortId,
+        /// The fragment.
+        frame: Frame,
+        /// The packet's addresses and ports.
+        key: FlowKey,
+    },
     /// News of a neighbour, which only one worker hears.
     Neighbor {
         /// The neighbour.

@@ -6,29 +6,38 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod admit;
 pub mod clock;
 pub mod config;
 pub mod counters;
 mod expire;
 pub mod flow;
+pub mod fragment;
 pub mod frame;
 pub mod handoff;
 pub mod lb;
 pub mod limits;
 pub mod neighbor;
+mod one_to_one;
 pub mod outgoing;
 pub mod packet;
 pub mod pipeline;
 pub mod pool;
 pub mod port;
 pub mod query;
+mod query_flow;
+mod queue;
+pub mod quota;
 pub mod rate;
 mod relate;
+mod reselect;
 mod respond;
 pub mod route;
 pub mod runtime;
 mod select;
+mod service_down;
 pub mod snat;
+mod stateless;
 pub mod verdict;
 pub mod virtual_server;
 pub mod worker;

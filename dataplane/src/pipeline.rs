@@ -4,6 +4,7 @@
 //!   burst ─▶ parse all ─▶ prefetch ─▶ for each packet:
 //!              known flow ─────────────────▶ forward            packet/rewrite
 //!              ARP, ND, echo, ICMP ────────▶ answer             respond
+//!              fragment ─▶ wait for ports ─▶ forward            fragment
 //!              first packet ─▶ select ─────▶ forward            select
 //!                                └─ nobody ▶ refuse             respond
 //! ```
@@ -16,9 +17,12 @@ use crate::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::flow::table::{FlowId, FlowTable};
-use crate::flow::tcp_track::{self, Segment, TcpState};
+use crate::flow::tcp_track::{self, Segment};
 use crate::flow::timer::Timers;
 use crate::flow::{Direction, Flow, flow_flag};
+use crate::fragment::Oversized;
+use crate::fragment::identification::Identifications;
+use crate::fragment::table::{EntryId, FragmentTable};
 use crate::frame::{BURST_MAX, Frame, FramePool};
 use crate::handoff::{Handoff, Stray};
 use crate::lb::Balancer;
@@ -26,10 +30,15 @@ use crate::limits::Limits;
 use crate::neighbor::{NeighborRef, NeighborTable};
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
-use crate::packet::parse::{self, Class, Found, Packet, tcp_flag};
+use crate::packet::mss;
+use crate::packet::parse::{self, Class, Found, Packet, protocol, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pool::MemberStates;
+use crate::queue::{Ticket, WaitingRoom};
+use crate::quota::{QuotaShare, Quotas};
 use crate::rate::TokenBucket;
+use crate::reselect::Attempts;
+use crate::service_down::Sweep;
 use crate::snat::ports::SnatPorts;
 use crate::snat::steer::Owners;
 use crate::verdict::DropReason;
@@ -50,6 +59,10 @@ pub struct Pipeline {
     pub(crate) rejects: TokenBucket,
     pub(crate) icmp_errors: TokenBucket,
     pub(crate) members: Arc<MemberStates>,
+    pub(crate) quota: QuotaShare,
+    pub(crate) queue: WaitingRoom,
+    pub(crate) attempts: Attempts,
+    pub(crate) sweep: Sweep,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
@@ -58,6 +71,10 @@ pub struct Pipeline {
     pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
     pub(crate) draining: bool,
+    pub(crate) fragments: FragmentTable,
+    pub(crate) identifications: Identifications,
+    /// The packet whose fragment is being decided about.
+    pub(crate) fragment_at_hand: Option<EntryId>,
     /// Low bits of the generation in force; flows with another are checked again.
     pub(crate) epoch: u32,
     /// Taken out while a burst is decided.
@@ -91,6 +108,8 @@ pub struct PipelineSpec {
     pub handoff: Handoff,
     /// Shared by all workers.
     pub members: Arc<MemberStates>,
+    /// Shared by all workers.
+    pub quotas: Arc<Quotas>,
     /// This worker's.
     pub counters: Arc<WorkerCounters>,
     /// For packets of our own.
@@ -107,6 +126,8 @@ impl Pipeline {
         let settings = spec.snapshot.parts().settings.clone();
         let (worker, workers) = spec.worker;
         let owners = Owners::new(workers);
+        let mut quota = QuotaShare::new(spec.quotas, worker);
+        quota.follow(None, &spec.snapshot, |_| 0);
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
         Self {
             epoch: spec.snapshot.generation() as u32,
@@ -124,6 +145,10 @@ impl Pipeline {
             rejects: TokenBucket::new(owners.share_of(settings.max_reject_rate)),
             icmp_errors: TokenBucket::new(owners.share_of(settings.max_icmp_rate)),
             members: spec.members,
+            quota,
+            queue: WaitingRoom::default(),
+            attempts: Attempts::default(),
+            sweep: Sweep::default(),
             counters: spec.counters,
             frames: spec.frames,
             half_open_max: spec.limits.half_open,
@@ -131,6 +156,9 @@ impl Pipeline {
             defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
             draining: false,
+            fragments: FragmentTable::new(spec.backing),
+            identifications: Identifications::new(spec.seed, spec.worker),
+            fragment_at_hand: None,
             burst: Some(blank_burst()),
         }
     }
@@ -162,6 +190,7 @@ impl Pipeline {
             taken += 1;
             match stray {
                 Stray::Packet(port, frame) => self.process_stray(port, frame, out),
+                Stray::Fragment { port, frame, key } => self.fragment_of_ours(port, frame, &key, out),
                 Stray::Neighbor { hop, mac, create } => self.neighbors.learn(hop, mac, create, now),
             }
         }
@@ -169,7 +198,7 @@ impl Pipeline {
         taken > 0
     }
 
-    fn process_stray(&mut self, port: PortId, mut frame: Frame, out: &mut Outgoing) {
+    pub(crate) fn process_stray(&mut self, port: PortId, mut frame: Frame, out: &mut Outgoing) {
         let mut slot = Slot::BLANK;
         slot.found = parse::parse_into(&mut slot.packet, frame.bytes(), self.ports[usize::from(port.0)].mac);
         slot.hash = self.flows.hash(&slot.packet.key);
@@ -196,7 +225,7 @@ impl Pipeline {
         let packet = &slot.packet;
         match slot.found {
             Found::Nothing(reason) => self.dropped(reason, VirtualId::NONE),
-            Found::Ip | Found::Arp if self.is_unknown_vlan(port, packet.vlan) => {
+            Found::Ip | Found::Arp | Found::Fragment if self.is_unknown_vlan(port, packet.vlan) => {
                 self.dropped(DropReason::UnknownVlan, VirtualId::NONE)
             }
             Found::Ip if packet.class != Class::Icmp => match self.flows.find(&packet.key, slot.hash) {
@@ -204,13 +233,14 @@ impl Pipeline {
                 None => self.first_packet(port, frame, packet, out),
             },
             Found::Ip => self.icmp(port, frame, packet, out),
+            Found::Fragment => Fate::Fragment,
             Found::Arp => self.arp(LinkId::new(port, packet.vlan), frame, packet.l3, out),
         }
     }
 
     /// Does with the frame what was decided.
     #[inline(always)]
-    fn carry_out(&mut self, fate: Fate, port: PortId, frame: Frame, out: &mut Outgoing) {
+    pub(crate) fn carry_out(&mut self, fate: Fate, port: PortId, frame: Frame, out: &mut Outgoing) {
         match fate {
             Fate::Send(to) => {
                 if let Err(reason) = out.push(to, frame) {
@@ -226,6 +256,8 @@ impl Pipeline {
                 Ok(()) => self.counters.handed_over.add(1),
                 Err(_) => self.count_drop(DropReason::Misdirected, VirtualId::NONE),
             },
+            Fate::Queue(ticket) => self.queue.put(port, frame, ticket, self.now),
+            Fate::Fragment => self.fragment(port, frame, out),
             Fate::Done => {}
         }
     }
@@ -261,17 +293,26 @@ impl Pipeline {
         if flow.epoch != epoch {
             return self.forward_rechecked(port, frame, packet, id, direction, out);
         }
+        if flow.has(flow_flag::RESELECT)
+            && let Some(fate) = self.follow_attempt(id, direction, packet, out)
+        {
+            return fate;
+        }
+        let flow = self.flows.at_mut(id);
         if packet.class == Class::Tcp {
-            if is_reopening(flow, direction, frame, packet) {
-                self.close(id);
-                return self.first_packet(port, frame, packet, out);
+            if packet.tcp_flags & tcp_flag::SYN != 0 {
+                if is_reopening(flow, direction, frame, packet) {
+                    self.close(id);
+                    return self.first_packet(port, frame, packet, out);
+                }
+                clamp_mss(&self.snapshot, flow.virtual_id, frame, packet);
             }
             if let Some(state) = tcp_track::follow(flow, direction, segment_of(frame, packet)) {
                 self.on_tcp_state(id, state);
             }
         }
         let flow = self.flows.at_mut(id);
-        if !(packet.class == Class::Tcp && flow.tcp_state().is_half_open()) {
+        if !(packet.key.protocol == protocol::TCP && flow.tcp_state().is_half_open()) {
             flow.last_seen_ms = now_ms;
         }
         flow.bytes[direction.index()] += u64::from(packet.ip_len);
@@ -292,8 +333,8 @@ impl Pipeline {
         };
         let facts = self.ports[usize::from(link.port().0)];
         if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
-            let error = IcmpError::TooBig(facts.mtu);
-            return self.refuse_with_icmp(port, frame, packet, DropReason::TooBig, error, out);
+            let way = Oversized { packet, to, link, mac, virtual_id, member_id, direction };
+            return self.forward_oversized(port, frame, &way, out);
         }
         if out.is_full(link.port()) {
             return self.dropped(DropReason::TxFull, virtual_id);
@@ -379,7 +420,14 @@ impl Pipeline {
 
     /// Counts a forwarded packet: one store a counter.
     #[inline(always)]
-    fn count(&self, virtual_id: VirtualId, member_id: MemberId, from: Direction, packets: u64, bytes: u64) {
+    pub(crate) fn count(
+        &self,
+        virtual_id: VirtualId,
+        member_id: MemberId,
+        from: Direction,
+        packets: u64,
+        bytes: u64,
+    ) {
         if let Some(counters) = self.counters.of_virtual(virtual_id) {
             let (received, sent) = match from {
                 Direction::FromClient => (&counters.clientside, &counters.serverside),
@@ -430,19 +478,24 @@ pub(crate) enum Fate {
     Wait(NeighborRef, VirtualId),
     /// It belongs to this worker.
     HandOver(usize),
+    /// It waits for a member of its pool.
+    Queue(Ticket),
+    /// It is a part of a packet (`fragment/path`).
+    Fragment,
     /// It is answered, learnt from or dropped, and counted; the frame itself is no longer needed.
     Done,
 }
 
 /// One frame of the burst at hand.
-struct Slot {
-    packet: Packet,
-    hash: u64,
-    found: Found,
+pub(crate) struct Slot {
+    pub(crate) packet: Packet,
+    pub(crate) hash: u64,
+    pub(crate) found: Found,
 }
 
 impl Slot {
-    const BLANK: Slot = Slot { packet: Packet::BLANK, hash: 0, found: Found::Nothing(DropReason::Truncated) };
+    pub(crate) const BLANK: Slot =
+        Slot { packet: Packet::BLANK, hash: 0, found: Found::Nothing(DropReason::Truncated) };
 }
 
 /// How to reach the other side.
@@ -454,12 +507,20 @@ enum Way {
     To(LinkId, Mac),
 }
 
+/// Lowers the segment size that a SYN announces to what its virtual server allows.
+#[cold]
+fn clamp_mss(snapshot: &Snapshot, virtual_id: VirtualId, frame: &mut Frame, packet: &Packet) {
+    if let Some(mss) = snapshot.virtual_by_id(virtual_id).and_then(|item| item.mss_clamp) {
+        mss::clamp(frame, packet, mss);
+    }
+}
+
 /// A client that opens a connection anew with the ports of one that is over (RFC 9293 section 3.6.1).
 #[inline(always)]
 fn is_reopening(flow: &Flow, direction: Direction, frame: &Frame, packet: &Packet) -> bool {
     packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
         && direction == Direction::FromClient
-        && flow.tcp_state() == TcpState::Closing
+        && flow.tcp_state().is_over()
         && !is_late_syn(flow, segment_of(frame, packet).seq)
 }
 
@@ -493,7 +554,7 @@ pub(crate) fn segment_of(frame: &Frame, packet: &Packet) -> Segment {
 
 /// True when what leaves, each segment by itself, is larger than `mtu`.
 #[cold]
-fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
+pub(crate) fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
     let Some(cut) = frame.offload.segmentation else { return true };
     let transport = if packet.class == Class::Tcp { segment_of(frame, packet).payload } else { 0 };
     let headers = if packet.class == Class::Tcp {
@@ -506,7 +567,7 @@ fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
 
 /// How many packets a frame stands for.
 #[inline(always)]
-fn segments(frame: &Frame, packet: &Packet) -> u64 {
+pub(crate) fn segments(frame: &Frame, packet: &Packet) -> u64 {
     if frame.offload.segmentation.is_none() { 1 } else { segments_of_super_frame(frame, packet) }
 }
 

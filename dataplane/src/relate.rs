@@ -10,6 +10,7 @@ use crate::packet::icmp::{self, Quoted};
 use crate::packet::parse::Packet;
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pipeline::{Fate, Pipeline};
+use crate::query_flow::is_echo;
 use crate::verdict::DropReason;
 
 impl Pipeline {
@@ -21,6 +22,9 @@ impl Pipeline {
         packet: &Packet,
         out: &mut Outgoing,
     ) -> Fate {
+        if frame.offload.checksum == Checksum::Unchecked && !icmp::is_intact(frame.bytes(), packet) {
+            return self.dropped(DropReason::Malformed, VirtualId::NONE);
+        }
         let Some(quoted) = icmp::quoted(frame.bytes(), packet) else {
             return self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE);
         };
@@ -39,13 +43,17 @@ impl Pipeline {
                 out,
             );
         }
+        let refused = direction == Direction::FromMember && self.flows.at_mut(id).has(flow_flag::RESELECT);
+        if refused && let Some(fate) = self.try_another(id, out) {
+            return fate;
+        }
         self.pass_error_on(frame, packet, &quoted, id, direction)
     }
 
     /// About no flow of ours, or of another worker: the port that it quotes tells.
     fn strange_error(&self, quoted: &Quoted) -> Fate {
         let is_source = self.snapshot.owned(quoted.key.src).is_some_and(|owned| owned.is_source);
-        let owner = self.owners.of_port(quoted.key.src_port);
+        let owner = if is_echo(&quoted.key) { 0 } else { self.owners.of_port(quoted.key.src_port) };
         if is_source && owner != self.worker {
             return Fate::HandOver(owner);
         }

@@ -79,9 +79,12 @@ impl Pipeline {
         if icmp::is_error(is_v4, kind) {
             return self.icmp_error_received(port, frame, packet, out);
         }
-        let echoes = self.snapshot.owned(packet.key.dst).is_some_and(|owned| owned.echo);
-        if !echoes || packet.to_group || packet.key.src.is_unspecified() {
+        if packet.to_group || packet.key.src.is_unspecified() {
             return self.dropped(DropReason::UnwantedIcmp, VirtualId::NONE);
+        }
+        let echoes = self.snapshot.owned(packet.key.dst).is_some_and(|owned| owned.echo);
+        if !echoes || kind != if is_v4 { 8 } else { 128 } {
+            return self.echo_through(port, frame, packet, out);
         }
         let from = source_mac(frame);
         if !emit::answer_echo(frame, packet) {
@@ -191,6 +194,10 @@ impl Pipeline {
         out: &mut Outgoing,
     ) -> Fate {
         let fate = self.dropped(reason, VirtualId::NONE);
+        // No error is sent about any but the first fragment (RFC 1812 section 4.3.2.7).
+        if packet.class == Class::Fragment && packet.key.src.is_v4() {
+            return fate;
+        }
         if !self.icmp_errors.take(self.now) {
             self.counters.rejects_limited.add(1);
             return fate;

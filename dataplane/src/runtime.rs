@@ -15,7 +15,7 @@ use crossbeam::channel;
 use sluice_ffi::wait::{self, Waker};
 
 use crate::clock::Clock;
-use crate::config::mailbox::{self, Receiver, Sender};
+use crate::config::mailbox::{self, Mail, Receiver, Sender};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::frame::FramePool;
@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::pool::MemberStates;
 use crate::port::{self, PortInfo, PortQueue};
 use crate::query::{Query, Reply};
+use crate::quota::Quotas;
 use crate::worker::{Activity, Facts, Worker};
 
 /// What a worker does when there is nothing to do.
@@ -56,6 +57,8 @@ pub struct WorkerSpec {
     pub handoff: Handoff,
     /// Shared by all workers.
     pub members: Arc<MemberStates>,
+    /// Shared by all workers; the limits of `snapshot` are set.
+    pub quotas: Arc<Quotas>,
     /// What it counts into; made for the process's whole limits, not the worker's share.
     pub counters: Arc<WorkerCounters>,
     /// What to do when there is nothing to do.
@@ -68,7 +71,7 @@ pub struct WorkerSpec {
 pub struct WorkerHandle {
     number: usize,
     core: Option<usize>,
-    mailbox: Sender<Message>,
+    mailbox: Sender<Arc<Snapshot>, Message>,
     waker: Waker,
     stop: Arc<AtomicBool>,
     counters: Arc<WorkerCounters>,
@@ -77,7 +80,6 @@ pub struct WorkerHandle {
 }
 
 pub(crate) enum Message {
-    Publish(Arc<Snapshot>),
     Query(Query, channel::Sender<Reply>),
     Drain,
 }
@@ -121,15 +123,11 @@ impl WorkerHandle {
         &self.counters
     }
 
-    /// Hands over a new configuration. In force when [`WorkerHandle::taken`] has reached its generation.
-    ///
-    /// # Errors
-    /// The snapshot itself when the mailbox is full: the worker is stuck.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), Arc<Snapshot>> {
-        self.post(Message::Publish(snapshot)).map_err(|message| match message {
-            Message::Publish(snapshot) => snapshot,
-            Message::Query(..) | Message::Drain => unreachable!("the message comes back as it was"),
-        })
+    /// Hands over a new configuration, in place of one that still waits. In force when [`WorkerHandle::taken`] has
+    /// reached its generation.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.mailbox.replace(snapshot);
+        self.waker.wake();
     }
 
     /// The newest generation in force.
@@ -181,7 +179,7 @@ impl WorkerHandle {
 
 fn run(
     spec: WorkerSpec,
-    mailbox: &Receiver<Message>,
+    mailbox: &Receiver<Arc<Snapshot>, Message>,
     waker: &Waker,
     stop: &AtomicBool,
     ready: &channel::Sender<Facts>,
@@ -198,28 +196,28 @@ fn run(
     while !stop.load(Ordering::Acquire) {
         let now = clock.now();
         let activity = worker.turn(now);
-        while let Some(message) = mailbox.take() {
-            handle_message(&mut worker, mailbox, message, now);
+        while let Some(mail) = mailbox.take() {
+            handle_mail(&mut worker, mailbox, mail, now);
         }
         sleep.after(activity, &mut worker, &clock);
     }
 }
 
-fn handle_message(
+fn handle_mail(
     worker: &mut Worker,
-    mailbox: &Receiver<Message>,
-    message: Message,
+    mailbox: &Receiver<Arc<Snapshot>, Message>,
+    mail: Mail<Arc<Snapshot>, Message>,
     now: crate::clock::Instant,
 ) {
-    match message {
-        Message::Publish(snapshot) => {
+    match mail {
+        Mail::Newest(snapshot) => {
             worker.apply(snapshot, now);
             mailbox.acknowledge(worker.generation());
         }
-        Message::Query(query, reply) => {
+        Mail::Message(Message::Query(query, reply)) => {
             let _ = reply.try_send(worker.answer(&query, now));
         }
-        Message::Drain => worker.drain(),
+        Mail::Message(Message::Drain) => worker.drain(),
     }
 }
 

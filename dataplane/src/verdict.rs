@@ -42,8 +42,22 @@ reasons! {
     MartianDestination = "martian-destination",
     /// IPv4 options or source routing, IPv6 routing headers.
     IpOptions = "ip-options",
-    /// A fragment.
+    /// A fragment of a message to us: only packets of flows are put through in fragments.
     Fragment = "fragment",
+    /// A fragment whose length or offset makes no sense, or that ends beyond 64 KiB.
+    FragmentMalformed = "fragment-malformed",
+    /// A fragment that hides the transport header from us (RFC 1858, RFC 3128, RFC 7112).
+    FragmentTiny = "fragment-tiny",
+    /// A fragment of a packet whose fragments overlap (RFC 5722): all that come after and all that wait.
+    FragmentOverlap = "fragment-overlap",
+    /// A fragment that had come already.
+    FragmentDuplicate = "fragment-duplicate",
+    /// The first fragment of its packet, which has the ports, did not come in time.
+    FragmentTimeout = "fragment-timeout",
+    /// Too many fragments wait for the first of their packet.
+    FragmentsFull = "fragments-full",
+    /// A later fragment of a packet whose first opened no flow.
+    FragmentNoFlow = "fragment-no-flow",
     /// A TCP header whose flags or lengths make no sense.
     MalformedTcp = "malformed-tcp",
     /// A UDP header whose length makes no sense, or an IPv6 UDP datagram without checksum.
@@ -70,6 +84,16 @@ reasons! {
     VirtualDisabled = "virtual-disabled",
     /// The virtual server is at its connection limit.
     ConnectionLimit = "connection-limit",
+    /// More new connections a second than the virtual server takes.
+    ConnectionRate = "connection-rate",
+    /// Every member of the pool that is up is at a limit of its own or of its node.
+    MembersFull = "members-full",
+    /// The first packet, come again, of a connection that waits in a queue.
+    QueuedAlready = "queued-already",
+    /// Waited in the queue of its pool until the time was up.
+    QueueTimeout = "queue-timeout",
+    /// A member's refusal that the client does not see: another member is tried.
+    Reselected = "reselected",
     /// The pool has no member that takes a new connection.
     NoMember = "no-member",
     /// A TCP segment that is not a SYN and belongs to no flow.
@@ -82,6 +106,8 @@ reasons! {
     NoSnatAddress = "no-snat-address",
     /// Every port of the source address towards this member is taken.
     SnatExhausted = "snat-exhausted",
+    /// The client's own port is taken, and the virtual server allows no other.
+    SnatPortTaken = "snat-port-taken",
     /// No route to the destination.
     NoRoute = "no-route",
     /// The next hop does not answer ARP or neighbour discovery.

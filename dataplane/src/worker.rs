@@ -4,13 +4,15 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_ffi::memory::Backing;
+use sluice_ffi::memory::{Backing, Pages};
 
+use crate::admit::connections_of;
 use crate::clock::Instant;
 use crate::config::ids::PortId;
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::flow::key::HashSeed;
+use crate::fragment;
 use crate::frame::{BURST_MAX, CHUNK_BYTES, Frame};
 use crate::neighbor::AGEING_PERIOD_MS;
 use crate::outgoing::Outgoing;
@@ -82,6 +84,7 @@ impl Worker {
                 worker: (spec.number, spec.workers),
                 handoff: spec.handoff,
                 members: spec.members,
+                quotas: spec.quotas,
                 counters: Arc::clone(&spec.counters),
                 frames: spec.frames,
                 seed,
@@ -188,12 +191,21 @@ impl Worker {
 
     #[inline]
     fn run_due(&mut self, now: Instant) -> bool {
-        if now < self.timers_due {
-            return false;
+        let swept = self.pipeline.act_on_service_down(&mut self.outgoing);
+        if self.pipeline.queue.is_poked() {
+            self.pipeline.serve_queue(&mut self.outgoing);
         }
-        let more = self.pipeline.expire(&mut self.outgoing) | self.pipeline.announce_some(&mut self.outgoing);
+        if now < self.timers_due {
+            return swept;
+        }
+        let more = self.pipeline.expire(&mut self.outgoing)
+            | self.pipeline.announce_some(&mut self.outgoing)
+            | swept;
         if !more {
             self.timers_due = now + TIMER_PERIOD;
+        }
+        if !self.pipeline.queue.is_empty() {
+            self.pipeline.serve_queue(&mut self.outgoing);
         }
         if now >= self.slow_due {
             self.slow_due = now + SLOW_PERIOD;
@@ -245,6 +257,8 @@ impl Pipeline {
         self.rejects.set_rate(self.owners.share_of(settings.max_reject_rate));
         self.icmp_errors.set_rate(self.owners.share_of(settings.max_icmp_rate));
         let snapshot = Arc::clone(&self.snapshot);
+        let counters = Arc::clone(&self.counters);
+        self.quota.follow(Some(&before), &self.snapshot, |what| connections_of(&counters, what));
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
         self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));
@@ -271,7 +285,7 @@ impl Pipeline {
     }
 
     fn timers_idle(&self) -> bool {
-        self.flows.is_empty() && self.announcements.is_empty()
+        self.flows.is_empty() && self.announcements.is_empty() && self.queue.is_empty()
     }
 
     fn publish_gauges(&self) {
@@ -283,14 +297,16 @@ impl Pipeline {
 
     fn table_facts(&self) -> Vec<TableFacts> {
         let (flow_bytes, pages) = self.flows.memory();
-        let pages = if pages == sluice_ffi::memory::Pages::Huge { "huge" } else { "ordinary" };
+        let word = |pages| if pages == Pages::Huge { "huge" } else { "ordinary" };
+        let (pages, frame_pages) = (word(pages), word(self.frames.pages()));
         let fact = |name, capacity, bytes, pages| TableFacts { name, capacity, bytes, pages };
         vec![
             fact("flows", self.flows.capacity(), flow_bytes + self.timers.bytes(), pages),
             fact("half-open", self.half_open_max, 0, pages),
             fact("neighbors", self.neighbors.capacity(), self.neighbors.bytes(), "ordinary"),
             fact("snat-port-sets", self.snat.capacity(), self.snat.bytes(), "ordinary"),
-            fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, "ordinary"),
+            fact("fragments", fragment::table::PACKETS_MAX, self.fragments.bytes(), "ordinary"),
+            fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, frame_pages),
             fact("counters", 1, self.counters.bytes(), "ordinary"),
         ]
     }

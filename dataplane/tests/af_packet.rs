@@ -93,7 +93,7 @@ fn kernel_tcp_survives_a_faulty_port_and_the_capture_shows_it() {
     server.ip("addr add 192.0.2.2/24 dev eth0");
     let path = std::env::temp_dir().join(format!("sluice-faulty-{}.pcapng", std::process::id()));
     let rates = FaultRates { loss: 0.01, duplication: 0.02, reordering: 0.02, corruption: 0.01 };
-    let fault = Some(FaultSpec { seed: 1, rx: rates, tx: rates });
+    let fault = Some(FaultSpec { seed: 1, rx: rates, tx: rates, panic_after: None });
     let left = sluice.open_spec(&PortSpec { fault, pcap: Some(path.clone()), ..plain("left") });
     transfer(&client, &server, left, sluice.queue("right"), &Seen::default());
     let captured = std::fs::metadata(&path).unwrap().len();

@@ -597,6 +597,10 @@ fn errors_about_no_flow_and_cut_quotes_are_counted() {
     for quote in 0..28 {
         let mut cut = whole[..42 + quote].to_vec();
         build::patch_ipv4(&mut cut, |header| header[3] = 28 + quote as u8);
+        cut[36..38].fill(0);
+        let sum = sluice_dataplane::packet::checksum::sum(&cut[34..]);
+        let value = !sluice_dataplane::packet::checksum::fold(sum);
+        cut[36..38].copy_from_slice(&value.to_be_bytes());
         assert_eq!(world.send(INTERNAL, &cut), [], "{quote} bytes quoted");
     }
     assert_eq!(world.drops(DropReason::IcmpUnmatched), 29);
@@ -751,7 +755,7 @@ fn connection_limits_hold_exactly() {
             Udp { src_mac: CLIENT_MAC, dst_mac: EXTERNAL_MAC, src_port: 2_000 + port, ..Udp::default() };
         world.send(EXTERNAL, &build::udp(&udp));
     }
-    assert_eq!((world.drops(DropReason::ConnectionLimit), world.drops(DropReason::NoMember)), (2, 4));
+    assert_eq!((world.drops(DropReason::ConnectionLimit), world.drops(DropReason::MembersFull)), (2, 4));
     assert_eq!(world.flows().len(), 4);
 }
 
@@ -1020,7 +1024,7 @@ fn malformed_frames_are_counted_one_by_one() {
         (DropReason::MartianSource, |b| build::patch_ipv4(b, |h| h[12] = 127)),
         (DropReason::MartianDestination, |b| build::patch_ipv4(b, |h| h[16] = 0)),
         (DropReason::IpOptions, |b| b[14] = 0x46),
-        (DropReason::Fragment, |b| build::patch_ipv4(b, |h| h[6] = 0x20)),
+        (DropReason::FragmentMalformed, |b| build::patch_ipv4(b, |h| h[6] = 0x20)),
         (DropReason::MalformedTcp, |b| b[47] = 0),
         (DropReason::MalformedUdp, |b| {
             *b = build::udp(&Udp { dst_mac: EXTERNAL_MAC, ..Udp::default() });

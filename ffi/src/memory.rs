@@ -12,6 +12,8 @@ use std::alloc::Layout;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::Zeroable;
 
@@ -132,6 +134,75 @@ unsafe impl<T: Zeroable + Send> Send for Slab<T> {}
 // SAFETY: shared access only hands out `&[T]`.
 unsafe impl<T: Zeroable + Sync> Sync for Slab<T> {}
 
+/// A block of memory that is handed out in chunks of one size, each owned on its own.
+///
+/// ```text
+///   │ chunk 0 │ chunk 1 │ chunk 2 │ not yet cut … │      freed when the cutter and every chunk are gone
+/// ```
+pub struct Chunks {
+    block: Arc<Slab<u8>>,
+    chunk_bytes: usize,
+    cut: AtomicUsize,
+}
+
+impl Chunks {
+    /// Takes memory for `count` chunks of `chunk_bytes` each. One mmap; ordinary pages become resident only when
+    /// touched.
+    ///
+    /// # Panics
+    /// As [`Slab::new`].
+    pub fn new(count: usize, chunk_bytes: usize, backing: Backing) -> Self {
+        let bytes = count.checked_mul(chunk_bytes).expect("memory size fits the address space");
+        Self { block: Arc::new(Slab::new(bytes, backing)), chunk_bytes, cut: AtomicUsize::new(0) }
+    }
+
+    /// The next chunk, zeroed; `None` when all are cut. O(1), lock-free but for one small allocation.
+    pub fn cut(&self) -> Option<Chunk> {
+        let end = |place: usize| place.checked_add(1)?.checked_mul(self.chunk_bytes);
+        let room = |place| (end(place)? <= self.block.len()).then_some(place + 1);
+        let place = self.cut.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        // SAFETY: `room` has checked that the chunk lies within the block.
+        let start = unsafe { self.block.start.add(place * self.chunk_bytes) };
+        Some(Chunk { start, len: self.chunk_bytes, _block: Arc::clone(&self.block) })
+    }
+
+    /// What kind of pages hold the block.
+    pub fn pages(&self) -> Pages {
+        self.block.pages()
+    }
+}
+
+/// One chunk of a block: a fixed slice of bytes that nobody else has.
+pub struct Chunk {
+    start: NonNull<u8>,
+    len: usize,
+    /// Keeps the memory mapped.
+    _block: Arc<Slab<u8>>,
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start` points to `len` bytes of the block, mapped as long as self holds it; no other chunk was
+        // cut from them, and nobody else looks into the block.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Chunk {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` makes this the only view.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+// SAFETY: a chunk is the only owner of its bytes, which are plain data.
+unsafe impl Send for Chunk {}
+// SAFETY: shared access only hands out `&[u8]`.
+unsafe impl Sync for Chunk {}
+
 /// Bytes in free pages of the default hugetlb pool; 0 where the kernel has none.
 pub fn hugepages_free_bytes() -> usize {
     let Ok(meminfo) = std::fs::read_to_string("/proc/meminfo") else { return 0 };
@@ -179,6 +250,21 @@ mod tests {
     #[test]
     fn empty_slab_is_an_empty_slice() {
         assert!(Slab::<u32>::new(0, Backing::Auto).is_empty());
+    }
+
+    #[test]
+    fn chunks_are_separate_and_outlive_their_cutter() {
+        let chunks = Chunks::new(3, 5_000, Backing::Ordinary);
+        let mut cut: Vec<Chunk> = std::iter::from_fn(|| chunks.cut()).collect();
+        assert_eq!((cut.len(), chunks.pages()), (3, Pages::Ordinary));
+        drop(chunks);
+        for (number, chunk) in cut.iter_mut().enumerate() {
+            assert!(chunk.len() == 5_000 && chunk.iter().all(|&byte| byte == 0));
+            chunk.fill(number as u8 + 1);
+        }
+        assert!(
+            cut.iter().enumerate().all(|(number, chunk)| chunk.iter().all(|&byte| byte == number as u8 + 1))
+        );
     }
 
     #[test]

@@ -26,6 +26,13 @@ pub fn packet_parser(bytes: &[u8]) {
             assert!(l3 < l4 && l4 <= end && end <= bytes.len());
             assert_eq!(parse_frame(&bytes[..end], mac), parsed, "padding changes nothing");
         }
+        Ok(Parsed::Fragment(fragment)) => {
+            let (packet, end) =
+                (fragment.packet, fragment.packet.l3 as usize + fragment.packet.ip_len as usize);
+            assert!(packet.l3 < packet.l4 && packet.l4 as usize + fragment.len as usize == end);
+            assert!(end <= bytes.len() && fragment.offset + fragment.len <= 65_535);
+            assert_eq!(parse_frame(&bytes[..end], mac), parsed, "padding changes nothing");
+        }
         Ok(Parsed::Arp { offset, .. }) => assert!(usize::from(offset) <= bytes.len()),
         Err(_) => {}
     }

@@ -38,3 +38,50 @@ fn a_sleeping_worker_wakes_at_once() {
     let prompt = times.iter().filter(|ms| **ms < 1.0).count();
     assert!(times.len() == 20 && prompt >= 5, "{prompt} of {} within 1 ms: {times:?}", times.len());
 }
+
+/// Where hugepages are free, the flow table and the frame memory are on them, and `workers` says so.
+#[test]
+fn tables_and_frames_are_on_hugepages_where_there_are_any() {
+    let _alone = ALONE.lock();
+    let Some(_pages) = HugePages::reserve(128) else { return };
+    let Some(world) = World::start(LinkKind::Veth, &config::web()) else { return };
+    let workers = world.sluice.show("workers");
+    let pages_of = |name: &str| {
+        let tables = workers[0]["tables"].as_array().expect("a list of tables");
+        let table = tables.iter().find(|table| table["name"] == name).expect("the table");
+        table["pages"].as_str().expect("a word").to_string()
+    };
+    assert_eq!((pages_of("flows").as_str(), pages_of("frames").as_str()), ("huge", "huge"));
+    assert!(world.curl("http://192.0.2.100/").starts_with("server"));
+}
+
+/// Hugepages of the machine, given back at the end.
+struct HugePages {
+    before: u64,
+}
+
+impl HugePages {
+    const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+
+    /// `more` than there are; says so where the kernel has no memory for them.
+    fn reserve(more: u64) -> Option<Self> {
+        let count = || std::fs::read_to_string(Self::COUNT).ok()?.trim().parse::<u64>().ok();
+        let Some(before) = count() else {
+            sluice_tests::skip("no hugepages in this kernel");
+            return None;
+        };
+        let pages = Self { before };
+        let written = std::fs::write(Self::COUNT, (before + more).to_string());
+        if written.is_ok() && count()? >= before + more {
+            return Some(pages);
+        }
+        sluice_tests::skip("no room for hugepages");
+        None
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = std::fs::write(Self::COUNT, self.before.to_string());
+    }
+}

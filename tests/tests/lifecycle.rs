@@ -106,3 +106,17 @@ fn an_apply_cuts_no_connection_even_when_its_virtual_server_goes() {
     world.sluice.apply(config::NETWORK);
     assert_eq!(peer::echo(&mut stream, b"all is gone").expect("alive"), b"all is gone");
 }
+
+#[test]
+fn a_worker_that_panics_ends_the_process_with_its_own_code() {
+    let Some(lab) = lab(LinkKind::Veth) else { return };
+    let text = config::web().replacen("interface: net1", "interface: net1, fault: {panic_after: 1}", 1);
+    let mut sluice = Sluice::start(lab.sluice(), lab.directory(), &text);
+    // Any frame will do, and nobody answers this one.
+    let mut ping = lab.client().command("ping");
+    let _ = ping.args(["-c", "1", "-W", "1", "192.0.2.10"]).output();
+    let status = sluice.signal_and_wait(Signal::CONT, Duration::from_secs(5));
+    assert_eq!(status.code(), Some(4), "{}", sluice.log());
+    assert!(sluice.log().contains("workers [0] ended by themselves"), "{}", sluice.log());
+    assert!(!sluice.socket().exists(), "the socket is left");
+}

@@ -3,20 +3,28 @@
 //! One file for each kind of object; all push into one [`Compile`].
 
 mod conflicts;
+mod ingress;
+mod methods;
+mod monitors;
+mod nats;
 mod network;
+mod nodes;
+mod persistence;
 mod pools;
+mod snat;
 mod virtuals;
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use sluice_dataplane::config::ids::{PORTS_MAX, PortId};
+use sluice_dataplane::config::ids::{LinkId, PORTS_MAX, PortId};
 use sluice_dataplane::config::snapshot::{Parts, Settings};
 use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{DriverSpec, PortSpec};
 
 use crate::ids::IdBook;
-use crate::model::{Driver, Fault, Model, Name, Port, Workers};
+use crate::model::{self, Driver, Fault, Model, Name, Port, Workers};
 use crate::parse::{self, Pointer};
 
 /// What became of a model.
@@ -40,9 +48,13 @@ pub fn compile(model: &Model, ids: &IdBook, generation: u64, removed: &BTreeSet<
     compile.self_ips();
     compile.routes();
     compile.monitors();
+    compile.nodes();
     compile.pools();
     compile.snat_pools();
+    compile.snat_lists();
+    compile.configured_links();
     compile.virtual_servers();
+    compile.nats();
     compile.conflicts();
     let Compile { parts, mut errors, warnings, .. } = compile;
     errors.retain(|error| !removed.iter().any(|gone| error.path.is_within(gone)));
@@ -72,7 +84,7 @@ fn fault_spec(fault: &Fault) -> FaultSpec {
         reordering: fault.reorder.0,
         corruption: fault.corrupt.0,
     };
-    FaultSpec { seed: fault.seed, rx: rates, tx: rates }
+    FaultSpec { seed: fault.seed, rx: rates, tx: rates, panic_after: fault.panic_after }
 }
 
 /// The work at hand.
@@ -81,6 +93,10 @@ struct Compile<'a> {
     ids: &'a IdBook,
     removed: &'a BTreeSet<Pointer>,
     ports: HashMap<&'a str, PortId>,
+    /// Nodes with an object of their own.
+    nodes: HashMap<IpAddr, &'a model::Node>,
+    /// Links that something is configured on.
+    links: BTreeSet<LinkId>,
     parts: Parts,
     errors: Vec<parse::Fault>,
     warnings: Vec<parse::Fault>,
@@ -98,6 +114,8 @@ impl<'a> Compile<'a> {
             ids,
             removed,
             ports,
+            nodes: HashMap::new(),
+            links: BTreeSet::new(),
             parts,
             errors: Vec::new(),
             warnings: Vec::new(),
@@ -139,19 +157,16 @@ impl<'a> Compile<'a> {
         if self.removed.contains(&object) || self.removed.contains(&Pointer::root().child(section)) {
             return;
         }
-        let mut listed: Vec<&str> = known.take(LISTED_MAX + 1).map(Name::as_str).collect();
-        let more = listed.len() > LISTED_MAX;
-        listed.truncate(LISTED_MAX);
-        let known = if listed.is_empty() { "there are none".into() } else { listed.join(", ") };
-        let more = if more { ", …" } else { "" };
-        let message = format!("expected the name of a {kind} ({known}{more}); there is no \"{name}\"");
+        let known = listed(known.map(|name| name.as_str().into()));
+        let known = if known.is_empty() { "there are none".into() } else { known };
+        let message = format!("expected the name of a {kind} ({known}); there is no \"{name}\"");
         self.errors.push(parse::Fault::new(path, message).about(object));
     }
 
     fn system(&mut self) {
         let system = &self.model.system;
         self.parts.settings = Settings {
-            continue_matching: false,
+            continue_matching: system.continue_matching,
             reject_unmatched: system.reject_unmatched,
             max_reject_rate: system.max_reject_rate.as_u32(),
             max_icmp_rate: system.max_icmp_rate.as_u32(),
@@ -187,6 +202,15 @@ impl<'a> Compile<'a> {
 /// The pointer of a named object.
 pub(crate) fn pointer(section: &str, name: &Name) -> Pointer {
     Pointer::root().child(section).child(name.as_str())
+}
+
+/// The first few of `names`, as an error lists them.
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let mut listed: Vec<String> = names.take(LISTED_MAX + 1).collect();
+    if listed.len() > LISTED_MAX {
+        listed[LISTED_MAX] = "…".into();
+    }
+    listed.join(", ")
 }
 
 /// Names that an error lists at most.

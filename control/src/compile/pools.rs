@@ -1,46 +1,16 @@
-//! Monitors, pools and SNAT pools.
+//! Pools and their members.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
+use sluice_dataplane::address::Address;
 use sluice_dataplane::config::snapshot as plane;
 
 use super::network::unusable_host;
 use super::{Compile, pointer};
-use crate::model::{LoadBalancing, Member, Monitor, MonitorType, Name, Pool};
+use crate::model::{Member, Name, Pool, ServiceDownAction};
 use crate::parse::{Fault, Pointer};
 
 impl Compile<'_> {
-    pub(super) fn monitors(&mut self) {
-        let model = self.model;
-        for (name, monitor) in &model.monitors {
-            let path = pointer("monitors", name);
-            self.monitor(&path, monitor);
-            self.warn(path, "health monitors are not run in this version: every enabled member counts as up");
-        }
-    }
-
-    fn monitor(&mut self, path: &Pointer, monitor: &Monitor) {
-        if monitor.interval.as_ms() == 0 {
-            self.error(path.child("interval"), "expected more than 0s");
-        }
-        if monitor.timeout <= monitor.interval {
-            let interval = monitor.interval;
-            self.error(
-                path.child("timeout"),
-                format!("expected more than the interval, which is {interval}"),
-            );
-        }
-        let silent = matches!(monitor.kind, MonitorType::Icmp | MonitorType::TcpHalfOpen);
-        for (field, value) in [("send", &monitor.send), ("receive", &monitor.receive)] {
-            if silent && value.is_some() {
-                self.error(
-                    path.child(field),
-                    "expected nothing here: this type of monitor exchanges no text",
-                );
-            }
-        }
-    }
-
     pub(super) fn pools(&mut self) {
         let model = self.model;
         for (name, pool) in &model.pools {
@@ -51,15 +21,49 @@ impl Compile<'_> {
                     self.unknown(place, "monitor", "monitors", monitor, model.monitors.keys());
                 }
             }
-            let members = self.members(&path, name, pool);
-            let method = match pool.load_balancing {
-                LoadBalancing::RoundRobin => plane::Method::RoundRobin,
-                LoadBalancing::RatioMember => plane::Method::RatioMember,
-                LoadBalancing::LeastConnectionsMember => plane::Method::LeastConnectionsMember,
+            self.connection_limits(&path, pool);
+            self.priority_groups(&path, pool);
+            let compiled = plane::Pool {
+                id: self.ids.pool_id(name.as_str()),
+                name: name.as_str().into(),
+                method: pool.load_balancing.method(),
+                members: self.members(&path, name, pool),
+                min_active_members: pool.min_active_members.as_u16(),
+                slow_ramp_ms: pool.slow_ramp_time.as_ms(),
+                service_down_action: service_down_action(pool.service_down_action),
+                reselect_tries: pool.reselect_tries.get() as u8,
+                queue: self.queue(&path, pool),
             };
-            let (id, name) = (self.ids.pool_id(name.as_str()), name.as_str().into());
-            self.parts.pools.push(plane::Pool { id, name, method, members, ..plane::Pool::default() });
+            self.parts.pools.push(compiled);
         }
+    }
+
+    fn priority_groups(&mut self, path: &Pointer, pool: &Pool) {
+        let (wanted, count) = (pool.min_active_members.as_usize(), pool.members.len());
+        let list = path.child("members");
+        if wanted > count && !self.lost_in(list.as_str()) {
+            let message =
+                format!("more than the {count} members of the pool: every priority group is always at work");
+            self.warn(path.child("min_active_members"), message);
+        }
+        let grouped = pool.members.iter().position(|member| member.priority_group.get() > 0);
+        if let (0, Some(index)) = (wanted, grouped) {
+            let place = self.place_in(&list, index).child("priority_group");
+            self.warn(place, "priority groups have no effect while the pool's min_active_members is 0: all members are at work");
+        }
+    }
+
+    fn queue(&mut self, path: &Pointer, pool: &Pool) -> Option<plane::Queue> {
+        let (depth, time_ms) = (pool.queue_depth_limit.as_u32(), pool.queue_time_limit.as_ms());
+        if pool.queue_on_connection_limit {
+            return Some(plane::Queue { depth, time_ms });
+        }
+        for (field, is_set) in [("queue_depth_limit", depth > 0), ("queue_time_limit", time_ms > 0)] {
+            if is_set {
+                self.warn(path.child(field), "has no effect without queue_on_connection_limit: true");
+            }
+        }
+        None
     }
 
     fn members(&mut self, path: &Pointer, name: &Name, pool: &Pool) -> Vec<plane::Member> {
@@ -73,57 +77,43 @@ impl Compile<'_> {
                     format!("expected each member once; {first} is {}:{} too", member.address, member.port);
                 self.errors.push(Fault::new(place.child("address"), message));
             }
-            self.member(&list, index, member);
-            members.push(plane::Member {
-                id: self.ids.member_id(name, member),
-                address: member.address.address(),
-                port: member.port.0,
-                ratio: member.ratio.as_u16(),
-                connection_limit: member.connection_limit.as_u32(),
-                ..plane::Member::default()
-            });
+            if let Some(why) = self.no_other_host(member.address.address()) {
+                let place = self.place_in(&list, index).child("address");
+                self.error(place, why);
+            }
+            members.push(self.member(name, member));
         }
         members
     }
 
-    fn member(&mut self, list: &Pointer, index: usize, member: &Member) {
-        let address = member.address.address();
-        if let Some(why) = unusable_host(address) {
-            let place = self.place_in(list, index).child("address");
-            self.error(place, format!("expected a unicast address; {why}"));
-        }
-        if let Some(own) = self.parts.self_ips.iter().find(|own| own.address == address) {
-            let message =
-                format!("expected another host's address; {address} is our own self IP {}", own.name);
-            let place = self.place_in(list, index).child("address");
-            self.error(place, message);
-        }
-        if member.priority_group.get() > 0 {
-            let place = self.place_in(list, index).child("priority_group");
-            self.warn(place, "priority groups are not acted on in this version: all members are in use");
+    fn member(&self, pool: &Name, member: &Member) -> plane::Member {
+        plane::Member {
+            id: self.ids.member_id(pool, member),
+            node: self.ids.node_id(member.address.0),
+            address: member.address.address(),
+            port: member.port.0,
+            ratio: member.ratio.as_u16(),
+            priority_group: member.priority_group.as_u16(),
+            connection_limit: member.connection_limit.as_u32(),
+            rate_limit: member.rate_limit.as_u32(),
         }
     }
 
-    pub(super) fn snat_pools(&mut self) {
-        let model = self.model;
-        for (name, pool) in &model.snat_pools {
-            let list = pointer("snat_pools", name).child("addresses");
-            if pool.addresses.is_empty() && !self.lost_in(list.as_str()) {
-                self.error(list.clone(), "expected at least one address");
-            }
-            let mut seen = HashSet::new();
-            for (index, ip) in pool.addresses.iter().enumerate() {
-                let wrong =
-                    unusable_host(ip.address()).map(|why| format!("expected a unicast address; {why}"));
-                let twice =
-                    (!seen.insert(ip)).then(|| format!("expected each address once; {ip} stands twice"));
-                if let Some(message) = wrong.or(twice) {
-                    let place = self.place_in(&list, index);
-                    self.error(place, message);
-                }
-            }
-            let addresses = pool.addresses.iter().map(|ip| ip.address()).collect();
-            self.parts.snat_pools.push(plane::SnatPool { name: name.to_string(), addresses });
+    /// Why no host but us can have this address.
+    pub(super) fn no_other_host(&self, address: Address) -> Option<String> {
+        if let Some(why) = unusable_host(address) {
+            return Some(format!("expected a unicast address; {why}"));
         }
+        let own = self.parts.self_ips.iter().find(|own| own.address == address)?;
+        Some(format!("expected another host's address; {address} is our own self IP {}", own.name))
+    }
+}
+
+fn service_down_action(action: ServiceDownAction) -> plane::ServiceDownAction {
+    match action {
+        ServiceDownAction::None => plane::ServiceDownAction::None,
+        ServiceDownAction::Drop => plane::ServiceDownAction::Drop,
+        ServiceDownAction::Reset => plane::ServiceDownAction::Reset,
+        ServiceDownAction::Reselect => plane::ServiceDownAction::Reselect,
     }
 }

@@ -1,13 +1,12 @@
 //! Virtual servers: what each matches, where its clients come in, where its connections go.
 
 use sluice_dataplane::address::{Address, Prefix};
-use sluice_dataplane::config::ids::{LinkId, PortId};
 use sluice_dataplane::config::snapshot as plane;
 
 use super::network::unusable_host;
 use super::{Compile, pointer};
 use crate::model::{
-    Destination, Name, OneOrMany, Protocol, SnatChoice, SourcePortChoice, Span, VirtualServer, VirtualType,
+    Destination, Name, OneOrMany, Protocol, SourcePortChoice, Span, VirtualServer, VirtualType,
 };
 use crate::parse::Pointer;
 
@@ -22,8 +21,7 @@ impl Compile<'_> {
     }
 
     fn virtual_server(&mut self, path: &Pointer, name: &Name, server: &VirtualServer) -> plane::Virtual {
-        let kind = self.kind(path, server.kind);
-        self.persistence(path, server);
+        let kind = self.kind(path, server);
         plane::Virtual {
             id: self.ids.virtual_id(name.as_str()),
             name: name.as_str().into(),
@@ -35,32 +33,48 @@ impl Compile<'_> {
             snat: self.snat(path, server),
             source_port: match server.source_port {
                 SourcePortChoice::Preserve => plane::SourcePort::Preserve,
+                SourcePortChoice::PreserveStrict => plane::SourcePort::PreserveStrict,
                 SourcePortChoice::Change => plane::SourcePort::Change,
             },
             connection_limit: server.connection_limit.as_u32(),
+            rate_limit: server.rate_limit.as_u32(),
+            persistence: self.persistence(path, server),
+            mss_clamp: self.mss_clamp(path, server),
             timeouts: self.timeouts(path, server),
             auto_last_hop: server.auto_last_hop,
-            ..plane::Virtual::default()
         }
     }
 
-    fn kind(&mut self, path: &Pointer, kind: VirtualType) -> plane::VirtualKind {
-        match kind {
+    fn kind(&mut self, path: &Pointer, server: &VirtualServer) -> plane::VirtualKind {
+        match server.kind {
             VirtualType::Standard => {
-                let there_are = "expected performance-l4, forwarding-ip or reject; standard is not available in this version";
+                let there_are = "expected performance-l4, forwarding-ip, reject or stateless; standard is not available in this version";
                 self.error(path.child("type"), there_are);
                 plane::VirtualKind::PerformanceL4
             }
             VirtualType::PerformanceL4 => plane::VirtualKind::PerformanceL4,
             VirtualType::ForwardingIp => plane::VirtualKind::ForwardingIp,
             VirtualType::Reject => plane::VirtualKind::Reject,
+            VirtualType::Stateless => {
+                let lost = self.removed.contains(&path.child("protocol"));
+                if server.protocol != Protocol::Udp && !lost {
+                    self.error(
+                        path.child("protocol"),
+                        "expected udp, all that a stateless virtual server takes",
+                    );
+                }
+                plane::VirtualKind::Stateless
+            }
         }
     }
 
-    fn persistence(&mut self, path: &Pointer, server: &VirtualServer) {
-        if server.persistence.is_some() {
-            self.warn(path.child("persistence"), "persistence is not acted on in this version");
+    fn mss_clamp(&mut self, path: &Pointer, server: &VirtualServer) -> Option<u16> {
+        let clamp = server.mss_clamp?;
+        if server.protocol == Protocol::Udp || server.kind == VirtualType::Reject {
+            let why = "expected no mss_clamp: this virtual server forwards no TCP segments";
+            self.error(path.child("mss_clamp"), why);
         }
+        Some(clamp.as_u16())
     }
 
     fn timeouts(&mut self, path: &Pointer, server: &VirtualServer) -> plane::Timeouts {
@@ -108,7 +122,7 @@ impl Compile<'_> {
         rows_of(destinations, &sources, protocol(server.protocol))
     }
 
-    fn item_place(&self, path: &Pointer, listed: bool, index: usize) -> Pointer {
+    pub(super) fn item_place(&self, path: &Pointer, listed: bool, index: usize) -> Pointer {
         if listed { self.place_in(path, index) } else { path.clone() }
     }
 
@@ -163,37 +177,6 @@ impl Compile<'_> {
         sources
     }
 
-    fn ingress(&mut self, path: &Pointer, server: &VirtualServer) -> plane::Ingress {
-        let ports = server.ports.as_ref().map(|names| self.ingress_ports(path, names));
-        let Some(vlans) = &server.vlan else {
-            return ports.map_or(plane::Ingress::Any, plane::Ingress::Ports);
-        };
-        if vlans.as_slice().is_empty() && !self.lost_in(path.child("vlan").as_str()) {
-            self.error(path.child("vlan"), "expected at least one VLAN; leave it out for all of them");
-        }
-        let every = 0..self.ports.len() as u8;
-        let ports = ports.unwrap_or_else(|| every.map(PortId).collect());
-        let vlans = vlans.as_slice().iter().map(|vlan| vlan.as_u16());
-        let links = vlans.flat_map(|vlan| ports.iter().map(move |port| LinkId::new(*port, vlan)));
-        plane::Ingress::Links(links.collect())
-    }
-
-    fn ingress_ports(&mut self, path: &Pointer, names: &[Name]) -> Vec<PortId> {
-        let list = path.child("ports");
-        if names.is_empty() && !self.lost_in(list.as_str()) {
-            self.error(list.clone(), "expected at least one port; leave it out for all of them");
-        }
-        let place = |compile: &Self, index| compile.place_in(&list, index);
-        names
-            .iter()
-            .enumerate()
-            .filter_map(|(index, name)| {
-                let at = place(self, index);
-                self.port_named(&at, name)
-            })
-            .collect()
-    }
-
     fn pool(
         &mut self,
         path: &Pointer,
@@ -221,6 +204,7 @@ impl Compile<'_> {
         let member_families = pool.members.iter().map(|member| member.address.0.is_ipv4());
         let families: Vec<bool> = member_families.collect();
         self.one_family(path, server, name, &families);
+        self.method_suits(path, server, pool);
         Some(self.ids.pool_id(name.as_str()))
     }
 
@@ -242,59 +226,11 @@ impl Compile<'_> {
             self.errors.push(fault.about(pointer("pools", pool)));
         }
     }
-
-    fn snat(&mut self, path: &Pointer, server: &VirtualServer) -> plane::Snat {
-        let place = path.child("snat");
-        match &server.snat {
-            SnatChoice::None => plane::Snat::None,
-            SnatChoice::Automap => {
-                let own: Vec<Address> = self.parts.self_ips.iter().map(|own| own.address).collect();
-                let lost = self.lost_self_ips();
-                self.snat_families(&place, server, &own, lost, "automap needs a self IP");
-                plane::Snat::Automap
-            }
-            SnatChoice::Pool(name) => self.snat_pool(&place.child("pool"), server, name),
-        }
-    }
-
-    fn snat_pool(&mut self, place: &Pointer, server: &VirtualServer, name: &Name) -> plane::Snat {
-        let Some(index) = self.model.snat_pools.keys().position(|key| key == name) else {
-            self.unknown(place.clone(), "SNAT pool", "snat_pools", name, self.model.snat_pools.keys());
-            return plane::Snat::None;
-        };
-        let addresses =
-            self.parts.snat_pools.get(index).map(|pool| pool.addresses.clone()).unwrap_or_default();
-        let lost = addresses.is_empty() || self.lost_in(pointer("snat_pools", name).as_str());
-        self.snat_families(place, server, &addresses, lost, &format!("SNAT pool {name} has no address"));
-        plane::Snat::Pool(index)
-    }
-
-    fn snat_families(
-        &mut self,
-        place: &Pointer,
-        server: &VirtualServer,
-        own: &[Address],
-        lost: bool,
-        what: &str,
-    ) {
-        if lost || server.kind == VirtualType::Reject {
-            return;
-        }
-        for (is_v4, word) in [(true, "IPv4"), (false, "IPv6")] {
-            let asked = server.destination.as_slice().iter().any(|to| to.network.is_v4() == is_v4);
-            if asked && !own.iter().any(|address| address.is_v4() == is_v4) {
-                self.error(
-                    place.clone(),
-                    format!("expected a source of the destination's address family: {what} of {word}"),
-                );
-            }
-        }
-    }
 }
 
 impl VirtualType {
     fn takes_pool(self) -> bool {
-        matches!(self, VirtualType::PerformanceL4 | VirtualType::Standard)
+        matches!(self, VirtualType::PerformanceL4 | VirtualType::Standard | VirtualType::Stateless)
     }
 }
 

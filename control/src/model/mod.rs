@@ -2,10 +2,14 @@
 //!
 //! Every field but a few has a default; `docs/CONFIGURATION.md` is the page for operators.
 
+pub mod monitors;
 pub mod network;
+pub mod persistence;
+pub mod pools;
 pub mod system;
-pub mod traffic;
+pub mod translation;
 pub mod units;
+pub mod virtual_server;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,16 +19,17 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+pub use monitors::{Monitor, MonitorType};
 pub use network::{Destination, Interface, Ip, L4Port, Network};
+pub use persistence::{Mask, Persistence, PersistenceType};
+pub use pools::{LoadBalancing, Member, Node, Pool, ServiceDownAction, StatedMember};
 pub use system::{
     Driver, Fault, IdleMode, LimitsModel, Log, LogFormat, LogLevel, Port, Prometheus, Route, SelfIp, System,
     Telemetry, Workers,
 };
-pub use traffic::{
-    LoadBalancing, Member, Monitor, MonitorType, Persistence, Pool, Protocol, SnatChoice, SnatPool,
-    SourcePortChoice, StatedMember, VirtualServer, VirtualType,
-};
-pub use units::{Name, Number, Probability, Size, Span};
+pub use translation::{ListedSnat, Nat, SnatChoice, SnatPool, SnatRow, SourcePortChoice};
+pub use units::{Limit, Name, Number, Probability, Size, Span};
+pub use virtual_server::{Protocol, VirtualServer, VirtualType};
 
 /// The whole configuration of a sluice process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -46,12 +51,21 @@ pub struct Model {
     /// Health monitors, by name.
     #[serde(default)]
     pub monitors: BTreeMap<Name, Monitor>,
+    /// Nodes, by name: the hosts that members run on, where they need more than the defaults.
+    #[serde(default)]
+    pub nodes: BTreeMap<Name, Node>,
     /// Pools, by name.
     #[serde(default)]
     pub pools: BTreeMap<Name, Pool>,
     /// SNAT pools, by name.
     #[serde(default)]
     pub snat_pools: BTreeMap<Name, SnatPool>,
+    /// SNAT lists, by name: which source translation a client gets by its address.
+    #[serde(default)]
+    pub snat_lists: BTreeMap<Name, Vec<SnatRow>>,
+    /// Bidirectional one-to-one translations, by name.
+    #[serde(default)]
+    pub nats: BTreeMap<Name, Nat>,
     /// Virtual servers, by name.
     #[serde(default)]
     pub virtual_servers: BTreeMap<Name, VirtualServer>,

@@ -31,6 +31,8 @@ pub struct System {
     pub max_reject_rate: Number<0, 1_000_000>,
     /// Other ICMP errors a second at most.
     pub max_icmp_rate: Number<0, 1_000_000>,
+    /// A disabled virtual server lets its traffic fall to a less specific one instead of refusing it.
+    pub continue_matching: bool,
 }
 
 impl Default for System {
@@ -44,6 +46,7 @@ impl Default for System {
             reject_unmatched: true,
             max_reject_rate: Number::new(250),
             max_icmp_rate: Number::new(100),
+            continue_matching: false,
         }
     }
 }
@@ -243,6 +246,9 @@ pub struct Fault {
     pub reorder: Probability,
     /// Delivered with one bit changed.
     pub corrupt: Probability,
+    /// The worker panics after this many received frames, to show what becomes of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic_after: Option<u64>,
 }
 
 /// One of our own addresses.

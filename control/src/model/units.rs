@@ -237,6 +237,9 @@ impl<const MIN: u64, const MAX: u64> Visitor<'_> for NumberVisitor<MIN, MAX> {
     }
 }
 
+/// How many at once, or a second; 0 for as many as there are.
+pub type Limit = Number<0, 4_294_967_295>;
+
 /// A probability, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Probability(pub f64);

@@ -25,7 +25,7 @@ pub(super) enum What {
     Wrong(String),
     /// This field is not known; perhaps another one was meant.
     Unknown { message: String, meant: Option<&'static str> },
-    /// This map lacks a field.
+    /// This map lacks a field; `one|other` when either would do.
     Missing(&'static str),
 }
 
@@ -157,7 +157,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             Value::Text(text) => visitor.visit_borrowed_str(text),
             Value::List(items) => visitor.visit_seq(Items { items: items.iter().enumerate() }),
             Value::Map(entries) => {
-                visitor.visit_map(Entries { entries: entries.iter(), current: None, optional: &[] })
+                visitor.visit_map(Entries { entries: entries.iter(), current: None, optional: Optional::All })
             }
         }
     }
@@ -209,7 +209,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let entries = self.0.entries(|| "a map of names to objects".into())?;
-        visitor.visit_map(Entries { entries: entries.iter(), current: None, optional: &[] })
+        visitor.visit_map(Entries { entries: entries.iter(), current: None, optional: Optional::Only(&[]) })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -219,7 +219,11 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let entries = self.0.entries(|| format!("a map with {}", fields.join(", ")))?;
-        visitor.visit_map(Entries { entries: entries.iter(), current: None, optional: fields })
+        visitor.visit_map(Entries {
+            entries: entries.iter(),
+            current: None,
+            optional: Optional::Only(fields),
+        })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -263,14 +267,21 @@ impl<'de> SeqAccess<'de> for Items<'de> {
 struct Entries<'de> {
     entries: std::slice::Iter<'de, Entry>,
     current: Option<&'de Entry>,
-    optional: &'static [&'static str],
+    optional: Optional,
 }
 
-impl Entries<'_> {
-    fn is_there(entry: &Entry, optional: &[&str]) -> bool {
-        match entry.node.value {
-            Value::Removed => false,
-            Value::Null => !optional.contains(&entry.key.as_str()),
+/// Which of a map's entries may be left empty.
+#[derive(Clone, Copy)]
+enum Optional {
+    All,
+    Only(&'static [&'static str]),
+}
+
+impl Optional {
+    fn is_there(self, entry: &Entry) -> bool {
+        match (&entry.node.value, self) {
+            (Value::Removed, _) | (Value::Null, Optional::All) => false,
+            (Value::Null, Optional::Only(known)) => !known.contains(&entry.key.as_str()),
             _ => true,
         }
     }
@@ -280,7 +291,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        self.current = self.entries.find(|entry| Self::is_there(entry, self.optional));
+        self.current = self.entries.find(|entry| self.optional.is_there(entry));
         let Some(entry) = self.current else { return Ok(None) };
         let key: StrDeserializer<'_, Error> = entry.key.as_str().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|error| error.below(&entry.key))

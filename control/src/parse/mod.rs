@@ -221,10 +221,15 @@ impl Parsed {
                 self.neutralise(tree, path)
             }
             de::What::Missing(field) => {
-                let missing = path.child(field);
-                if !self.removed.contains(&missing) {
-                    self.report(missing.clone(), line, format!("expected \"{field}\", which has no default"));
+                let mut choices = field.split('|').map(|choice| path.child(choice));
+                if !choices.any(|missing| self.removed.contains(&missing)) {
+                    let (place, what) = match field.split_once('|') {
+                        Some((one, other)) => (path.clone(), format!("\"{one}\" or \"{other}\"")),
+                        None => (path.child(field), format!("\"{field}\"")),
+                    };
+                    self.report(place, line, format!("expected {what}, which has no default"));
                 }
+                let missing = path.child(field);
                 if stand_in(&missing).is_some() {
                     return self.neutralise(tree, missing);
                 }

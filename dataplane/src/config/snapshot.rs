@@ -10,6 +10,8 @@ use hashbrown::{HashMap, HashSet};
 use super::ids::{LinkId, MemberId, NodeId, PoolId, PortId, VirtualId};
 use crate::address::{Address, Prefix};
 use crate::flow::key::FlowKey;
+use crate::lb::maglev::{Maglev, MaglevTables};
+use crate::quota::Limited;
 use crate::route::{NextHop, RouteTable};
 use crate::virtual_server::lookup::VirtualIndex;
 
@@ -507,6 +509,14 @@ pub struct Snapshot {
     transparent: HashSet<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
+    /// By member: the places of its pool, and of itself there.
+    member_places: Vec<(u32, u32)>,
+    node_places: Vec<u32>,
+    connection_limits: Vec<(Limited, u32)>,
+    /// From origin and from translation to the place in `nats`.
+    origins: HashMap<Address, usize>,
+    translations: HashMap<Address, usize>,
+    maglevs: MaglevTables,
 }
 
 /// An address that sluice answers for.
@@ -521,19 +531,46 @@ pub struct Owned {
 }
 
 impl Snapshot {
-    /// Makes the look-up structures. Pure; time in proportion to the number of objects.
+    /// Makes the look-up structures. Pure; time in proportion to the number of objects, and a few milliseconds
+    /// for each Maglev table.
     pub fn build(parts: Parts) -> Self {
+        Self::build_with(parts, &MaglevTables::default())
+    }
+
+    /// As [`Snapshot::build`], with the Maglev tables of `former` where the members are the same.
+    pub fn build_after(parts: Parts, former: &Snapshot) -> Self {
+        Self::build_with(parts, &former.maglevs)
+    }
+
+    fn build_with(parts: Parts, former: &MaglevTables) -> Self {
         let links = links_of(&parts);
+        let captures = |item: &Virtual| item.enabled || !parts.settings.continue_matching;
         Self {
-            index: VirtualIndex::build(&parts.virtuals),
+            maglevs: MaglevTables::build(&parts, former),
+            index: VirtualIndex::build_of(&parts.virtuals, captures),
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             owned: owned_addresses(&parts, &links),
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
             transparent: transparent_members(&parts),
             links,
+            member_places: member_places(&parts),
+            node_places: places(parts.nodes.iter().map(|node| node.id.index())),
+            connection_limits: connection_limits(&parts),
+            origins: parts.nats.iter().enumerate().map(|(place, nat)| (nat.origin, place)).collect(),
+            translations: parts
+                .nats
+                .iter()
+                .enumerate()
+                .map(|(place, nat)| (nat.translation, place))
+                .collect(),
             parts,
         }
+    }
+
+    /// Everything with a connection limit, sorted.
+    pub fn connection_limits(&self) -> &[(Limited, u32)] {
+        &self.connection_limits
     }
 
     /// True when `address` and `port` are a member's that sees clients' own addresses.
@@ -554,6 +591,14 @@ impl Snapshot {
     /// The virtual server for a packet with `key` from `link`.
     pub fn match_virtual(&self, key: &FlowKey, link: LinkId) -> Option<&Virtual> {
         self.index.find(key, link, &self.parts.virtuals).map(|place| &self.parts.virtuals[place])
+    }
+
+    /// How a client of `item` is translated: what a SNAT list says of it, by the longest prefix.
+    pub fn snat_of(&self, item: &Virtual, client: Address) -> Snat {
+        let Snat::List(place) = item.snat else { return item.snat };
+        let rows = self.parts.snat_lists.get(place).map_or(&[][..], |list| &list.rows);
+        let holding = rows.iter().filter(|(source, _)| source.contains(client));
+        holding.max_by_key(|(source, _)| source.bits).map_or(Snat::None, |(_, snat)| *snat)
     }
 
     /// False when `item` only covers `address` by a network and the address is ours: a wildcard takes what passes
@@ -579,6 +624,38 @@ impl Snapshot {
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         let place = *self.pool_places.get(id.index())?;
         self.parts.pools.get(place as usize)
+    }
+
+    /// The member by id.
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        let &(pool, place) = self.member_places.get(id.index())?;
+        self.parts.pools.get(pool as usize)?.members.get(place as usize)
+    }
+
+    /// The pool that the member is in.
+    pub fn pool_of_member(&self, id: MemberId) -> Option<&Pool> {
+        self.parts.pools.get(self.member_places.get(id.index())?.0 as usize)
+    }
+
+    /// The node by id.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        let place = *self.node_places.get(id.index())?;
+        self.parts.nodes.get(place as usize)
+    }
+
+    /// The Maglev table of a pool that is balanced, or whose clients persist, by hash.
+    pub fn maglev(&self, pool: PoolId) -> Option<&Maglev> {
+        self.maglevs.of(pool)
+    }
+
+    /// The one-to-one translation of a host's own address.
+    pub fn nat_of_origin(&self, origin: Address) -> Option<&Nat> {
+        self.origins.get(&origin).map(|place| &self.parts.nats[*place])
+    }
+
+    /// The one-to-one translation that `address` is the outside of.
+    pub fn nat_of_translation(&self, address: Address) -> Option<&Nat> {
+        self.translations.get(&address).map(|place| &self.parts.nats[*place])
     }
 
     /// The next hop towards `destination`.
@@ -615,17 +692,48 @@ impl Snapshot {
     }
 }
 
+fn member_places(parts: &Parts) -> Vec<(u32, u32)> {
+    let mut places = Vec::new();
+    for (pool, of_pool) in parts.pools.iter().enumerate() {
+        for (place, member) in of_pool.members.iter().enumerate() {
+            if places.len() <= member.id.index() {
+                places.resize(member.id.index() + 1, (u32::MAX, u32::MAX));
+            }
+            places[member.id.index()] = (pool as u32, place as u32);
+        }
+    }
+    places
+}
+
+fn connection_limits(parts: &Parts) -> Vec<(Limited, u32)> {
+    let virtuals = parts.virtuals.iter().map(|item| (Limited::Virtual(item.id), item.connection_limit));
+    let members = parts.pools.iter().flat_map(|pool| &pool.members);
+    let members = members.map(|member| (Limited::Member(member.id), member.connection_limit));
+    let nodes = parts.nodes.iter().map(|node| (Limited::Node(node.id), node.connection_limit));
+    let mut limits: Vec<_> = virtuals.chain(members).chain(nodes).filter(|(_, limit)| *limit != 0).collect();
+    limits.sort_unstable();
+    limits.dedup_by_key(|(what, _)| *what);
+    limits
+}
+
 fn transparent_members(parts: &Parts) -> HashSet<(Address, u16)> {
-    let shown = parts.virtuals.iter().filter(|item| item.snat == Snat::None).filter_map(|item| item.pool);
+    let shown = parts.virtuals.iter().filter(may_show_clients).filter_map(|item| item.pool);
     let shown: HashSet<PoolId> = shown.collect();
     let pools = parts.pools.iter().filter(|pool| shown.contains(&pool.id));
     pools.flat_map(|pool| pool.members.iter().map(|member| (member.address, member.port))).collect()
 }
 
+/// True when members may see clients' own addresses.
+fn may_show_clients(item: &&Virtual) -> bool {
+    matches!(item.snat, Snat::None | Snat::List(_))
+}
+
 /// Every link that something is configured on; an untagged one on every port.
 fn links_of(parts: &Parts) -> Vec<LinkId> {
     let untagged = (0..parts.ports.len()).map(|port| LinkId::new(PortId(port as u8), 0));
-    let named = parts.virtuals.iter().filter_map(|item| match &item.ingress {
+    let ingresses =
+        parts.virtuals.iter().map(|item| &item.ingress).chain(parts.nats.iter().map(|nat| &nat.ingress));
+    let named = ingresses.filter_map(|ingress| match ingress {
         Ingress::Links(links) => Some(links.iter().copied()),
         Ingress::Any | Ingress::Ports(_) => None,
     });
@@ -659,6 +767,11 @@ fn owned_addresses(parts: &Parts, links: &[LinkId]) -> HashMap<Address, Owned> {
     }
     for &address in parts.snat_pools.iter().flat_map(|pool| &pool.addresses) {
         add(address, nearest(address, links.to_vec(), &parts.self_ips), false, true);
+    }
+    // Echo requests to a translation are its origin's to answer.
+    for nat in &parts.nats {
+        let heard: Vec<_> = links.iter().copied().filter(|&link| nat.ingress.contains(link)).collect();
+        add(nat.translation, nearest(nat.translation, heard, &parts.self_ips), false, false);
     }
     owned
 }
@@ -714,6 +827,60 @@ mod tests {
         assert_eq!(links("203.0.113.1"), Some(vec![OUTSIDE, INSIDE]));
         assert!(!snapshot("192.0.2.50").answers_for(address("192.0.2.50"), INSIDE));
         assert!(!snapshot("192.0.2.50").answers_for(address("192.0.2.51"), OUTSIDE));
+    }
+
+    #[test]
+    fn a_translation_is_announced_where_its_traffic_comes_in() {
+        let tagged = LinkId::new(PortId(1), 7);
+        let nat = |translation: &str, ingress| Nat {
+            name: translation.into(),
+            origin: address("10.1.0.5"),
+            translation: address(translation),
+            ingress,
+        };
+        let snapshot = Snapshot::build(Parts {
+            ports: vec!["external".into(), "internal".into()],
+            self_ips: vec![self_ip("192.0.2.10", 24, OUTSIDE)],
+            nats: vec![nat("192.0.2.60", Ingress::Any), nat("203.0.113.60", Ingress::Links(vec![tagged]))],
+            ..Parts::default()
+        });
+        let owned = |text| snapshot.owned(address(text)).cloned();
+        let announced = |links| Some(Owned { links, echo: false, is_source: false });
+        assert_eq!(owned("192.0.2.60"), announced(vec![OUTSIDE]));
+        assert_eq!(owned("203.0.113.60"), announced(vec![tagged]));
+        assert_eq!(owned("10.1.0.5"), None);
+        assert!(snapshot.has_link(tagged));
+    }
+
+    #[test]
+    fn a_disabled_virtual_server_captures_its_traffic_unless_matching_continues() {
+        let prefix = |length| Prefix::new(address("192.0.2.100"), length);
+        let server = |id, enabled, length| Virtual {
+            id: VirtualId(id),
+            enabled,
+            matches: vec![Match {
+                destination: prefix(length),
+                source: Prefix::new(Address::v4([0; 4]), 0),
+                port: 80,
+                protocol: Protocol::Tcp,
+            }],
+            ..Virtual::default()
+        };
+        let key = FlowKey {
+            src: address("198.51.100.7"),
+            dst: address("192.0.2.100"),
+            src_port: 40_000,
+            dst_port: 80,
+            protocol: crate::packet::parse::protocol::TCP,
+        };
+        let found = |continue_matching, enabled| {
+            let settings = Settings { continue_matching, ..Settings::default() };
+            let virtuals = vec![server(0, enabled, 32), server(1, true, 24)];
+            let snapshot = Snapshot::build(Parts { settings, virtuals, ..Parts::default() });
+            snapshot.match_virtual(&key, OUTSIDE).map(|item| item.id.0)
+        };
+        assert_eq!((found(false, true), found(true, true)), (Some(0), Some(0)));
+        assert_eq!((found(false, false), found(true, false)), (Some(0), Some(1)));
     }
 
     #[test]

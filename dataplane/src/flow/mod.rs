@@ -97,6 +97,8 @@ pub mod flow_flag {
     pub const AUTO_LAST_HOP: u8 = 1;
     /// The source port was taken from the SNAT ports and must be given back.
     pub const SNAT_PORT: u8 = 2;
+    /// Its SYN is kept, for another member if this one does not answer.
+    pub const RESELECT: u8 = 4;
 }
 
 impl Flow {

@@ -1,12 +1,14 @@
 //! Following a TCP connection from outside, for its timeouts and for the sequence numbers of a RST.
 //!
 //! ```text
-//!   SynSent ─SYN,ACK─▶ SynReceived ─ACK─▶ Established ─FIN─▶ FinClient│FinMember ─FIN─▶ Closing
-//!      └────────────────── RST with a plausible sequence number, from any state ─────────▲
+//!   SynSent ─SYN[,ACK]─▶ SynReceived ─ACK─▶ Established ─FIN─▶ FinClient│FinMember ─FIN─▶ Closing
+//!      └─ RST with a plausible sequence number, from any state ─▶ ResetClient│ResetMember
+//!                                   Established ◀── a segment from whoever is said to have reset
 //! ```
 //!
-//! Nothing is refused here: a packet of a known flow is forwarded whatever the state (RFC 5382 asks a NAT to
-//! follow, not to judge).
+//! Nothing is refused here: a packet of a known flow is forwarded whatever the state (RFC 5382 REQ-2 asks a NAT to
+//! let every valid sequence of segments pass). What a stranger could have sent does not change the state or the
+//! numbers: both ends judge by their windows (RFC 5961), we by how far a segment is from what its sender sent last.
 
 use super::{Direction, Flow};
 use crate::packet::parse::tcp_flag;
@@ -25,8 +27,12 @@ pub enum TcpState {
     FinClient = 3,
     /// The member has sent FIN; the client may go on.
     FinMember = 4,
-    /// Both have sent FIN, or one has reset.
+    /// Both have sent FIN.
     Closing = 5,
+    /// The client has reset, or somebody in its name.
+    ResetClient = 6,
+    /// The member has reset, or somebody in its name.
+    ResetMember = 7,
 }
 
 impl TcpState {
@@ -38,6 +44,8 @@ impl TcpState {
             2 => TcpState::Established,
             3 => TcpState::FinClient,
             4 => TcpState::FinMember,
+            6 => TcpState::ResetClient,
+            7 => TcpState::ResetMember,
             _ => TcpState::Closing,
         }
     }
@@ -48,6 +56,12 @@ impl TcpState {
         matches!(self, TcpState::SynSent | TcpState::SynReceived)
     }
 
+    /// True when both have closed or one has reset: the flow only waits for stragglers.
+    #[inline(always)]
+    pub const fn is_over(self) -> bool {
+        matches!(self, TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember)
+    }
+
     /// The state's name in `show flows`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,7 +70,7 @@ impl TcpState {
             TcpState::Established => "established",
             TcpState::FinClient => "fin-client",
             TcpState::FinMember => "fin-member",
-            TcpState::Closing => "closing",
+            TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember => "closing",
         }
     }
 }
@@ -88,46 +102,81 @@ impl Segment {
 pub fn follow(flow: &mut Flow, direction: Direction, segment: Segment) -> Option<TcpState> {
     let before = flow.tcp_state();
     let expected = flow.next_seq[direction.opposite().index()];
-    let next = &mut flow.next_seq[direction.index()];
-    let plausible = is_near(segment.seq, *next);
+    let next = flow.next_seq[direction.index()];
     let end = segment.end();
-    // A client's SYN begins the numbers of a new connection only; in one that is open it may be anybody's guess.
-    let begins =
-        segment.flags & tcp_flag::SYN != 0 && (before.is_half_open() || direction == Direction::FromMember);
-    if end.wrapping_sub(*next) < SEQUENCE_JUMP_MAX || begins {
-        *next = end;
+    if end.wrapping_sub(next) < SEQUENCE_JUMP_MAX && is_answer(segment, expected) {
+        flow.next_seq[direction.index()] = end;
     }
     if before == TcpState::Established && segment.flags & (tcp_flag::FIN | tcp_flag::RST | tcp_flag::SYN) == 0
     {
         return None;
     }
-    let is_guess = before == TcpState::SynReceived
-        && direction == Direction::FromClient
-        && segment.flags & tcp_flag::RST == 0
-        && !acknowledges(segment, expected);
-    if is_guess {
-        return None;
+    follow_control(flow, direction, segment, before, (next, expected))
+}
+
+/// Follows a segment that may change the state. `next` is what its sender was to send, `expected` the other side.
+fn follow_control(
+    flow: &mut Flow,
+    direction: Direction,
+    segment: Segment,
+    before: TcpState,
+    (next, expected): (u32, u32),
+) -> Option<TcpState> {
+    if segment.flags & tcp_flag::SYN != 0 && before.is_half_open() {
+        // A SYN begins the numbers of a connection that is not open; in one that is it may be anybody's guess.
+        flow.next_seq[direction.index()] = segment.end();
     }
-    let after = step(before, direction, segment.flags, plausible);
+    let after = if segment.flags & tcp_flag::RST != 0 {
+        after_reset(before, direction, segment, (next, expected))
+    } else if before == TcpState::SynReceived
+        && direction == Direction::FromClient
+        && !acknowledges(segment, expected)
+    {
+        return None;
+    } else {
+        let in_window = segment.end().wrapping_sub(next) < SEQUENCE_JUMP_MAX && is_answer(segment, expected);
+        step(before, direction, segment, in_window, is_near(segment.seq, next))
+    };
     flow.set_tcp_state(after);
     (after != before).then_some(after)
 }
 
-fn step(state: TcpState, from: Direction, flags: u8, plausible: bool) -> TcpState {
+fn step(state: TcpState, from: Direction, segment: Segment, in_window: bool, is_near: bool) -> TcpState {
     use TcpState::{Closing, Established, FinClient, FinMember, SynReceived, SynSent};
-    if flags & tcp_flag::RST != 0 {
-        // A reset of a half-open connection carries an acknowledgement instead of a known sequence number.
-        return if plausible || state.is_half_open() { Closing } else { state };
-    }
-    let (syn, fin) = (flags & tcp_flag::SYN != 0, flags & tcp_flag::FIN != 0);
+    let syn = segment.flags & tcp_flag::SYN != 0;
+    let fin = segment.flags & tcp_flag::FIN != 0 && (in_window || is_near);
     match (state, from) {
+        // With ACK, or without when both open at once (RFC 9293 section 3.5, figure 8).
         (SynSent, Direction::FromMember) if syn => SynReceived,
-        (SynReceived, Direction::FromClient) if fin => FinClient,
-        (SynReceived, Direction::FromClient) if !syn => Established,
         (Established | SynReceived, Direction::FromClient) if fin => FinClient,
         (Established | SynReceived, Direction::FromMember) if fin => FinMember,
+        // Whatever acknowledges the member's SYN, also the SYN,ACK of a client that opened at the same time.
+        (SynReceived, Direction::FromClient) => Established,
         (FinClient, Direction::FromMember) | (FinMember, Direction::FromClient) if fin => Closing,
+        // A host that has reset has nothing more to say: the reset was not its own (RFC 5961 section 3).
+        (TcpState::ResetClient, Direction::FromClient) | (TcpState::ResetMember, Direction::FromMember)
+            if in_window =>
+        {
+            Established
+        }
         _ => state,
+    }
+}
+
+/// RFC 7857 section 2.2 wants the sequence number looked at before a RST ends anything.
+fn after_reset(state: TcpState, from: Direction, segment: Segment, (next, expected): (u32, u32)) -> TcpState {
+    // What refuses a SYN has no number of its own to show, only the one it acknowledges.
+    let refuses = state.is_half_open() && acknowledges(segment, expected);
+    let has_number = state != TcpState::SynSent || from == Direction::FromClient;
+    let is_honest = refuses || (has_number && is_near(segment.seq, next));
+    match (state, from) {
+        _ if !is_honest => state,
+        // Nobody comes back into a connection that was never open: that would be a way around the handshake.
+        _ if state.is_half_open() || state == TcpState::Closing => TcpState::Closing,
+        (TcpState::ResetClient, Direction::FromMember) => TcpState::Closing,
+        (TcpState::ResetMember, Direction::FromClient) => TcpState::Closing,
+        (_, Direction::FromClient) => TcpState::ResetClient,
+        (_, Direction::FromMember) => TcpState::ResetMember,
     }
 }
 
@@ -137,7 +186,16 @@ fn acknowledges(segment: Segment, expected: u32) -> bool {
     segment.flags & tcp_flag::ACK != 0 && expected.wrapping_sub(segment.ack) <= EARLY_DATA_MAX
 }
 
-/// True when a reset's `seq` is the one expected, or not far behind it as when it answers an older segment.
+/// True when the segment acknowledges about what the other side has sent (RFC 5961 section 5). A SYN or RST never
+/// carries a connection on.
+#[inline(always)]
+fn is_answer(segment: Segment, expected: u32) -> bool {
+    let distance = expected.wrapping_sub(segment.ack).wrapping_add(ACK_DISTANCE_MAX);
+    segment.flags & (tcp_flag::ACK | tcp_flag::RST | tcp_flag::SYN) == tcp_flag::ACK
+        && distance <= 2 * ACK_DISTANCE_MAX
+}
+
+/// True when a segment's number is the one expected, or not far behind it as when it answers an older segment.
 fn is_near(seq: u32, next: u32) -> bool {
     next.wrapping_sub(seq) <= RESET_BEHIND_MAX || seq == next.wrapping_add(1)
 }
@@ -150,6 +208,9 @@ const EARLY_DATA_MAX: u32 = 1 << 16;
 
 /// The largest window with scaling (RFC 7323 section 2.3).
 const SEQUENCE_JUMP_MAX: u32 = 1 << 30;
+
+/// An acknowledgement may be as late as what is on its way, and early by what we have not seen of a cut segment.
+const ACK_DISTANCE_MAX: u32 = 1 << 26;
 
 #[cfg(test)]
 mod tests {
@@ -202,12 +263,87 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_must_acknowledge_the_syn() {
+        let mut flow = new_flow();
+        for reset in [
+            Segment { flags: RST | ACK, seq: 0x7000_0000, ack: 0x7000_0000, payload: 0 },
+            Segment { flags: RST, seq: 0x7000_0000, ack: 101, payload: 0 },
+        ] {
+            assert_eq!(follow(&mut flow, FromMember, reset), None);
+        }
+        let honest = Segment { flags: RST | ACK, seq: 0x7000_0000, ack: 101, payload: 0 };
+        assert_eq!(follow(&mut flow, FromMember, honest), Some(TcpState::Closing));
+    }
+
+    #[test]
+    fn a_reset_is_no_way_around_the_handshake() {
+        let mut flow = new_flow();
+        follow(&mut flow, FromMember, Segment { flags: SYN | ACK, seq: 500, ack: 101, payload: 0 });
+        let reset = Segment { flags: RST, seq: 101, ack: 0, payload: 0 };
+        assert_eq!(follow(&mut flow, FromClient, reset), Some(TcpState::Closing));
+        for ack in [501, 40_000_000] {
+            assert_eq!(
+                follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, ack, payload: 9 }),
+                None
+            );
+        }
+    }
+
+    #[test]
     fn a_reset_far_off_changes_nothing() {
         let mut flow = established();
         let blind = Segment { flags: RST, seq: 0x7000_0000, ack: 0, payload: 0 };
         assert_eq!(follow(&mut flow, FromMember, blind), None);
         let honest = Segment { flags: RST, seq: 501, ack: 0, payload: 0 };
-        assert_eq!(follow(&mut flow, FromMember, honest), Some(TcpState::Closing));
+        assert_eq!(follow(&mut flow, FromMember, honest), Some(TcpState::ResetMember));
+    }
+
+    #[test]
+    fn whoever_goes_on_has_not_reset() {
+        let mut flow = established();
+        let reset = Segment { flags: RST, seq: 400, ack: 0, payload: 0 };
+        assert_eq!(follow(&mut flow, FromMember, reset), Some(TcpState::ResetMember));
+        for straggler in [
+            Segment { flags: ACK, seq: 300, ack: 101, payload: 100 },
+            Segment { flags: ACK, seq: 501, ack: 0x7000_0000, payload: 100 },
+            Segment { flags: SYN | ACK, seq: 501, ack: 101, payload: 0 },
+        ] {
+            assert_eq!(follow(&mut flow, FromMember, straggler), None);
+        }
+        let other = Segment { flags: ACK, seq: 101, ack: 501, payload: 0 };
+        assert_eq!(follow(&mut flow, FromClient, other), None, "its peer does not know yet");
+        let alive = Segment { flags: ACK, seq: 501, ack: 101, payload: 0 };
+        assert_eq!(follow(&mut flow, FromMember, alive), Some(TcpState::Established));
+    }
+
+    #[test]
+    fn a_stranger_moves_no_numbers_and_ends_nothing() {
+        let mut flow = established();
+        for stranger in [
+            Segment { flags: ACK, seq: 0x5000_0000, ack: 501, payload: 1_000 },
+            Segment { flags: ACK, seq: 0xf000_0000, ack: 501, payload: 1_000 },
+            Segment { flags: ACK, seq: 2_000, ack: 0x6000_0000, payload: 1_000 },
+            Segment { flags: 0, seq: 2_000, ack: 501, payload: 1_000 },
+            Segment { flags: FIN | ACK, seq: 0x5000_0000, ack: 501, payload: 0 },
+            Segment { flags: FIN | ACK, seq: 3_000, ack: 0x6000_0000, payload: 0 },
+            Segment { flags: RST, seq: 3_000, ack: 501, payload: 0 },
+            Segment { flags: SYN, seq: 0x5000_0000, ack: 0, payload: 0 },
+        ] {
+            assert_eq!(follow(&mut flow, FromClient, stranger), None, "{stranger:?}");
+            assert_eq!(flow.next_seq, [101, 501], "{stranger:?}");
+        }
+    }
+
+    #[test]
+    fn both_open_at_once() {
+        let mut flow = new_flow();
+        let crossing = Segment { flags: SYN, seq: 500, ack: 0, payload: 0 };
+        assert_eq!(follow(&mut flow, FromMember, crossing), Some(TcpState::SynReceived));
+        let answer = Segment { flags: SYN | ACK, seq: 500, ack: 101, payload: 0 };
+        assert_eq!(follow(&mut flow, FromMember, answer), None);
+        let answer = Segment { flags: SYN | ACK, seq: 100, ack: 501, payload: 0 };
+        assert_eq!(follow(&mut flow, FromClient, answer), Some(TcpState::Established));
+        assert_eq!(flow.next_seq, [101, 501]);
     }
 
     #[test]
@@ -252,6 +388,6 @@ mod tests {
         assert_eq!(follow(&mut flow, FromClient, reset), None);
         // A client that began anew is told so by the member, and resets with the old number.
         let honest = Segment { flags: RST, seq: 101, ack: 0, payload: 0 };
-        assert_eq!(follow(&mut flow, FromClient, honest), Some(TcpState::Closing));
+        assert_eq!(follow(&mut flow, FromClient, honest), Some(TcpState::ResetClient));
     }
 }

@@ -1,23 +1,56 @@
-//! Load balancing: which member of a pool takes a new connection. One method a file, one arm in [`Balancer::pick`].
+//! Load balancing: which member of a pool takes a new connection. One method a file, one arm in
+//! [`Balancer::pick`].
+//!
+//! ```text
+//!   Balancer::pick
+//!     roster              who is at work: enabled, in a priority group at work   worked out once a change
+//!     a method            round_robin  ratio  fewest ◀─ least_connections, least_sessions, fastest
+//!                         observed  consistent_hash ◀─ maglev  random_two
+//!     View::has_room      asked of whomever the method would take
+//! ```
+//!
+//! Every worker balances its own connections by its own counts. Workers begin at different members, so that what
+//! is even on each is even over all.
 
+mod consistent_hash;
+mod fastest;
+mod fewest;
+pub mod latency;
 mod least_connections;
+mod least_sessions;
+pub mod maglev;
+mod observed;
+mod random_two;
 mod ratio;
+mod roster;
 mod round_robin;
+#[cfg(test)]
+mod shares;
+#[cfg(test)]
+pub(crate) mod testing;
+mod view;
+
+pub use view::View;
 
 use crate::address::Address;
-use crate::clock::Instant;
-use crate::config::ids::MemberId;
+use crate::config::ids::{MemberId, PoolId};
 use crate::config::snapshot::{Member, Method, Pool};
-use crate::counters::WorkerCounters;
-use crate::pool::{MemberState, MemberStates};
+use observed::Observed;
+use random_two::Random;
+use roster::{Pick, Roster};
 
 /// One worker's balancing state for one pool. Survives applies.
-#[derive(Debug, Default)]
+///
+/// Takes memory when it first sees a pool and when the pool has grown, and at no other pick.
+#[derive(Debug)]
 pub struct Balancer {
+    worker: usize,
+    roster: Roster,
     cursor: usize,
-    /// By place in the pool, for [`Method::RatioMember`]; made anew when the members change.
+    /// By place in the pool, for the ratio methods; made anew when the members change.
     credits: Vec<i64>,
-    members: Vec<MemberId>,
+    observed: Observed,
+    random: Random,
 }
 
 /// The connection that a member is chosen for.
@@ -32,141 +65,120 @@ pub struct Request {
 /// Why no member was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoPick {
-    /// No member is up.
+    /// No member is up, but for those that have just refused the connection.
     NoMember,
     /// Members are up, and all of them at a limit.
     AtLimit,
 }
 
-/// What the methods may look at.
-pub struct View<'a> {
-    /// What the operator says of each member.
-    pub states: &'a MemberStates,
-    /// This worker's counters, for current connections.
-    pub counters: &'a WorkerCounters,
-}
-
-impl View<'_> {
-    /// True when `member` takes a new connection.
-    #[inline]
-    pub fn is_available(&self, member: &Member) -> bool {
-        self.states.of(member.id) == MemberState::Enabled
-            && (member.connection_limit == 0 || self.connections(member) < u64::from(member.connection_limit))
-    }
-
-    /// The member's connections now.
-    #[inline]
-    pub fn connections(&self, member: &Member) -> u64 {
-        self.counters.of_member(member.id).map_or(0, |counters| counters.connections.current.load())
-    }
-}
-
 impl Balancer {
-    /// The member for the next connection; `None` when no member takes one. O(1) while members are available,
-    /// O(members) at worst and for ratio and least connections.
+    /// For `pool` on the worker of this number.
+    pub fn new(worker: usize, pool: PoolId) -> Self {
+        Self {
+            worker,
+            roster: Roster::default(),
+            cursor: worker,
+            credits: Vec::new(),
+            observed: Observed::default(),
+            random: Random::new(((worker as u64) << 32) | u64::from(pool.0)),
+        }
+    }
+
+    /// The member for the next connection. O(1) for round robin, random of two and consistent hash while members
+    /// have room; O(members) at worst and for the others, a few nanoseconds each.
     ///
     /// # Errors
     /// [`NoPick`].
-    pub fn pick<'p>(
-        &mut self,
-        pool: &'p Pool,
-        view: &View,
-        _request: Request,
-        _now: Instant,
-    ) -> Result<&'p Member, NoPick> {
-        let members = &pool.members;
-        let picked = match pool.method {
-            Method::RoundRobin => round_robin::pick(&mut self.cursor, members, view),
-            Method::RatioMember => {
-                self.follow(members);
-                ratio::pick(&mut self.credits, members, view)
+    pub fn pick<'p>(&mut self, pool: &'p Pool, view: &View, request: Request) -> Result<&'p Member, NoPick> {
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
+        let place = match pool.method {
+            Method::RoundRobin if pick.is_ramping() => ratio::pick(&mut self.credits, &pick, ratio::equal),
+            Method::RoundRobin => round_robin::pick(&mut self.cursor, &pick),
+            Method::RatioMember | Method::RatioNode | Method::RatioSession => {
+                ratio::pick(&mut self.credits, &pick, ratio::configured)
             }
-            _ => least_connections::pick(&mut self.cursor, members, view),
+            Method::LeastConnectionsMember
+            | Method::WeightedLeastConnectionsMember
+            | Method::RatioLeastConnectionsMember => least_connections::by_member(&mut self.cursor, &pick),
+            Method::LeastConnectionsNode
+            | Method::WeightedLeastConnectionsNode
+            | Method::RatioLeastConnectionsNode => least_connections::by_node(&mut self.cursor, &pick),
+            Method::FastestAppResponse => fastest::by_member(&mut self.cursor, &pick),
+            Method::FastestNode => fastest::by_node(&mut self.cursor, &pick),
+            Method::ObservedMember
+            | Method::ObservedNode
+            | Method::PredictiveMember
+            | Method::PredictiveNode => {
+                self.observed.look(&pick);
+                let observed = &self.observed;
+                ratio::pick(&mut self.credits, &pick, |candidate| observed.shares_of(candidate))
+            }
+            Method::LeastSessions => least_sessions::pick(&mut self.cursor, &pick),
+            Method::ConsistentHash => {
+                let hash = maglev::hash_of(request.client.0, request.client.1);
+                consistent_hash::pick(view.snapshot.maglev(pool.id), hash, &pick)
+            }
+            Method::RandomTwo => random_two::pick(&mut self.random, &pick),
         };
-        picked.ok_or(NoPick::NoMember)
+        place.and_then(|place| pool.members.get(place)).ok_or_else(|| pick.refusal())
     }
 
-    /// Starts the credits anew when the members are others than last time.
-    fn follow(&mut self, members: &[Member]) {
-        if !self.members.iter().eq(members.iter().map(|member| &member.id)) {
-            self.members = members.iter().map(|member| member.id).collect();
-            self.credits = vec![0; members.len()];
+    /// The member that `hash` leads to by the pool's Maglev table, whatever the pool's method. Members that take
+    /// no connection are passed over as in [`Method::ConsistentHash`].
+    ///
+    /// # Errors
+    /// [`NoPick`].
+    pub fn pick_by_hash<'p>(&mut self, pool: &'p Pool, view: &View, hash: u64) -> Result<&'p Member, NoPick> {
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
+        let place = consistent_hash::pick(view.snapshot.maglev(pool.id), hash, &pick);
+        place.and_then(|place| pool.members.get(place)).ok_or_else(|| pick.refusal())
+    }
+
+    /// A connection has gone to `member` without a pick, by persistence. The ratio methods count it as the
+    /// member's turn; ratio-session, which balances sessions, does not, nor do others. O(members).
+    pub fn on_persisted(&mut self, pool: &Pool, view: &View, member: MemberId) {
+        if !matches!(pool.method, Method::RatioMember | Method::RatioNode) {
+            return;
+        }
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
+        ratio::charge(&mut self.credits, &pick, member);
+    }
+
+    /// True when members are at work and all of them at a limit: [`Balancer::pick`] would say so too. O(members).
+    pub fn is_at_limit(&mut self, pool: &Pool, view: &View) -> bool {
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
+        let takes = |candidate: &roster::Candidate| pick.takes(candidate.place());
+        !pick.at_work().iter().any(takes) && pick.refusal() == NoPick::AtLimit
+    }
+
+    /// Works out anew who is at work, when the configuration or a member's state has changed.
+    fn follow(&mut self, pool: &Pool, view: &View) {
+        if self.roster.is_current(view) {
+            return;
+        }
+        let has_others = self.roster.follow(pool, view);
+        if has_others {
+            self.credits.clear();
+            self.credits.resize(pool.members.len(), 0);
+            self.observed.forget(pool.members.len());
+            self.begin_at_own_turn(pool, view);
         }
     }
-}
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::config::ids::PoolId;
-    use crate::limits::Limits;
-    use crate::packet::build::address;
-
-    pub(crate) struct Bench {
-        pub(crate) pool: Pool,
-        pub(crate) states: MemberStates,
-        pub(crate) counters: WorkerCounters,
-        pub(crate) balancer: Balancer,
-    }
-
-    impl Bench {
-        pub(crate) fn new(method: Method, ratios: &[u16]) -> Self {
-            let member = |(place, &ratio): (usize, &u16)| Member {
-                id: MemberId(place as u32),
-                address: address("10.1.0.1"),
-                port: 80,
-                ratio,
-                ..Member::default()
+    /// The ratio methods begin as many turns into their round as the worker's number.
+    fn begin_at_own_turn(&mut self, pool: &Pool, view: &View) {
+        let pick = Pick::new(pool, view, &self.roster);
+        for _ in 0..self.worker {
+            match pool.method {
+                Method::RatioMember | Method::RatioNode | Method::RatioSession => {
+                    ratio::pick(&mut self.credits, &pick, ratio::configured)
+                }
+                _ => ratio::pick(&mut self.credits, &pick, ratio::equal),
             };
-            let members = ratios.iter().enumerate().map(member).collect();
-            Self {
-                pool: Pool { id: PoolId(0), name: "web".into(), method, members, ..Pool::default() },
-                states: MemberStates::new(16),
-                counters: WorkerCounters::new(&Limits {
-                    members: 16,
-                    virtual_servers: 1,
-                    ..Limits::default()
-                }),
-                balancer: Balancer::default(),
-            }
-        }
-
-        pub(crate) fn pick(&mut self) -> Option<u32> {
-            let view = View { states: &self.states, counters: &self.counters };
-            let request = Request {
-                client: (address("198.51.100.7"), 40_000),
-                destination: (address("192.0.2.100"), 80),
-            };
-            self.balancer.pick(&self.pool, &view, request, Instant::ZERO).ok().map(|member| member.id.0)
-        }
-
-        pub(crate) fn picks(&mut self, count: usize) -> Vec<u32> {
-            (0..count).filter_map(|_| self.pick()).collect()
-        }
-
-        pub(crate) fn open(&self, member: u32) {
-            self.counters.of_member(MemberId(member)).unwrap().connections.open();
-        }
-    }
-
-    #[test]
-    fn no_method_picks_a_member_that_is_not_enabled_or_full() {
-        for method in [Method::RoundRobin, Method::RatioMember, Method::LeastConnectionsMember] {
-            let mut bench = Bench::new(method, &[1, 1, 1, 1]);
-            bench.states.set(MemberId(0), MemberState::Disabled);
-            bench.states.set(MemberId(1), MemberState::Offline);
-            bench.pool.members[2].connection_limit = 1;
-            bench.open(2);
-            assert_eq!(bench.picks(5), [3; 5], "{method:?}");
-            bench.states.set(MemberId(3), MemberState::Offline);
-            assert_eq!(bench.pick(), None, "{method:?}");
-        }
-    }
-
-    #[test]
-    fn an_empty_pool_has_nobody() {
-        for method in [Method::RoundRobin, Method::RatioMember, Method::LeastConnectionsMember] {
-            assert_eq!(Bench::new(method, &[]).pick(), None, "{method:?}");
         }
     }
 }

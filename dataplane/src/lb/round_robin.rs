@@ -1,25 +1,24 @@
 //! Round robin: the next available member in turn.
+//!
+//! While a member is in its slow ramp, turns are given out as by ratio, in proportion to the members' shares.
 
-use super::View;
-use crate::config::snapshot::Member;
+use super::roster::Pick;
 
-pub(super) fn pick<'m>(cursor: &mut usize, members: &'m [Member], view: &View) -> Option<&'m Member> {
-    let count = members.len();
-    for step in 0..count {
-        let place = (*cursor + step) % count;
-        if view.is_available(&members[place]) {
-            *cursor = place + 1;
-            return Some(&members[place]);
-        }
-    }
-    None
+pub(super) fn pick(cursor: &mut usize, pick: &Pick) -> Option<usize> {
+    let count = pick.at_work().len();
+    let in_turn = (0..count).map(|step| (*cursor).wrapping_add(step) % count);
+    let mut takers = in_turn.filter(|&turn| pick.takes(pick.at_work()[turn].place()));
+    let turn = takers.next()?;
+    *cursor = (turn + 1) % count;
+    Some(pick.at_work()[turn].place())
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::clock::Instant;
     use crate::config::ids::MemberId;
     use crate::config::snapshot::Method;
-    use crate::lb::tests::Bench;
+    use crate::lb::testing::Bench;
     use crate::pool::MemberState;
 
     #[test]
@@ -34,7 +33,18 @@ mod tests {
     fn goes_on_when_members_are_removed() {
         let mut bench = Bench::new(Method::RoundRobin, &[1, 1, 1]);
         bench.picks(3);
-        bench.pool.members.truncate(1);
+        bench.change(|pool| pool.members.truncate(1));
         assert_eq!(bench.picks(2), [0, 0]);
+    }
+
+    #[test]
+    fn who_has_just_come_up_gets_a_tenth_of_a_turn() {
+        let mut bench = Bench::new(Method::RoundRobin, &[1, 1]);
+        bench.change(|pool| pool.slow_ramp_ms = 10_000);
+        bench.states.add(MemberId(1), MemberState::Enabled, Instant::from_ms(1_000));
+        bench.now = Instant::from_ms(1_000);
+        assert_eq!(bench.counts(1_100), [1_000, 100]);
+        bench.now = Instant::from_ms(11_000);
+        assert_eq!(bench.counts(1_100), [550, 550]);
     }
 }

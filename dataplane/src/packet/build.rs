@@ -101,6 +101,27 @@ pub fn tcp(tcp: &Tcp) -> Vec<u8> {
     packet(link, tcp.src, tcp.dst, tcp.ttl, protocol::TCP, &l4, 16)
 }
 
+/// [`tcp`] with TCP options in front of the data, padded to four bytes.
+///
+/// # Panics
+/// As [`tcp`] does.
+pub fn tcp_with_options(segment: &Tcp, options: &[u8]) -> Vec<u8> {
+    let mut behind = options.to_vec();
+    behind.resize(options.len().next_multiple_of(4), 0);
+    let words = (5 + behind.len() / 4) as u8;
+    behind.extend(segment.payload);
+    let mut frame = tcp(&Tcp { payload: &behind, ..*segment });
+    let l3 = if segment.vlan == 0 { 14 } else { 18 };
+    let l4 = l3 + if frame[l3] >> 4 == 4 { 20 } else { 40 };
+    let old = u16::from_be_bytes([frame[l4 + 12], frame[l4 + 13]]);
+    frame[l4 + 12] = words << 4;
+    let new = u16::from_be_bytes([frame[l4 + 12], frame[l4 + 13]]);
+    let sum = u16::from_be_bytes([frame[l4 + 16], frame[l4 + 17]]);
+    let value = super::rewrite::adjusted(sum, u64::from(!old) + u64::from(new));
+    frame[l4 + 16..l4 + 18].copy_from_slice(&value.to_be_bytes());
+    frame
+}
+
 /// The whole frame of a UDP datagram, checksums right.
 ///
 /// # Panics
@@ -152,6 +173,90 @@ pub fn patch_ipv4(frame: &mut [u8], change: impl FnOnce(&mut [u8])) {
     frame[24..26].fill(0);
     let value = !fold(sum(&frame[14..34]));
     frame[24..26].copy_from_slice(&value.to_be_bytes());
+}
+
+/// The fragments of an untagged frame's packet, as a host with this MTU makes them.
+///
+/// # Panics
+/// When the MTU leaves no room.
+pub fn fragments(frame: &[u8], mtu: usize, id: u32) -> Vec<Vec<u8>> {
+    let header = if frame[14] >> 4 == 4 { 20 } else { 40 };
+    let room = (mtu - if header == 20 { 20 } else { 48 }) & !7;
+    let payload = &frame[14 + header..];
+    let count = payload.len().div_ceil(room);
+    let piece = |at: usize| {
+        let part = &payload[at * room..payload.len().min((at + 1) * room)];
+        fragment(frame, id, at * room, at + 1 < count, part)
+    };
+    (0..count).map(piece).collect()
+}
+
+/// One fragment of an untagged frame's packet: `part` at `offset`, a multiple of 8.
+///
+/// # Panics
+/// When the frame is shorter than its headers.
+pub fn fragment(frame: &[u8], id: u32, offset: usize, more: bool, part: &[u8]) -> Vec<u8> {
+    if frame[14] >> 4 == 4 {
+        let mut piece = [&frame[..34], part].concat();
+        let word = (offset / 8) as u16 | u16::from(more) << 13;
+        patch_ipv4(&mut piece, |header| {
+            header[2..4].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+            header[4..6].copy_from_slice(&(id as u16).to_be_bytes());
+            header[6..8].copy_from_slice(&word.to_be_bytes());
+        });
+        return piece;
+    }
+    let word = offset as u16 | u16::from(more);
+    let extension = [&[frame[20], 0], &word.to_be_bytes()[..], &id.to_be_bytes()].concat();
+    let mut piece = [&frame[..54], &extension, part].concat();
+    piece[18..20].copy_from_slice(&(8 + part.len() as u16).to_be_bytes());
+    piece[20] = 44;
+    piece
+}
+
+/// An untagged IPv6 packet with a fragment header that says it is whole (RFC 6946).
+pub fn atomic(frame: &[u8], id: u32) -> Vec<u8> {
+    fragment(frame, id, 0, false, &frame[54..])
+}
+
+/// The untagged packet that these fragments, in any order, are of; the inverse of [`fragments`] but for DF and id.
+///
+/// # Panics
+/// When they are not the fragments of one whole packet, or overlap.
+pub fn reassemble(pieces: &[Vec<u8>]) -> Vec<u8> {
+    let is_v4 = pieces[0][14] >> 4 == 4;
+    let word = |b: &[u8], at: usize| u16::from_be_bytes([b[at], b[at + 1]]);
+    let (header, behind, id) = if is_v4 { (34, 34, 18..20) } else { (54, 62, 58..62) };
+    let mut parts: Vec<(usize, bool, &[u8])> = Vec::new();
+    for piece in pieces {
+        assert_eq!(piece[id.clone()], pieces[0][id.clone()], "one id");
+        assert_eq!(
+            piece[if is_v4 { 26..34 } else { 22..54 }],
+            pieces[0][if is_v4 { 26..34 } else { 22..54 }]
+        );
+        let word = if is_v4 { word(piece, 20) } else { word(piece, 56) };
+        let (offset, more) =
+            if is_v4 { ((word & 0x1fff) * 8, word & 0x2000 != 0) } else { (word & 0xfff8, word & 1 != 0) };
+        parts.push((usize::from(offset), more, &piece[behind..]));
+    }
+    parts.sort_by_key(|part| part.0);
+    let mut whole = pieces[0][..header].to_vec();
+    for (offset, more, part) in &parts {
+        assert_eq!(whole.len() - header, *offset, "no hole and no overlap");
+        assert_eq!(*more, offset + part.len() < parts.iter().map(|(o, _, p)| o + p.len()).max().unwrap_or(0));
+        whole.extend_from_slice(part);
+    }
+    let len = whole.len();
+    if is_v4 {
+        patch_ipv4(&mut whole, |header| {
+            header[2..4].copy_from_slice(&((len - 14) as u16).to_be_bytes());
+            header[6..8].fill(0);
+        });
+    } else {
+        whole[18..20].copy_from_slice(&((len - 54) as u16).to_be_bytes());
+        whole[20] = pieces[0][54];
+    }
+    whole
 }
 
 /// Replaces the checksum of an untagged TCP over IPv4 frame by what a kernel that counts on offload leaves there.

@@ -173,6 +173,19 @@ pub fn tcp_control(pool: &FramePool, link: LinkHeader, control: &Control) -> Opt
     Some(frame)
 }
 
+/// A UDP datagram without data, as a client would send it: for an ICMP error to quote.
+pub fn empty_datagram(pool: &FramePool, link: LinkHeader, key: &FlowKey) -> Option<Frame> {
+    let ip = Ip { source: key.src, destination: key.dst, protocol: protocol::UDP, ttl: 64, payload_len: 8 };
+    let (mut frame, at) = ip_frame(pool, link, &ip)?;
+    let header = &mut frame.bytes_mut()[at..];
+    header[..2].copy_from_slice(&key.src_port.to_be_bytes());
+    header[2..4].copy_from_slice(&key.dst_port.to_be_bytes());
+    header[4..8].copy_from_slice(&[0, 8, 0, 0]);
+    let value = !fold(sum(header) + ip.pseudo_sum());
+    header[6..8].copy_from_slice(&value.to_be_bytes());
+    Some(frame)
+}
+
 /// The RST that answers a segment of no connection (RFC 9293 section 3.10.7.1). `segment` is the frame that
 /// `packet` was parsed from.
 pub fn reset_for(packet: &Packet, segment: &[u8]) -> Control {

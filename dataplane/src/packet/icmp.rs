@@ -7,7 +7,7 @@
 //! ```
 
 use super::checksum::{fold, sum};
-use super::parse::{Packet, protocol};
+use super::parse::{HEADER_FRAGMENT, Packet, protocol};
 use super::rewrite::{adjusted, difference};
 use crate::address::Address;
 use crate::flow::key::FlowKey;
@@ -29,19 +29,65 @@ pub fn is_error(is_v4: bool, kind: u8) -> bool {
     if is_v4 { matches!(kind, 3 | 11 | 12) } else { kind < 128 }
 }
 
-/// Reads the packet that an error quotes: TCP or UDP, not a later fragment, with at least its ports.
+/// Reads the packet that an error quotes: TCP or UDP, not a later fragment, with at least its ports. The quote's own
+/// checksums are left to its receiver (RFC 5508 REQ-3, c); the message's is the caller's ([`is_intact`]).
 pub fn quoted(bytes: &[u8], packet: &Packet) -> Option<Quoted> {
     let end = usize::from(packet.l3) + packet.ip_len as usize;
     let l3 = usize::from(packet.l4) + 8;
     let inner = bytes.get(l3..end)?;
     let (mut key, header_len) = if packet.key.src.is_v4() { inner_v4(inner)? } else { inner_v6(inner)? };
     let ports = inner.get(header_len..header_len + 8)?;
-    if !matches!(key.protocol, protocol::TCP | protocol::UDP) {
-        return None;
+    match key.protocol {
+        protocol::TCP | protocol::UDP => {
+            key.src_port = u16::from_be_bytes([ports[0], ports[1]]);
+            key.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
+        }
+        protocol::ICMP | protocol::ICMPV6 => (key.src_port, key.dst_port) = echo_ports(ports)?,
+        _ => return None,
     }
-    key.src_port = u16::from_be_bytes([ports[0], ports[1]]);
-    key.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
     Some(Quoted { key, l3, l4: l3 + header_len })
+}
+
+/// The key of an echo message as a flow has it, and whether it is a request; `None` for other messages.
+pub fn echo_key(bytes: &[u8], packet: &Packet) -> Option<(FlowKey, bool)> {
+    let at = usize::from(packet.l4);
+    let (src_port, dst_port) = echo_ports(bytes.get(at..at + 8)?)?;
+    let is_request = matches!(bytes[at], 8 | 128);
+    Some((FlowKey { src_port, dst_port, ..packet.key }, is_request))
+}
+
+/// The identifier stands where the side that chose it has its port.
+fn echo_ports(message: &[u8]) -> Option<(u16, u16)> {
+    let identifier = u16::from_be_bytes([*message.get(4)?, *message.get(5)?]);
+    match message.first()? {
+        8 | 128 => Some((identifier, 0)),
+        0 | 129 => Some((0, identifier)),
+        _ => None,
+    }
+}
+
+/// Gives an echo message the identifier of `to`; `addresses` is by how much the sum of what the checksum covers has
+/// grown besides.
+pub(super) fn set_identifier(message: &mut [u8], to: &FlowKey, addresses: u64) {
+    let Some(head) = message.first_chunk_mut::<8>() else { return };
+    let (old, new) = (u16::from_be_bytes([head[4], head[5]]), to.src_port | to.dst_port);
+    head[4..6].copy_from_slice(&new.to_be_bytes());
+    correct(&mut head[2..4], addresses + difference(u32::from(old), u32::from(new)));
+}
+
+/// True when the message's checksum is right (RFC 5508 REQ-3): translation makes a new one, which must not make good
+/// what was damaged on its way. Reads the whole message; cold path.
+pub fn is_intact(bytes: &[u8], packet: &Packet) -> bool {
+    let end = usize::from(packet.l3) + packet.ip_len as usize;
+    let Some(message) = bytes.get(usize::from(packet.l4)..end) else { return false };
+    let (src, dst) = (packet.key.src, packet.key.dst);
+    let pseudo = if src.is_v4() {
+        0
+    } else {
+        let addresses = sum(&src.v6_octets()) + sum(&dst.v6_octets());
+        addresses + u64::from(protocol::ICMPV6) + message.len() as u64
+    };
+    fold(sum(message) + pseudo) == 0xffff
 }
 
 /// Gives an error the outer addresses `src` and `dst`, the quoted packet the addresses and ports of `inner`, takes
@@ -79,6 +125,9 @@ fn translate_inner(bytes: &mut [u8], quoted: &Quoted, inner: &FlowKey, is_v4: bo
     write_addresses(header, (inner.src, inner.dst), is_v4);
     if is_v4 {
         correct(&mut header[10..12], addresses);
+    }
+    if matches!(quoted.key.protocol, protocol::ICMP | protocol::ICMPV6) {
+        return set_identifier(transport, inner, if is_v4 { 0 } else { addresses });
     }
     let ports = |key: &FlowKey| (u32::from(key.src_port) << 16) | u32::from(key.dst_port);
     transport[..4].copy_from_slice(&ports(inner).to_be_bytes());
@@ -133,5 +182,15 @@ fn inner_v6(inner: &[u8]) -> Option<(FlowKey, usize)> {
         let octets = header[at..at + 16].first_chunk::<16>();
         octets.map_or(Address::UNSPECIFIED, |octets| Address::v6(*octets))
     };
-    Some((FlowKey { src: address(8), dst: address(24), protocol: header[6], ..FlowKey::default() }, 40))
+    let (protocol, header_len) = match header[6] {
+        HEADER_FRAGMENT => (first_fragment_of(inner.get(40..48)?)?, 48),
+        other => (other, 40),
+    };
+    Some((FlowKey { src: address(8), dst: address(24), protocol, ..FlowKey::default() }, header_len))
+}
+
+/// What the first fragment of a packet carries; `None` for later ones.
+fn first_fragment_of(extension: &[u8]) -> Option<u8> {
+    let is_first = u16::from_be_bytes([extension[2], extension[3]]) & 0xfff8 == 0;
+    is_first.then_some(extension[0])
 }

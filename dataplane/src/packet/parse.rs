@@ -3,9 +3,11 @@
 //! ```text
 //!   Ethernet ─ [802.1Q] ─┬─ ARP ───────────────▶ Parsed::Arp
 //!                        ├─ IPv4 ─┬─ TCP, UDP ─▶ Parsed::Ip (class Tcp, Udp)
-//!                        └─ IPv6 ─┴─ ICMP ─────▶ Parsed::Ip (class Icmp)
+//!                        └─ IPv6 ─┼─ ICMP ─────▶ Parsed::Ip (class Icmp)
+//!                                 └─ fragment ─▶ Parsed::Fragment, read by packet/fragment
 //! ```
 
+use super::fragment::{self, Fragment};
 use crate::address::{Address, Mac};
 use crate::flow::key::FlowKey;
 use crate::verdict::DropReason;
@@ -22,6 +24,8 @@ pub enum Parsed {
         /// VLAN id, 0 for untagged.
         vlan: u16,
     },
+    /// A fragment of an IP packet.
+    Fragment(Fragment),
 }
 
 /// An IP packet with a well-formed transport header. `l3 < l4 <= l3 + ip_len <= frame length`.
@@ -79,6 +83,8 @@ pub enum Class {
     Icmp,
     /// Anything else.
     Other,
+    /// A fragment other than the first: it has no transport header.
+    Fragment,
 }
 
 /// TCP flags, RFC 9293 section 3.1.
@@ -112,6 +118,8 @@ pub enum Found {
     Ip,
     /// An ARP message: its offset is `l3`, its VLAN `vlan`, the rest means nothing.
     Arp,
+    /// A fragment, its IP header well-formed: `l3`, `vlan` and `to_group` are set, `fragment::read` says the rest.
+    Fragment,
     /// A reason to drop the frame: nothing is set.
     Nothing(DropReason),
 }
@@ -125,6 +133,7 @@ pub fn parse(bytes: &[u8], mac: Mac) -> Result<Parsed, DropReason> {
     match parse_into(&mut packet, bytes, mac) {
         Found::Ip => Ok(Parsed::Ip(packet)),
         Found::Arp => Ok(Parsed::Arp { offset: packet.l3, vlan: packet.vlan }),
+        Found::Fragment => fragment::read(&packet, bytes).map(Parsed::Fragment),
         Found::Nothing(reason) => Err(reason),
     }
 }
@@ -156,8 +165,8 @@ fn parse_frame(packet: &mut Packet, bytes: &[u8], mac: Mac) -> Result<Found, Dro
     }
     (packet.l3, packet.vlan, packet.to_group) = (l3, vlan, to_group);
     match ethertype {
-        ETHERTYPE_IPV4 => parse_ipv4(packet, bytes).map(|()| Found::Ip),
-        ETHERTYPE_IPV6 => parse_ipv6(packet, bytes).map(|()| Found::Ip),
+        ETHERTYPE_IPV4 => parse_ipv4(packet, bytes),
+        ETHERTYPE_IPV6 => parse_ipv6(packet, bytes),
         ETHERTYPE_ARP => Ok(Found::Arp),
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(DropReason::UnknownVlan),
         _ => Err(DropReason::UnknownEthertype),
@@ -165,7 +174,7 @@ fn parse_frame(packet: &mut Packet, bytes: &[u8], mac: Mac) -> Result<Found, Dro
 }
 
 #[inline(always)]
-fn parse_ipv4(packet: &mut Packet, bytes: &[u8]) -> Result<(), DropReason> {
+fn parse_ipv4(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
     let rest = &bytes[usize::from(packet.l3)..];
     let Some(header) = rest.first_chunk::<20>() else { return Err(DropReason::Truncated) };
     match header[0] {
@@ -181,8 +190,16 @@ fn parse_ipv4(packet: &mut Packet, bytes: &[u8]) -> Result<(), DropReason> {
         return Err(DropReason::Malformed);
     }
     if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
-        return Err(DropReason::Fragment);
+        return Ok(Found::Fragment);
     }
+    set_addresses_v4(&mut packet.key, header)?;
+    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, packet.l3 + 20, header[8]);
+    parse_transport(packet, &rest[20..total], header[9], protocol::ICMP)?;
+    Ok(Found::Ip)
+}
+
+#[inline(always)]
+pub(super) fn set_addresses_v4(key: &mut FlowKey, header: &[u8; 20]) -> Result<(), DropReason> {
     let source = [header[12], header[13], header[14], header[15]];
     let destination = [header[16], header[17], header[18], header[19]];
     if is_martian_v4(source) || source[0] >= 224 {
@@ -191,13 +208,12 @@ fn parse_ipv4(packet: &mut Packet, bytes: &[u8]) -> Result<(), DropReason> {
     if is_martian_v4(destination) || destination[0] >= 224 {
         return Err(DropReason::MartianDestination);
     }
-    (packet.key.src, packet.key.dst) = (Address::v4(source), Address::v4(destination));
-    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, packet.l3 + 20, header[8]);
-    parse_transport(packet, &rest[20..total], header[9], protocol::ICMP)
+    (key.src, key.dst) = (Address::v4(source), Address::v4(destination));
+    Ok(())
 }
 
 #[inline(always)]
-fn parse_ipv6(packet: &mut Packet, bytes: &[u8]) -> Result<(), DropReason> {
+fn parse_ipv6(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
     let rest = &bytes[usize::from(packet.l3)..];
     let Some(header) = rest.first_chunk::<40>() else { return Err(DropReason::Truncated) };
     if header[0] >> 4 != 6 {
@@ -207,6 +223,19 @@ fn parse_ipv6(packet: &mut Packet, bytes: &[u8]) -> Result<(), DropReason> {
     if total > rest.len() {
         return Err(DropReason::Truncated);
     }
+    match header[6] {
+        0 | 43 | 60 => return Err(DropReason::IpOptions),
+        HEADER_FRAGMENT => return Ok(Found::Fragment),
+        _ => {}
+    }
+    set_addresses_v6(&mut packet.key, header, header[6])?;
+    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, packet.l3 + 40, header[7]);
+    parse_transport(packet, &rest[40..total], header[6], protocol::ICMPV6)?;
+    Ok(Found::Ip)
+}
+
+#[inline(always)]
+pub(super) fn set_addresses_v6(key: &mut FlowKey, header: &[u8; 40], proto: u8) -> Result<(), DropReason> {
     let (src, dst) = (address_at(header, 8), address_at(header, 24));
     if src.is_multicast() || src.is_loopback() || src.is_v4() {
         return Err(DropReason::MartianSource);
@@ -214,21 +243,15 @@ fn parse_ipv6(packet: &mut Packet, bytes: &[u8]) -> Result<(), DropReason> {
     if dst.is_loopback() || dst.is_unspecified() || dst.is_v4() {
         return Err(DropReason::MartianDestination);
     }
-    match header[6] {
-        0 | 43 | 60 => return Err(DropReason::IpOptions),
-        44 => return Err(DropReason::Fragment),
-        _ => {}
-    }
-    (packet.key.src, packet.key.dst) = (src, dst);
-    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, packet.l3 + 40, header[7]);
-    if header[6] != protocol::ICMPV6 && (src.is_unspecified() || dst.is_multicast()) {
+    (key.src, key.dst) = (src, dst);
+    if proto != protocol::ICMPV6 && (src.is_unspecified() || dst.is_multicast()) {
         return Err(if src.is_unspecified() {
             DropReason::MartianSource
         } else {
             DropReason::MartianDestination
         });
     }
-    parse_transport(packet, &rest[40..total], header[6], protocol::ICMPV6)
+    Ok(())
 }
 
 #[inline(always)]
@@ -264,19 +287,19 @@ fn parse_transport(packet: &mut Packet, l4: &[u8], proto: u8, icmp: u8) -> Resul
 
 /// A unicast IP packet must not come in a link-layer broadcast (RFC 1122 section 3.3.6).
 #[inline(always)]
-fn unicast_only(packet: &Packet) -> Result<(), DropReason> {
+pub(super) fn unicast_only(packet: &Packet) -> Result<(), DropReason> {
     if packet.to_group { Err(DropReason::NotForUs) } else { Ok(()) }
 }
 
 #[inline(always)]
-fn set_ports(key: &mut FlowKey, header: &[u8]) {
+pub(super) fn set_ports(key: &mut FlowKey, header: &[u8]) {
     key.src_port = u16::from_be_bytes([header[0], header[1]]);
     key.dst_port = u16::from_be_bytes([header[2], header[3]]);
 }
 
 /// Refuses impossible flag combinations and header lengths; the flags otherwise.
 #[inline(always)]
-fn check_tcp(header: &[u8; 20], len: usize) -> Result<u8, DropReason> {
+pub(super) fn check_tcp(header: &[u8; 20], len: usize) -> Result<u8, DropReason> {
     use tcp_flag::{ACK, FIN, RST, SYN};
     let (header_len, flags) = (usize::from(header[12] >> 4) * 4, header[13]);
     let ports = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
@@ -291,7 +314,7 @@ fn check_tcp(header: &[u8; 20], len: usize) -> Result<u8, DropReason> {
 
 /// The length must fit the packet; over IPv6 the checksum is not optional (RFC 8200 section 8.1).
 #[inline(always)]
-fn check_udp(header: &[u8; 8], len: usize, is_v6: bool) -> Result<(), DropReason> {
+pub(super) fn check_udp(header: &[u8; 8], len: usize, is_v6: bool) -> Result<(), DropReason> {
     let claimed = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let no_checksum = header[6] == 0 && header[7] == 0;
     if claimed < 8 || claimed > len || (header[2] == 0 && header[3] == 0) || (is_v6 && no_checksum) {
@@ -330,6 +353,8 @@ pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// An 802.1Q tag.
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
+/// The IPv6 fragment header (RFC 8200 section 4.5).
+pub(super) const HEADER_FRAGMENT: u8 = 44;
 
 #[cfg(test)]
 mod tests {
@@ -387,8 +412,8 @@ mod tests {
             ("header length", |b| b[14] = 0x44, DropReason::Malformed),
             ("options", |b| b[14] = 0x46, DropReason::IpOptions),
             ("ip checksum", |b| b[24] ^= 1, DropReason::Malformed),
-            ("fragment", |b| build::patch_ipv4(b, |h| h[6] = 0x20), DropReason::Fragment),
-            ("fragment offset", |b| build::patch_ipv4(b, |h| h[7] = 1), DropReason::Fragment),
+            ("fragment", |b| build::patch_ipv4(b, |h| h[6] = 0x20), DropReason::FragmentMalformed),
+            ("fragment offset", |b| build::patch_ipv4(b, |h| h[7] = 1), DropReason::FragmentTiny),
             ("short total", |b| build::patch_ipv4(b, |h| h[2..4].fill(0)), DropReason::Malformed),
             ("long total", |b| build::patch_ipv4(b, |h| h[2] = 9), DropReason::Truncated),
             ("loopback source", |b| build::patch_ipv4(b, |h| h[12] = 127), DropReason::MartianSource),
@@ -422,7 +447,6 @@ mod tests {
             ("version", |b| b[14] = 0x45, DropReason::Malformed),
             ("hop by hop", |b| b[20] = 0, DropReason::IpOptions),
             ("routing header", |b| b[20] = 43, DropReason::IpOptions),
-            ("fragment", |b| b[20] = 44, DropReason::Fragment),
             ("mapped source", |b| b[22..38].copy_from_slice(&build::MAPPED), DropReason::MartianSource),
             ("mapped target", |b| b[38..54].copy_from_slice(&build::MAPPED), DropReason::MartianDestination),
             ("multicast source", |b| b[22] = 0xff, DropReason::MartianSource),

@@ -2,6 +2,7 @@
 //! difference (RFC 1624), and the link header of the way out.
 
 use super::checksum::fold;
+use super::icmp;
 use super::parse::{Class, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Packet};
 use crate::address::{Address, Mac};
 use crate::flow::key::FlowKey;
@@ -35,6 +36,10 @@ pub fn translate(frame: &mut Frame, packet: &Packet, to: &FlowKey) {
         let Some(header) = header.first_chunk_mut::<40>() else { return };
         translate_ipv6(header, from, to)
     };
+    if packet.class == Class::Icmp {
+        // ICMP over IPv4 sums no addresses (RFC 792); ICMPv6 does (RFC 4443 section 2.3).
+        return icmp::set_identifier(transport, to, if from.src.is_v4() { 0 } else { addresses });
+    }
     translate_transport(transport, packet.class, to, addresses, checksum);
 }
 
@@ -96,15 +101,15 @@ fn translate_ipv6(header: &mut [u8; 40], from: &FlowKey, to: &FlowKey) -> u64 {
 
 #[inline(always)]
 fn translate_transport(l4: &mut [u8], class: Class, to: &FlowKey, addresses: u64, checksum: Checksum) {
+    let at = match class {
+        Class::Tcp => 16,
+        Class::Udp => 6,
+        Class::Icmp | Class::Other | Class::Fragment => return,
+    };
     let Some(ports) = l4.first_chunk_mut::<4>() else { return };
     let old_ports = u32::from_be_bytes(*ports);
     let new_ports = (u32::from(to.src_port) << 16) | u32::from(to.dst_port);
     ports.copy_from_slice(&new_ports.to_be_bytes());
-    let at = match class {
-        Class::Tcp => 16,
-        Class::Udp => 6,
-        Class::Icmp | Class::Other => return,
-    };
     let Some(field) = l4.get_mut(at..at + 2) else { return };
     let old = u16::from_be_bytes([field[0], field[1]]);
     if class == Class::Udp && old == 0 && !matches!(checksum, Checksum::Partial { .. }) {

@@ -24,6 +24,8 @@ pub struct FaultSpec {
     pub rx: FaultRates,
     /// For frames that we send.
     pub tx: FaultRates,
+    /// The worker panics once the queue has received this many frames.
+    pub panic_after: Option<u64>,
 }
 
 /// How often what goes wrong: each a probability a frame, 0.0 to 1.0.
@@ -49,6 +51,8 @@ pub struct FaultQueue {
     rx: Direction,
     tx: Direction,
     burst: Vec<Frame>,
+    /// Frames until the panic that was ordered.
+    panic_in: Option<u64>,
 }
 
 impl FaultQueue {
@@ -60,7 +64,16 @@ impl FaultQueue {
             rx: Direction::new(spec.rx, seed, pool),
             tx: Direction::new(spec.tx, !seed, pool),
             burst: Vec::with_capacity(BURST_MAX),
+            panic_in: spec.panic_after,
         }
+    }
+
+    /// # Panics
+    /// When that was ordered and is due.
+    fn count_down(&mut self, received: usize) {
+        let Some(left) = &mut self.panic_in else { return };
+        *left = left.saturating_sub(received as u64);
+        assert!(*left > 0, "the fault wrapper was told to panic here");
     }
 }
 
@@ -75,6 +88,7 @@ impl PortQueue for FaultQueue {
         }
         let count = self.rx.ready.len().min(BURST_MAX);
         frames.extend(self.rx.ready.drain(..count));
+        self.count_down(count);
         count
     }
 
@@ -228,7 +242,8 @@ mod tests {
     fn world(rx: FaultRates, tx: FaultRates) -> World {
         let (inner, peer) = pair(4 * COUNT as usize);
         let pool = FramePool::new(4 * COUNT as usize);
-        let queue = FaultQueue::new(Box::new(inner), &FaultSpec { seed: 7, rx, tx }, 0, &pool);
+        let queue =
+            FaultQueue::new(Box::new(inner), &FaultSpec { seed: 7, rx, tx, panic_after: None }, 0, &pool);
         World { queue, peer, pool }
     }
 

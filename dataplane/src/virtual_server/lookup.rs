@@ -45,8 +45,13 @@ struct Row {
 impl VirtualIndex {
     /// Indexes `virtuals` by their place in the slice.
     pub fn build(virtuals: &[Virtual]) -> Self {
+        Self::build_of(virtuals, |_| true)
+    }
+
+    /// Indexes those of `virtuals` that are `taken`, by their place in the slice.
+    pub fn build_of(virtuals: &[Virtual], taken: impl Fn(&Virtual) -> bool) -> Self {
         let mut index = Self::default();
-        for (place, virtual_server) in virtuals.iter().enumerate() {
+        for (place, virtual_server) in virtuals.iter().enumerate().filter(|(_, item)| taken(item)) {
             for row in &virtual_server.matches {
                 index.add(row, place as u32, virtuals);
             }

@@ -241,7 +241,7 @@ fn is_neighbor_message(port: PortId, bytes: &[u8]) -> bool {
                 && !packet.key.src.is_v4()
                 && matches!(kind, 135 | 136)
         }
-        Err(_) => false,
+        Ok(Parsed::Fragment(_)) | Err(_) => false,
     }
 }
 
@@ -255,7 +255,7 @@ const NO_FRAME_OF_THEIRS: [DropReason; 5] = [
     DropReason::AddressConflict,
 ];
 /// Whether connection limits hold exactly over several workers.
-const LIMITS_EXACT_OVER_WORKERS: bool = false;
+const LIMITS_EXACT_OVER_WORKERS: bool = true;
 /// Whether connections whose source is not translated stay with their worker when an apply changes who is a member.
 const OWNERS_SURVIVE_APPLIES: bool = false;
 const VIOLATIONS_SHOWN: usize = 8;

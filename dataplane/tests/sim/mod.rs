@@ -27,6 +27,7 @@ use sluice_dataplane::config::snapshot::{MemberState, MemberStates, Parts, Snaps
 use sluice_dataplane::flow::key::HashSeed;
 use sluice_dataplane::frame::FramePool;
 use sluice_dataplane::packet::parse::{Class, Parsed, parse};
+use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::verdict::DropReason;
 
 use self::checker::Checker;
@@ -99,6 +100,7 @@ pub struct Sim {
     order: u64,
     nodes: Vec<Node>,
     states: Arc<MemberStates>,
+    quotas: Arc<Quotas>,
     parts: Parts,
     snapshot: Arc<Snapshot>,
     frames: FramePool,
@@ -118,6 +120,8 @@ impl Sim {
     pub fn new(plan: Plan, sabotage: Sabotage, frames: &FramePool) -> Self {
         let snapshot = Arc::new(Snapshot::build(plan.parts.clone()));
         let states = Arc::new(MemberStates::new(setup::MEMBERS_MAX));
+        let quotas = Arc::new(Quotas::new(&plan.limits, plan.workers));
+        quotas.set_limits(None, &snapshot);
         let mut checker = Checker::new(&plan);
         if sabotage == Sabotage::TighterLimits {
             checker.tighten();
@@ -127,8 +131,9 @@ impl Sim {
             now: 1_000,
             queue: BTreeMap::new(),
             order: 0,
-            nodes: Node::all(&plan, &snapshot, &states),
+            nodes: Node::all(&plan, &snapshot, &states, &quotas),
             states,
+            quotas,
             parts: plan.parts.clone(),
             snapshot,
             frames: frames.clone(),
@@ -438,7 +443,8 @@ impl Sim {
     fn publish(&mut self) {
         self.checker.has_changed = true;
         self.parts.generation += 1;
-        self.snapshot = Arc::new(Snapshot::build(self.parts.clone()));
+        let before = std::mem::replace(&mut self.snapshot, Arc::new(Snapshot::build(self.parts.clone())));
+        self.quotas.set_limits(Some(&before), &self.snapshot);
         for number in 0..self.nodes.len() {
             let at = self.now + self.random.below(4);
             self.later(at, Event::Apply(number));

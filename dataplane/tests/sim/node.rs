@@ -13,6 +13,7 @@ use sluice_dataplane::limits::Limits;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::memory::{self, MemoryPeer};
 use sluice_dataplane::query::{FlowInfo, Query, Reply};
+use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{Idle, WorkerSpec};
 use sluice_dataplane::worker::{Activity, Worker};
 use sluice_ffi::memory::Backing;
@@ -33,10 +34,17 @@ pub struct Node {
 
 impl Node {
     /// All workers of a plan's process.
-    pub fn all(plan: &Plan, snapshot: &Arc<Snapshot>, states: &Arc<MemberStates>) -> Vec<Self> {
+    pub fn all(
+        plan: &Plan,
+        snapshot: &Arc<Snapshot>,
+        states: &Arc<MemberStates>,
+        quotas: &Arc<Quotas>,
+    ) -> Vec<Self> {
         let mesh = handoff::mesh(plan.workers).expect("an event for each worker");
-        let one =
-            |(number, handoff)| Self::new(plan, number, handoff, Arc::clone(snapshot), Arc::clone(states));
+        let one = |(number, handoff)| {
+            let shared = (Arc::clone(snapshot), Arc::clone(states), Arc::clone(quotas));
+            Self::new(plan, number, handoff, shared)
+        };
         mesh.into_iter().enumerate().map(one).collect()
     }
 
@@ -44,8 +52,7 @@ impl Node {
         plan: &Plan,
         number: usize,
         handoff: Handoff,
-        snapshot: Arc<Snapshot>,
-        members: Arc<MemberStates>,
+        (snapshot, members, quotas): (Arc<Snapshot>, Arc<MemberStates>, Arc<Quotas>),
     ) -> Self {
         let ((external, outer), (internal, inner)) = (memory::pair(QUEUE_DEPTH), memory::pair(QUEUE_DEPTH));
         let counters = Arc::new(WorkerCounters::new(&plan.limits));
@@ -63,6 +70,7 @@ impl Node {
             snapshot,
             handoff,
             members,
+            quotas,
             counters: Arc::clone(&counters),
             idle: Idle::Poll,
             clock: Clock::start(),

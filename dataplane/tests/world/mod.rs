@@ -29,6 +29,7 @@ use sluice_dataplane::packet::build;
 use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::memory::{self, MemoryPeer};
 use sluice_dataplane::query::{FlowInfo, NeighborInfo, Query, Reply};
+use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{Idle, WorkerSpec};
 use sluice_dataplane::verdict::DropReason;
 use sluice_dataplane::worker::Worker;
@@ -51,6 +52,8 @@ pub struct World {
     pub worker: Worker,
     pub counters: Arc<WorkerCounters>,
     pub members: Arc<MemberStates>,
+    pub quotas: Arc<Quotas>,
+    pub number: usize,
     pub ports: [MemoryPeer; 2],
     pub parts: Parts,
     pub frames: FramePool,
@@ -80,17 +83,20 @@ impl World {
     pub fn several(workers: usize, limits: Limits, parts: &Parts) -> Vec<Self> {
         let members = Arc::new(MemberStates::new(64));
         let mesh = handoff::mesh(workers).expect("an event for each worker");
-        let world = |(number, handoff)| Self::one(number, workers, handoff, limits, parts, &members);
+        let quotas = Arc::new(Quotas::new(&limits, workers));
+        quotas.set_limits(None, &Snapshot::build(parts.clone()));
+        let world =
+            |(number, handoff)| Self::one((number, workers), handoff, limits, parts, &members, &quotas);
         mesh.into_iter().enumerate().map(world).collect()
     }
 
     fn one(
-        number: usize,
-        workers: usize,
+        (number, workers): (usize, usize),
         handoff: handoff::Handoff,
         limits: Limits,
         parts: &Parts,
         members: &Arc<MemberStates>,
+        quotas: &Arc<Quotas>,
     ) -> Self {
         let (external, outer) = memory::pair(1_024);
         let (internal, inner) = memory::pair(1_024);
@@ -108,6 +114,7 @@ impl World {
             snapshot: Arc::new(Snapshot::build(parts.clone())),
             handoff,
             members: Arc::clone(members),
+            quotas: Arc::clone(quotas),
             counters: Arc::clone(&counters),
             idle: Idle::Poll,
             clock: Clock::start(),
@@ -116,6 +123,8 @@ impl World {
             worker: Worker::with_tables(spec, HashSeed::fixed(11), Backing::Ordinary),
             counters,
             members: Arc::clone(members),
+            quotas: Arc::clone(quotas),
+            number,
             ports: [outer, inner],
             parts: parts.clone(),
             frames: FramePool::new(8_192),
@@ -175,9 +184,13 @@ impl World {
     }
 
     pub fn apply(&mut self, change: impl FnOnce(&mut Parts)) {
+        let before = Snapshot::build(self.parts.clone());
         change(&mut self.parts);
         self.parts.generation += 1;
         let snapshot = Arc::new(Snapshot::build(self.parts.clone()));
+        if self.number == 0 {
+            self.quotas.set_limits(Some(&before), &snapshot);
+        }
         self.worker.apply(snapshot, Instant::from_ms(self.now_ms));
     }
 

@@ -1,0 +1,104 @@
+//! One-to-one translation of addresses, both ways (tmsh `ltm nat`): a host has another address for those outside.
+//!
+//! ```text
+//!   in    client ─▶ translation      becomes   client ─▶ origin
+//!   out   origin ─▶ anyone           becomes   translation ─▶ anyone
+//!   both  origin A ─▶ translation B  becomes   translation A ─▶ origin B      (hairpin, RFC 4787 REQ-9)
+//! ```
+//!
+//! A virtual server that names the destination comes first, and one that translates takes what the host sends
+//! through it. Ports stay as they are, so that nothing can run out.
+
+use crate::address::Address;
+use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
+use crate::config::snapshot::{Snat, Virtual, VirtualKind};
+use crate::flow::table::FlowId;
+use crate::flow::{Direction, flow_flag};
+use crate::frame::Frame;
+use crate::outgoing::Outgoing;
+use crate::packet::parse::Packet;
+use crate::pipeline::{Fate, Pipeline};
+use crate::select::Selection;
+use crate::snat::steer::endpoint_hash;
+use crate::verdict::DropReason;
+
+/// How a packet passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Passage {
+    destination: Address,
+    source: Address,
+}
+
+impl Pipeline {
+    /// The translation that a packet of no flow passes through, if any.
+    pub(crate) fn one_to_one(
+        &self,
+        matched: Option<&Virtual>,
+        packet: &Packet,
+        link: LinkId,
+    ) -> Option<Passage> {
+        let (snapshot, key) = (&self.snapshot, &packet.key);
+        if snapshot.parts().nats.is_empty() || matched.is_some_and(|item| item.names(key.dst)) {
+            return None;
+        }
+        let inward = snapshot.nat_of_translation(key.dst).filter(|nat| nat.ingress.contains(link));
+        let outward = snapshot.nat_of_origin(key.src);
+        let leaves =
+            outward.is_some() && snapshot.owned(key.dst).is_none() && !matched.is_some_and(translates);
+        (inward.is_some() || leaves).then(|| Passage {
+            destination: inward.map_or(key.dst, |nat| nat.origin),
+            source: outward.map_or(key.src, |nat| nat.translation),
+        })
+    }
+
+    /// Sends the first packet of a passage through, or to the worker that owns it: that of both ends as others know
+    /// them, the same for both directions.
+    pub(crate) fn pass_one_to_one(
+        &mut self,
+        passage: Passage,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        out: &mut Outgoing,
+    ) -> Fate {
+        let key = &packet.key;
+        let known = |address| self.snapshot.nat_of_origin(address).map_or(address, |nat| nat.translation);
+        let ends = endpoint_hash(known(key.src), key.src_port) ^ endpoint_hash(known(key.dst), key.dst_port);
+        let owner = self.owners.of_hash(ends);
+        if owner != self.worker {
+            return Fate::HandOver(owner);
+        }
+        match self.open_passage(passage, LinkId::new(port, packet.vlan), frame, packet) {
+            Ok(id) => self.forward(port, frame, packet, id, Direction::FromClient, out),
+            Err(reason) => self.refuse(port, frame, packet, reason, VirtualId::NONE, out),
+        }
+    }
+
+    pub(crate) fn open_passage(
+        &mut self,
+        passage: Passage,
+        link: LinkId,
+        frame: &Frame,
+        packet: &Packet,
+    ) -> Result<FlowId, DropReason> {
+        crate::admit::opens(packet)?;
+        if self.draining {
+            return Err(DropReason::Draining);
+        }
+        let hop = self.snapshot.route(passage.destination).ok_or(DropReason::NoRoute)?;
+        let selection = Selection {
+            virtual_id: VirtualId::NONE,
+            member_id: MemberId::NONE,
+            member: (passage.destination, packet.key.dst_port),
+            source: (passage.source, packet.key.src_port),
+            neighbor: self.neighbors.resolve(hop, self.now)?,
+            flags: flow_flag::AUTO_LAST_HOP,
+        };
+        self.take_in(self.new_flow(link, frame, packet, &selection))
+    }
+}
+
+/// True when the virtual server does more with a packet than to route it.
+fn translates(item: &Virtual) -> bool {
+    item.kind != VirtualKind::ForwardingIp || item.snat != Snat::None
+}

@@ -1,0 +1,92 @@
+//! Virtual servers of type stateless: every UDP datagram is balanced by itself and leaves no flow behind.
+//!
+//! For short exchanges at high rates (DNS, syslog). The member sees the client's address and answers it directly.
+
+use crate::config::ids::{LinkId, PortId};
+use crate::config::snapshot::Virtual;
+use crate::flow::Direction;
+use crate::flow::key::FlowKey;
+use crate::frame::Frame;
+use crate::outgoing::Outgoing;
+use crate::packet::emit::IcmpError;
+use crate::packet::parse::Packet;
+use crate::packet::rewrite::{self, LinkHeader};
+use crate::pipeline::{Fate, Pipeline, is_too_big, segments};
+use crate::quota::Limited;
+use crate::verdict::DropReason;
+
+impl Pipeline {
+    /// Sends a datagram on to the member that it falls to.
+    pub(crate) fn send_stateless(
+        &mut self,
+        item: &Virtual,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        out: &mut Outgoing,
+    ) -> Fate {
+        if packet.ttl <= 1 {
+            let reason = DropReason::TtlExpired;
+            return self.refuse_with_icmp(port, frame, packet, reason, IcmpError::TimeExceeded, out);
+        }
+        match self.balance(item, packet) {
+            Ok((to, member)) => self.send_balanced(item, member, port, frame, packet, &to, out),
+            Err(reason) => self.refuse(port, frame, packet, reason, item.id, out),
+        }
+    }
+
+    fn balance(
+        &mut self,
+        item: &Virtual,
+        packet: &Packet,
+    ) -> Result<(FlowKey, crate::config::ids::MemberId), DropReason> {
+        if !item.enabled {
+            return Err(DropReason::VirtualDisabled);
+        }
+        if !self.quota.take_rate(Limited::Virtual(item.id), item.rate_limit, self.now) {
+            return Err(DropReason::ConnectionRate);
+        }
+        let target = self.target(item, packet, &[])?;
+        self.let_go_member(target.member_id);
+        Ok((FlowKey { dst: target.address, dst_port: target.port, ..packet.key }, target.member_id))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a datagram is, and where it goes")]
+    fn send_balanced(
+        &mut self,
+        item: &Virtual,
+        member: crate::config::ids::MemberId,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        to: &FlowKey,
+        out: &mut Outgoing,
+    ) -> Fate {
+        let Some(hop) = self.snapshot.route(to.dst) else {
+            return self.refuse(port, frame, packet, DropReason::NoRoute, item.id, out);
+        };
+        let neighbor = match self.neighbors.resolve(hop, self.now) {
+            Ok(neighbor) => neighbor,
+            Err(reason) => return self.dropped(reason, item.id),
+        };
+        let (link, mac): (LinkId, _) = self.neighbors.mac(neighbor).unwrap_or((hop.link, Default::default()));
+        let facts = self.ports[usize::from(link.port().0)];
+        if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
+            let error = IcmpError::TooBig(facts.mtu);
+            return self.refuse_with_icmp(port, frame, packet, DropReason::TooBig, error, out);
+        }
+        let packets = segments(frame, packet);
+        rewrite::translate(frame, packet, to);
+        frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
+        let header = LinkHeader { destination: mac, source: facts.mac, vlan: link.vlan() };
+        if !rewrite::set_link_header(frame, packet.l3, packet.key.src.is_v4(), header) {
+            return self.dropped(DropReason::NoFrame, item.id);
+        }
+        self.count(item.id, member, Direction::FromClient, packets, u64::from(packet.ip_len));
+        if self.neighbors.mac(neighbor).is_some() {
+            Fate::Send(link.port())
+        } else {
+            Fate::Wait(neighbor, item.id)
+        }
+    }
+}
