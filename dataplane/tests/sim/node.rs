@@ -133,6 +133,11 @@ impl Node {
         self.counters.of_member(id).map_or(0, |counters| counters.connections.current.load())
     }
 
+    /// Frames of its own memory that are in use.
+    pub fn own_frames(&self) -> u64 {
+        self.own_frames.in_use() as u64
+    }
+
     /// What must be 0 when every flow has ended.
     pub fn leftovers(&self) -> [(&'static str, u64); 4] {
         let counters = &self.counters;
@@ -140,7 +145,7 @@ impl Node {
             ("flows", counters.flows.load()),
             ("half-open flows", counters.half_open.load()),
             ("SNAT ports", counters.snat_ports.load()),
-            ("frames of its own", self.own_frames.in_use() as u64),
+            ("frames of its own", self.own_frames()),
         ]
     }
 }
