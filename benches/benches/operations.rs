@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluice_benches::operations::OPERATIONS;
+use sluice_benches::picks::PICKS;
 
 fn operations(criterion: &mut Criterion) {
-    for operation in OPERATIONS {
+    for operation in OPERATIONS.iter().chain(PICKS) {
         let (group, name) = operation.name.split_once('/').unwrap_or((operation.name, "all"));
         let mut group = criterion.benchmark_group(group);
         group.throughput(Throughput::Elements(operation.each));

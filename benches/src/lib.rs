@@ -5,6 +5,7 @@
 //! | [`scenario`] | the one-armed configuration that all benches use, and the frames that go through it |
 //! | [`steady`] | a worker on a memory port with all its flows made |
 //! | [`operations`] | the list of what is measured one by one |
+//! | [`picks`] | what choosing a member costs, and making a Maglev table |
 //! | [`machine`] | cores, hugepages, child processes, processor time; gives back what it takes |
 //! | [`peers`] | three namespaces, and one proxy at a time between them |
 //! | [`report`] | medians and rows |
@@ -14,6 +15,7 @@
 pub mod machine;
 pub mod operations;
 pub mod peers;
+pub mod picks;
 pub mod report;
 pub mod scenario;
 pub mod steady;

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sluice_dataplane::clock::Clock;
+use sluice_dataplane::clock::{Clock, Instant as ClockInstant};
 use sluice_dataplane::config::ids::{MemberId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::{Backing, FramePool};
 use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
-use sluice_dataplane::pool::MemberStates;
+use sluice_dataplane::pool::{MemberState, MemberStates};
 use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
 use sluice_dataplane::query::{Query, Reply};
 use sluice_dataplane::quota::Quotas;
@@ -23,7 +23,7 @@ use sluice_dataplane::runtime::{self, Idle, WorkerHandle, WorkerSpec};
 use crate::check::Candidate;
 use crate::compile;
 use crate::ids::{Holders, IdBook, MemberKey, Reused};
-use crate::model::{IdleMode, Model, StatedMember};
+use crate::model::{IdleMode, Member, Model, Name, StatedMember};
 use crate::parse::Fault;
 use crate::stats::sums::{ConnectionsSum, MemberSums, VirtualSums};
 use crate::telemetry::Telemetry;
@@ -88,6 +88,8 @@ pub struct Process {
     members: Arc<MemberStates>,
     quotas: Arc<Quotas>,
     limits: Limits,
+    /// The workers'.
+    clock: Clock,
     started: Instant,
     draining: AtomicBool,
     view: RwLock<Arc<View>>,
@@ -114,11 +116,12 @@ impl Process {
             said: Arc::default(),
             baselines: Arc::default(),
         };
-        set_member_states(&members, &view);
+        let clock = Clock::start();
+        start_member_states(&members, &view);
         let quotas = Arc::new(Quotas::new(&limits, opened.cores.len()));
         quotas.set_limits(None, &view.snapshot);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
-        let specs = worker_specs(&view, &members, &quotas, &limits, opened)?;
+        let specs = worker_specs(&view, &members, &quotas, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
             workers,
@@ -126,6 +129,7 @@ impl Process {
             members,
             quotas,
             limits,
+            clock,
             started: Instant::now(),
             draining: AtomicBool::new(false),
             view: RwLock::new(Arc::new(view)),
@@ -141,8 +145,8 @@ impl Process {
 
     /// Puts another one in force. The caller holds the `change` lock.
     pub(crate) fn set_view(&self, view: View) {
-        set_member_states(&self.members, &view);
         let before = self.view();
+        change_member_states(&self.members, &before, &view, self.clock.now());
         if before.snapshot.generation() != view.snapshot.generation() {
             self.quotas.set_limits(Some(&before.snapshot), &view.snapshot);
         }
@@ -167,6 +171,11 @@ impl Process {
     /// A member's state now.
     pub fn member_state(&self, id: MemberId) -> StatedMember {
         StatedMember::of(self.members.of(id))
+    }
+
+    /// When a member last came up; `None` for one that has been up from the start.
+    pub fn member_up_since(&self, id: MemberId) -> Option<ClockInstant> {
+        self.members.up_since(id)
     }
 
     /// How long it has run.
@@ -260,15 +269,32 @@ impl Holders for Process {
     }
 }
 
-/// Every member's state: what the file states, else what was said, else enabled; its node's where that is stricter.
-fn set_member_states(states: &MemberStates, view: &View) {
+/// Every member's state as the workers start.
+fn start_member_states(states: &MemberStates, view: &View) {
+    stated_members(view, |_, _, id, state| states.set(id, state));
+}
+
+/// Every member's state from now on. Who becomes enabled, or is new in a pool that was there before, has come up now.
+fn change_member_states(states: &MemberStates, before: &View, view: &View, now: ClockInstant) {
+    stated_members(view, |pool, member, id, state| {
+        let was_there = before.book.member_id(pool, member) != MemberId::NONE;
+        if was_there || !before.model.pools.contains_key(pool) {
+            states.change(id, state, now);
+        } else {
+            states.add(id, state, now);
+        }
+    });
+}
+
+/// What the file states of each member, else what was said, else enabled; the stricter of its own and its node's.
+fn stated_members(view: &View, mut each: impl FnMut(&Name, &Member, MemberId, MemberState)) {
     let nodes: HashMap<_, _> = view.model.nodes.values().map(|node| (node.address, node.state)).collect();
     for (name, pool) in &view.model.pools {
         for member in &pool.members {
             let key = (name.clone(), member.address.0, member.port.0);
             let state = view.said.get(&key).copied().or(member.state).unwrap_or(StatedMember::Enabled);
             let state = nodes.get(&member.address).map_or(state, |of_node| state.max(*of_node));
-            states.set(view.book.member_id(name, member), state.state());
+            each(name, member, view.book.member_id(name, member), state.state());
         }
     }
 }
@@ -278,9 +304,10 @@ fn worker_specs(
     members: &Arc<MemberStates>,
     quotas: &Arc<Quotas>,
     limits: &Limits,
+    clock: Clock,
     opened: Opened,
 ) -> std::io::Result<Vec<WorkerSpec>> {
-    let (workers, clock) = (opened.cores.len(), Clock::start());
+    let workers = opened.cores.len();
     let idle = match view.model.system.idle {
         IdleMode::Adaptive => Idle::Adaptive,
         IdleMode::Poll => Idle::Poll,

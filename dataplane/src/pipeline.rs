@@ -390,6 +390,10 @@ impl Pipeline {
         if to.dst == self.flows.at_mut(id).member {
             self.flows.at_mut(id).neighbor = neighbor;
         }
+        let mtu = self.ports[usize::from(hop.link.port().0)].mtu;
+        if packet.ip_len > u32::from(mtu) && is_too_big(frame, packet, mtu) {
+            return self.dropped(DropReason::TooBig, virtual_id);
+        }
         rewrite::translate(frame, packet, to);
         frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
         let source = self.ports[usize::from(hop.link.port().0)].mac;

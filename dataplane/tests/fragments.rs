@@ -416,3 +416,100 @@ fn fragments_wait_for_the_members_address_like_whole_packets() {
     let released = world.send(INTERNAL, &arp(2, member_mac(11), "10.1.0.11", SELF_IN));
     assert_eq!(whole(&released).1, data);
 }
+
+#[test]
+fn what_is_too_big_does_not_wait_for_the_members_address() {
+    let mut world = World::new(|_| ());
+    (0..4).for_each(|_| drop(world.run(20)));
+    let mut big = build::udp(&from_client(false, &payload(3_000)));
+    build::patch_ipv4(&mut big, |header| header[6] = 0);
+    assert_eq!(world.send(EXTERNAL, &big).len(), 1, "the question for the address");
+    assert_eq!(world.send(INTERNAL, &arp(2, member_mac(11), "10.1.0.11", SELF_IN)), []);
+    assert_eq!(world.all_drops(), [("too-big", 1)]);
+    assert_eq!(world.send(EXTERNAL, &big).len(), 3, "the next is cut");
+}
+
+/// Over IPv6 the first fragment alone says what the packet carries (RFC 8200 section 4.5).
+#[test]
+fn the_next_header_of_a_later_fragment_says_nothing() {
+    let mut world = started();
+    let data = payload(3_000);
+    let mut frames = cut(&from_client(true, &data), 5);
+    frames[1][54] = 6;
+    frames[2][54] = 99;
+    let out: Vec<_> = frames.iter().flat_map(|frame| world.send(EXTERNAL, frame)).collect();
+    assert_eq!(whole(&out).1, data);
+}
+
+/// Throws dice; the same seed gives the same faces.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+/// Clients that all use one id send at once over a wire that loses, doubles and shuffles fragments. Whatever can be
+/// put together at the member is exactly what one client sent, all that came whole is there, and nothing is kept.
+#[test]
+fn over_a_bad_wire_no_fragment_of_one_client_gets_into_anothers_packet() {
+    let first: u64 = std::env::var("SLUICE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    for seed in first..first + 60 {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut workers = workers([1, 2, 4][seed as usize % 3], |_| ());
+        let (v6, clients) = (dice.below(2) == 1, 2 + dice.below(6));
+        let (mut wire, mut sent, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..clients {
+            let data: Vec<u8> = (0..2_000 + dice.below(9_000)).map(|at| (at * (number + 3)) as u8).collect();
+            let address =
+                if v6 { format!("2001:db8:c::{number}") } else { format!("198.51.100.{}", number + 1) };
+            let frames = cut(&Udp { src: &address, ..from_client(v6, &data) }, 77);
+            let missing = (dice.below(3) == 0).then(|| dice.below(frames.len()));
+            for (_, frame) in frames.into_iter().enumerate().filter(|&(at, _)| Some(at) != missing) {
+                wire.extend(std::iter::repeat_n(frame, 1 + usize::from(dice.below(8) == 0)));
+            }
+            lost.push(missing.is_some());
+            sent.push(data);
+        }
+        (1..wire.len()).rev().for_each(|at| wire.swap(at, dice.below(at + 1)));
+        let mut turn = dice.below(16);
+        let out = spread(&mut workers, EXTERNAL, &wire, &mut turn);
+        let mut packets: std::collections::BTreeMap<u32, Vec<Out>> = std::collections::BTreeMap::new();
+        out.into_iter().for_each(|piece| packets.entry(id_of(&piece)).or_default().push(piece));
+        let arrived: Vec<Vec<u8>> =
+            packets.into_values().filter(|pieces| is_whole(pieces)).map(|pieces| whole(&pieces).1).collect();
+        for (number, data) in sent.iter().enumerate() {
+            assert_eq!(arrived.contains(data), !lost[number], "seed {seed}: client {number}");
+        }
+        // All fragments of a packet may have been doubled, so that it comes twice.
+        let strange = arrived.iter().filter(|packet| !sent.contains(packet)).count();
+        assert_eq!(strange, 0, "seed {seed}: nothing else can be put together");
+        workers.iter_mut().for_each(|worker| (0..60).for_each(|_| drop(worker.run(50))));
+        let kept: usize = workers.iter().map(|worker| worker.frames.in_use()).sum();
+        assert_eq!(kept, 0, "seed {seed}: nothing is kept");
+    }
+}
+
+/// True when the payloads of these pieces end where the last one says and leave no hole.
+fn is_whole(pieces: &[Out]) -> bool {
+    let place = |b: &[u8]| {
+        let (word, start) = if b[14] >> 4 == 4 {
+            (u32::from(u16::from_be_bytes([b[20], b[21]])), 34)
+        } else {
+            (u32::from(u16::from_be_bytes([b[56], b[57]])), 62)
+        };
+        let v4 = b[14] >> 4 == 4;
+        let (offset, more) =
+            if v4 { ((word & 0x1fff) * 8, word & 0x2000 != 0) } else { (word & 0xfff8, word & 1 != 0) };
+        (offset as usize, b.len() - start, more)
+    };
+    let total: usize = pieces.iter().map(|piece| place(&piece.bytes).1).sum();
+    pieces.iter().any(|piece| {
+        let (offset, len, more) = place(&piece.bytes);
+        !more && offset + len == total
+    })
+}

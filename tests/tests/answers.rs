@@ -50,7 +50,7 @@ fn self_ips_and_virtual_addresses_answer_ping() {
     ] {
         let said = run(from.command("ping").args(["-n", "-c", "5", "-i", "0.05", "-W", "2", address]));
         assert!(said.contains("5 received"), "{address}: {said}");
-        // Larger than a frame would need fragments, which sluice does not take; close to it is fine.
+        // Larger than a frame would need reassembly, which sluice does not do; close to it is fine.
         run(from.command("ping").args(["-n", "-c", "1", "-W", "2", "-s", "1400", address]));
     }
 }

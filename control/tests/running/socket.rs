@@ -241,6 +241,34 @@ fn a_members_state_is_said_and_stays() {
 }
 
 #[test]
+fn a_member_that_comes_up_or_is_added_begins_its_slow_ramp() {
+    let sluice = Sluice::start(CONFIG, 1);
+    let say = |state: &str| {
+        let body = json!({"state": state}).to_string();
+        assert_eq!(sluice.patch("/v1/pools/web/members/10.1.0.11:8080", &body).status, 200);
+    };
+    let since = |pool: usize, place: usize| {
+        let id = sluice.process.view().snapshot.parts().pools[pool].members[place].id;
+        sluice.process.member_up_since(id)
+    };
+    assert_eq!((since(0, 0), since(0, 1)), (None, None), "up from the start");
+    say("offline");
+    assert_eq!(since(0, 0), None);
+    say("enabled");
+    assert!(since(0, 0).is_some());
+    let more =
+        CONFIG.replace("port: 8080}\n", "port: 8080}\n      - {address: 10.1.0.13, port: 80}\n").replace(
+            "virtual_servers:\n",
+            "  young:\n    members: [{address: 10.1.0.14, port: 80}]\nvirtual_servers:\n",
+        );
+    assert_eq!(sluice.put("/v1/config", &more).status, 200);
+    assert!(since(0, 1).is_some(), "new in a pool at work");
+    assert_eq!(since(0, 2), None, "it was there before");
+    assert_eq!(since(1, 0), None, "its whole pool is new");
+    sluice.end();
+}
+
+#[test]
 fn members_of_either_family_have_a_path() {
     let config = CONFIG.to_string().replace(
         "      - {address: 10.1.0.12",

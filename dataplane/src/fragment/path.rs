@@ -1,6 +1,6 @@
 //! The path of a fragment. Cold: a packet that is none pays nothing.
 
-use super::table::{Arrival, EntryId};
+use super::table::{Arrival, EntryId, Transport};
 use crate::address::{Address, Mac};
 use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
 use crate::flow::Direction;
@@ -54,7 +54,7 @@ impl Pipeline {
     #[cold]
     pub(crate) fn fragment_of_ours(&mut self, port: PortId, frame: Frame, key: &FlowKey, out: &mut Outgoing) {
         match self.read_fragment(port, &frame) {
-            Ok(fragment) => self.gather(port, frame, &fragment, Some([key.src_port, key.dst_port]), out),
+            Ok(fragment) => self.gather(port, frame, &fragment, Some(transport_of(key)), out),
             Err(reason) => self.count_drop(reason, VirtualId::NONE),
         }
     }
@@ -143,10 +143,10 @@ impl Pipeline {
         port: PortId,
         frame: Frame,
         fragment: &Fragment,
-        ports: Option<[u16; 2]>,
+        told: Option<Transport>,
         out: &mut Outgoing,
     ) {
-        let arrival = self.fragments.arrive(fragment, ports, self.now);
+        let arrival = self.fragments.arrive(fragment, told, self.now);
         self.count_lost_fragments();
         match arrival {
             Err(reason) => self.count_drop(reason, VirtualId::NONE),
@@ -156,7 +156,7 @@ impl Pipeline {
                 }
             }
             Ok(Arrival::Known(id)) => {
-                let at_home = ports.is_some();
+                let at_home = told.is_some();
                 self.pass_fragment(id, at_home, port, frame, fragment, out);
                 while let Some((port, frame)) = self.fragments.take_waiting(id) {
                     if let Ok(fragment) = self.read_fragment(port, &frame) {
@@ -179,7 +179,8 @@ impl Pipeline {
         out: &mut Outgoing,
     ) {
         let mut packet = fragment.packet;
-        [packet.key.src_port, packet.key.dst_port] = self.fragments.ports(id);
+        let Transport { src_port, dst_port, protocol } = self.fragments.transport(id);
+        packet.key = FlowKey { src_port, dst_port, protocol, ..packet.key };
         let found = self.flows.find(&packet.key, self.flows.hash(&packet.key));
         let home = self.home_of_fragmented(port, &packet);
         if found.is_none() && !at_home && home != self.worker {
@@ -248,6 +249,10 @@ impl Pipeline {
             self.counters.of_drop(reason).add(count);
         }
     }
+}
+
+fn transport_of(key: &FlowKey) -> Transport {
+    Transport { src_port: key.src_port, dst_port: key.dst_port, protocol: key.protocol }
 }
 
 fn has_open_work(offload: &Offload) -> bool {

@@ -43,6 +43,18 @@ impl PacketKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryId(u32);
 
+/// What the first fragment tells about its packet and no other does. Over IPv6 that goes for the protocol too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Transport {
+    /// The source port, 0 where the protocol has none.
+    pub src_port: u16,
+    /// The destination port.
+    pub dst_port: u16,
+    /// The protocol.
+    pub protocol: u8,
+}
+
 /// What is to be done with a fragment that has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
@@ -92,7 +104,7 @@ struct Entry {
     key: PacketKey,
     state: u8,
     has_new_id: u8,
-    ports: [u16; 2],
+    transport: Transport,
     new_id: u32,
     last_news_ms: u32,
     /// Ids + 1; 0 is none.
@@ -141,14 +153,14 @@ impl FragmentTable {
         }
     }
 
-    /// Takes note of a fragment. `ports` are its packet's where somebody else has seen the first fragment. O(1).
+    /// Takes note of a fragment. `told` is its packet's where somebody else has seen the first fragment. O(1).
     ///
     /// # Errors
     /// Why it is to be dropped: it overlaps another or has come before.
     pub fn arrive(
         &mut self,
         fragment: &Fragment,
-        ports: Option<[u16; 2]>,
+        told: Option<Transport>,
         now: Instant,
     ) -> Result<Arrival, DropReason> {
         self.expire(now);
@@ -166,8 +178,8 @@ impl FragmentTable {
             }
             Place::New => entry.mark(fragment),
         }
-        if let Some(ports) = ports.or_else(|| ports_in(fragment)) {
-            (entry.state, entry.ports) = (KNOWN, ports);
+        if let Some(transport) = told.or_else(|| transport_in(fragment)) {
+            (entry.state, entry.transport) = (KNOWN, transport);
         }
         if entry.state != KNOWN {
             return Ok(Arrival::Early(EntryId(id)));
@@ -178,9 +190,9 @@ impl FragmentTable {
         Ok(Arrival::Known(EntryId(id)))
     }
 
-    /// The ports of the packet.
-    pub fn ports(&self, id: EntryId) -> [u16; 2] {
-        self.entries[id.0 as usize].ports
+    /// The ports and protocol of a packet whose first fragment has come.
+    pub fn transport(&self, id: EntryId) -> Transport {
+        self.entries[id.0 as usize].transport
     }
 
     /// The packet's new identification: the one given before, or what `choose` says.
@@ -392,11 +404,15 @@ impl Entry {
     }
 }
 
-/// The ports that a fragment itself tells: the first one's, and none where the protocol has none.
-fn ports_in(fragment: &Fragment) -> Option<[u16; 2]> {
+/// What a fragment itself tells: the first one's ports, and none where the protocol of an IPv4 packet has none.
+fn transport_in(fragment: &Fragment) -> Option<Transport> {
     let key = &fragment.packet.key;
     let has_ports = matches!(key.protocol, protocol::TCP | protocol::UDP);
-    (fragment.is_first() || (key.src.is_v4() && !has_ports)).then_some([key.src_port, key.dst_port])
+    (fragment.is_first() || (key.src.is_v4() && !has_ports)).then_some(Transport {
+        src_port: key.src_port,
+        dst_port: key.dst_port,
+        protocol: key.protocol,
+    })
 }
 
 /// Its first 8 bytes of payload and those after its last.
@@ -459,6 +475,10 @@ mod tests {
         Fragment { packet, id, offset, len, more }
     }
 
+    fn transport(src_port: u16, dst_port: u16) -> Transport {
+        Transport { src_port, dst_port, protocol: protocol::UDP }
+    }
+
     fn at(ms: u64) -> Instant {
         Instant::from_ms(ms)
     }
@@ -482,7 +502,7 @@ mod tests {
         let mut table = table();
         for (offset, more) in [(0, true), (1_480, true), (2_960, false)] {
             let id = known(table.arrive(&piece(1, offset, 1_480, more), None, at(0)));
-            assert_eq!(table.ports(id), [4_000, 53]);
+            assert_eq!(table.transport(id), transport(4_000, 53));
             assert_eq!(table.new_id(id, || 77), 77);
             assert_eq!(table.new_id(id, || 78), 77, "one id for the whole packet");
             table.forget_if_whole(id);
@@ -507,7 +527,7 @@ mod tests {
 
     #[test]
     fn ports_may_be_told_by_who_has_seen_the_first() {
-        let id = known(table().arrive(&piece(1, 1_480, 1_480, true), Some([1, 2]), at(0)));
+        let id = known(table().arrive(&piece(1, 1_480, 1_480, true), Some(transport(1, 2)), at(0)));
         assert_eq!(id, EntryId(0));
     }
 
@@ -643,7 +663,7 @@ mod tests {
         let mut portless = piece(2, 80, 80, true);
         portless.packet.key.protocol = 47;
         let id = known(table.arrive(&portless, None, at(0)));
-        assert_eq!(table.ports(id), [0, 0]);
+        assert_eq!(table.transport(id), Transport { protocol: 47, ..transport(0, 0) });
     }
 
     #[test]
@@ -669,7 +689,7 @@ mod tests {
             }
             let mut table = table();
             for (place, fragment) in pieces.iter().enumerate() {
-                let id = known(table.arrive(fragment, Some([1, 2]), at(0)));
+                let id = known(table.arrive(fragment, Some(transport(1, 2)), at(0)));
                 table.forget_if_whole(id);
                 assert_eq!(table.is_empty(), place + 1 == pieces.len(), "seed {seed}");
             }

@@ -130,7 +130,7 @@ impl Bench {
     }
 
     pub(crate) fn is_at_limit(&mut self) -> bool {
-        self.with(|balancer, pool, view| balancer.is_at_limit(pool, view))
+        self.with(Balancer::is_at_limit)
     }
 
     pub(crate) fn persist(&mut self, member: u32) {
