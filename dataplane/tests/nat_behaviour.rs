@@ -337,7 +337,8 @@ fn wrong_numbers_pass_and_change_nothing() {
 
 #[test]
 fn a_port_used_again_opens_anew_whatever_the_number() {
-    for (name, seq) in [("higher", 9_000), ("lower", 10), ("the same", 1_000)] {
+    // The same number again is a late copy of the first SYN, for which pipeline.rs has a test.
+    for (name, seq) in [("higher", 9_000), ("lower", 10)] {
         after_open(
             name,
             &[

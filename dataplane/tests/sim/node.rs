@@ -44,8 +44,8 @@ impl Node {
         let mesh = handoff::mesh(plan.workers).expect("an event for each worker");
         let persistence = Arc::new(PersistenceTable::new(plan.limits.persistence, plan.limits.members));
         let one = |(number, handoff)| {
-            let shared = (Arc::clone(quotas), Arc::clone(&persistence));
-            Self::new(plan, number, handoff, Arc::clone(snapshot), Arc::clone(states), shared)
+            let shared = (Arc::clone(snapshot), Arc::clone(states), Arc::clone(quotas));
+            Self::new(plan, number, handoff, shared, Arc::clone(&persistence))
         };
         mesh.into_iter().enumerate().map(one).collect()
     }
@@ -54,9 +54,8 @@ impl Node {
         plan: &Plan,
         number: usize,
         handoff: Handoff,
-        snapshot: Arc<Snapshot>,
-        members: Arc<MemberStates>,
-        (quotas, persistence): (Arc<Quotas>, Arc<PersistenceTable>),
+        (snapshot, members, quotas): (Arc<Snapshot>, Arc<MemberStates>, Arc<Quotas>),
+        persistence: Arc<PersistenceTable>,
     ) -> Self {
         let ((external, outer), (internal, inner)) = (memory::pair(QUEUE_DEPTH), memory::pair(QUEUE_DEPTH));
         let counters = Arc::new(WorkerCounters::new(&plan.limits));
@@ -138,6 +137,11 @@ impl Node {
         self.counters.of_member(id).map_or(0, |counters| counters.connections.current.load())
     }
 
+    /// Frames of its own memory that are in use.
+    pub fn own_frames(&self) -> u64 {
+        self.own_frames.in_use() as u64
+    }
+
     /// What must be 0 when every flow has ended.
     pub fn leftovers(&self) -> [(&'static str, u64); 4] {
         let counters = &self.counters;
@@ -145,7 +149,7 @@ impl Node {
             ("flows", counters.flows.load()),
             ("half-open flows", counters.half_open.load()),
             ("SNAT ports", counters.snat_ports.load()),
-            ("frames of its own", self.own_frames.in_use() as u64),
+            ("frames of its own", self.own_frames()),
         ]
     }
 }

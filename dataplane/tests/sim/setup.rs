@@ -7,8 +7,8 @@
 use sluice_dataplane::address::{Address, Mac};
 use sluice_dataplane::config::ids::{MemberId, NodeId, PoolId, VirtualId};
 use sluice_dataplane::config::snapshot::{
-    Member, Method, Node, Parts, Persistence, PersistenceKind, Pool, Protocol, Snat, SnatPool, SourcePort,
-    Timeouts, Virtual, VirtualKind,
+    Member, Method, Node, Parts, Persistence, PersistenceKind, Pool, Protocol, Queue, ServiceDownAction,
+    Snat, SnatPool, SourcePort, Timeouts, Virtual, VirtualKind,
 };
 use sluice_dataplane::limits::Limits;
 
@@ -157,8 +157,14 @@ fn pool(random: &mut Random, place: usize, calm: bool) -> Pool {
         members,
         min_active_members: random.pick(&[0, 0, 1, 2]),
         slow_ramp_ms: random.pick(&[0, 0, 500]),
-        ..Pool::default()
+        service_down_action: if calm { ServiceDownAction::None } else { random.pick(&ACTIONS) },
+        reselect_tries: if calm { 0 } else { random.pick(&[0, 0, 1, 3]) },
+        queue: (!calm && random.per_mille(200)).then(|| queue(random)),
     }
+}
+
+fn queue(random: &mut Random) -> Queue {
+    Queue { depth: random.pick(&[0, 1, 5]), time_ms: random.pick(&[0, 200, 1_000]) }
 }
 
 fn snat_pool(random: &mut Random) -> SnatPool {
@@ -191,10 +197,16 @@ fn vary(random: &mut Random, item: &mut Virtual, calm: bool) {
     if !calm {
         item.enabled = random.per_mille(950);
         item.connection_limit = random.pick(&[0, 0, 0, 1, 3, 10]);
+        item.rate_limit = random.pick(&[0, 0, 0, 5]);
+        item.source_port =
+            random.pick(&[SourcePort::Preserve, SourcePort::Change, SourcePort::PreserveStrict]);
     }
 }
 
 const SNATS: [Snat; 4] = [Snat::None, Snat::Automap, Snat::Automap, Snat::Pool(0)];
+
+const ACTIONS: [ServiceDownAction; 4] =
+    [ServiceDownAction::None, ServiceDownAction::Drop, ServiceDownAction::Reset, ServiceDownAction::Reselect];
 
 const METHODS: [Method; 19] = [
     Method::RoundRobin,
