@@ -165,8 +165,11 @@ pub struct WorkerCounters {
     pub rejects_limited: Counter,
     /// SNAT ports in use now.
     pub snat_ports: Counter,
-    /// Packets given to the worker that owns their flow.
+    /// Packets given to the worker that owns their flow, though no port could have brought them there: nothing hides
+    /// the client, or they are fragments or ICMP errors.
     pub handed_over: Counter,
+    /// Packets of translated flows given to the worker that owns them because the port had brought them here.
+    pub misdirected: Counter,
     /// ICMP errors passed on to whoever sent the packet they are about.
     pub icmp_errors: Counter,
 }
@@ -187,6 +190,7 @@ impl WorkerCounters {
             rejects_limited: Counter::default(),
             snat_ports: Counter::default(),
             handed_over: Counter::default(),
+            misdirected: Counter::default(),
             icmp_errors: Counter::default(),
         }
     }

@@ -128,6 +128,7 @@ impl Worker {
                 Reply::Flows(self.pipeline.flow_page(*after, (*max).min(256), now))
             }
             Query::Neighbors => Reply::Neighbors(self.pipeline.neighbors.list(now)),
+            Query::Snat => Reply::Snat(self.pipeline.snat.list()),
         }
     }
 
@@ -198,6 +199,7 @@ impl Worker {
         if now >= self.slow_due {
             self.slow_due = now + SLOW_PERIOD;
             self.pipeline.neighbors.age(now);
+            self.pipeline.snat.advance(now.as_ns() / 1_000_000);
             self.look_at_ports();
             self.pipeline.publish_gauges();
         }
@@ -245,6 +247,7 @@ impl Pipeline {
         self.rejects.set_rate(self.owners.share_of(settings.max_reject_rate));
         self.icmp_errors.set_rate(self.owners.share_of(settings.max_icmp_rate));
         let snapshot = Arc::clone(&self.snapshot);
+        self.snat.exclude(snapshot.listened_sources());
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
         self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));

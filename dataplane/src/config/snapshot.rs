@@ -505,6 +505,8 @@ pub struct Snapshot {
     links: Vec<LinkId>,
     /// Members that see clients' own addresses; port 0 for any.
     transparent: HashSet<(Address, u16)>,
+    /// Ports of SNAT addresses that virtual servers listen on.
+    listened_sources: Vec<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
 }
@@ -524,10 +526,12 @@ impl Snapshot {
     /// Makes the look-up structures. Pure; time in proportion to the number of objects.
     pub fn build(parts: Parts) -> Self {
         let links = links_of(&parts);
+        let owned = owned_addresses(&parts, &links);
         Self {
             index: VirtualIndex::build(&parts.virtuals),
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
-            owned: owned_addresses(&parts, &links),
+            listened_sources: listened_sources(&parts, &owned),
+            owned,
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
             transparent: transparent_members(&parts),
@@ -539,6 +543,23 @@ impl Snapshot {
     /// True when `address` and `port` are a member's that sees clients' own addresses.
     pub fn is_transparent_member(&self, address: Address, port: u16) -> bool {
         self.transparent.contains(&(address, port)) || self.transparent.contains(&(address, 0))
+    }
+
+    /// SNAT addresses and self IPs with ports that virtual servers listen on: no connection may come from there. A
+    /// virtual server on every port of an address bars none, for what belongs to a flow finds it first.
+    pub fn listened_sources(&self) -> &[(Address, u16)] {
+        &self.listened_sources
+    }
+
+    /// True when members see another address than that of `client` through `item`.
+    pub fn hides(&self, item: &Virtual, client: Address) -> bool {
+        let rows = match item.snat {
+            Snat::None => return false,
+            Snat::Automap | Snat::Pool(_) => return true,
+            Snat::List(place) => self.parts.snat_lists.get(place).map(|list| &list.rows),
+        };
+        let holding = rows.into_iter().flatten().filter(|(prefix, _)| prefix.contains(client));
+        holding.max_by_key(|(prefix, _)| prefix.bits).is_some_and(|(_, snat)| *snat != Snat::None)
     }
 
     /// The generation.
@@ -616,10 +637,22 @@ impl Snapshot {
 }
 
 fn transparent_members(parts: &Parts) -> HashSet<(Address, u16)> {
-    let shown = parts.virtuals.iter().filter(|item| item.snat == Snat::None).filter_map(|item| item.pool);
+    let may_show = |item: &&Virtual| matches!(item.snat, Snat::None | Snat::List(_));
+    let shown = parts.virtuals.iter().filter(may_show).filter_map(|item| item.pool);
     let shown: HashSet<PoolId> = shown.collect();
     let pools = parts.pools.iter().filter(|pool| shown.contains(&pool.id));
     pools.flat_map(|pool| pool.members.iter().map(|member| (member.address, member.port))).collect()
+}
+
+fn listened_sources(parts: &Parts, owned: &HashMap<Address, Owned>) -> Vec<(Address, u16)> {
+    let is_source = |address| owned.get(&address).is_some_and(|own| own.is_source);
+    let rows = parts.virtuals.iter().flat_map(|item| &item.matches);
+    let hosts = rows.filter(|row| row.destination.bits == 128 && row.port != 0);
+    let named = hosts.map(|row| (row.destination.address, row.port));
+    let mut listened: Vec<_> = named.filter(|(address, _)| is_source(*address)).collect();
+    listened.sort_unstable();
+    listened.dedup();
+    listened
 }
 
 /// Every link that something is configured on; an untagged one on every port.
