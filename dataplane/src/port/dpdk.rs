@@ -358,6 +358,8 @@ fn describe(spec: &PortSpec, device: &str, port: &EthPort, queues: usize) -> Por
         mtu: port.mtu(),
         queues,
         offloads: named.into_iter().filter(|&(_, on)| on).map(|(name, _)| name).collect(),
+        steering: super::Steering::Software,
+        steering_reason: String::new(),
     }
 }
 

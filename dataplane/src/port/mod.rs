@@ -78,6 +78,41 @@ pub struct PortInfo {
     pub queues: usize,
     /// What the device does for us, for `show ports`: `vnet_hdr`, `tx-checksum`, `tso`, …
     pub offloads: Vec<&'static str>,
+    /// How frames are spread over its queues.
+    pub steering: Steering,
+    /// Why that way.
+    pub steering_reason: String,
+}
+
+/// How a port spreads frames over queues. Whatever it is, a packet that arrives at another worker than its flow's
+/// crosses to it; the better the steering, the fewer do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// There is one queue.
+    Single,
+    /// In some way of the device's own, or of its peer's: workers sort frames among themselves.
+    Software,
+    /// The kernel runs our program.
+    Bpf,
+    /// The NIC hashes with our key into our table.
+    Rss,
+}
+
+impl Steering {
+    /// The word in `show ports`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Steering::Single => "single",
+            Steering::Software => "software",
+            Steering::Bpf => "bpf",
+            Steering::Rss => "rss",
+        }
+    }
+
+    /// One queue, and why.
+    pub(crate) fn single() -> (Steering, String) {
+        (Steering::Single, "there is one worker".into())
+    }
 }
 
 /// What to open.
