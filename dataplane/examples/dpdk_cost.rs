@@ -6,8 +6,11 @@ use std::hint::black_box;
 
 use sluice_dataplane::frame::{BURST_MAX, Frame, FramePool};
 use sluice_dataplane::port::{self, DriverSpec, PortSpec};
-use sluice_ffi::dpdk::{Burst, Eal, EthDev, Mempool};
+use sluice_ffi::dpdk::{Burst, Eal, EthDev, HashPlan, Mempool};
 use sluice_ffi::tsc::cycles;
+
+/// One queue needs no plan.
+const PLAN: HashPlan = HashPlan { key: &[0; 40], buckets: 128 };
 
 fn main() {
     let mut devices: Vec<String> = std::env::args().skip(1).collect();
@@ -38,7 +41,7 @@ fn bare(device: &str) -> impl FnMut() -> usize {
     let eal = Eal::running().expect("DPDK runs");
     let found = EthDev::open(eal, device).expect("device");
     let pool = Mempool::new(eal, 4096, found.room_bytes(), found.socket()).expect("memory");
-    let started = found.start(std::slice::from_ref(&pool)).expect("start");
+    let started = found.start(std::slice::from_ref(&pool), &PLAN).expect("start");
     let (mut rx, mut tx) = started.queues.into_iter().next().expect("one queue");
     let mut burst = Burst::new();
     for _ in 0..BURST_MAX {

@@ -125,6 +125,10 @@ pub struct PortCounters {
     pub rx_no_memory: Counter,
     /// Not sendable.
     pub tx_errors: Counter,
+    /// Of the first packets, those that the NIC placed as it was told.
+    pub hash_right: Counter,
+    /// Of the first packets, those that the NIC placed otherwise.
+    pub hash_wrong: Counter,
     /// 1 when the link has carrier.
     pub link_up: Counter,
 }

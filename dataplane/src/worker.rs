@@ -215,6 +215,8 @@ impl Worker {
             counters.rx_errors.set(driver.rx_errors);
             counters.rx_no_memory.set(driver.rx_no_memory);
             counters.tx_errors.set(driver.tx_errors);
+            counters.hash_right.set(driver.hash_right);
+            counters.hash_wrong.set(driver.hash_wrong);
             let up = queue.is_link_up();
             counters.link_up.set(u64::from(up));
             if up && !std::mem::replace(&mut self.link_up[place], up) {

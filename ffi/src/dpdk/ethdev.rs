@@ -28,6 +28,16 @@ pub struct EthPort {
     device: Arc<Device>,
 }
 
+/// How a device is to place packets on its receive queues: entry `i` of its table leads to queue `i % buckets`,
+/// modulo the queues.
+#[derive(Debug, Clone, Copy)]
+pub struct HashPlan<'a> {
+    /// The Toeplitz key.
+    pub key: &'a [u8; 40],
+    /// Low bits of the hash that count, as a number of buckets: a power of two.
+    pub buckets: usize,
+}
+
 /// What a device does with packets on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offloads {
@@ -64,6 +74,8 @@ pub struct EthStats {
 pub(super) struct Device {
     handle: Handle,
     offloads: Offloads,
+    /// Why it does not place packets as planned.
+    placement: Result<(), String>,
     mac: [u8; 6],
     mtu: u16,
     driver: String,
@@ -127,16 +139,16 @@ impl EthDev {
 
     /// Starts the device with one queue pair for each of `pools`; queue `i` receives into `pools[i]`.
     ///
-    /// Of checksum, segmentation and spreading, whatever the device offers is turned on. All multicast is
-    /// received (IPv6 neighbour discovery needs it), through promiscuous mode where there is no other way.
+    /// Of checksum and segmentation, whatever the device offers is turned on, and it is asked to place packets as
+    /// planned ([`EthPort::placement`] says whether it does). All multicast is received (IPv6 neighbour discovery needs it), through promiscuous mode where there is no other way.
     ///
     /// # Errors
     /// [`DpdkError::TooFewQueues`]; [`DpdkError::Refused`]. The device is closed then.
-    pub fn start(self, pools: &[Mempool]) -> Result<Started, DpdkError> {
+    pub fn start(self, pools: &[Mempool], plan: &HashPlan) -> Result<Started, DpdkError> {
         if pools.is_empty() || pools.len() > self.queues_max() {
             return Err(DpdkError::TooFewQueues { wanted: pools.len(), queues_max: self.queues_max() });
         }
-        let offloads = self.configure(pools.len() as u16)?;
+        let offloads = self.configure(pools.len() as u16, plan)?;
         let (rx_descriptors, tx_descriptors) = self.adjusted_descriptors()?;
         for (queue, pool) in (0u16..).zip(pools) {
             self.set_up_queue(queue, pool, rx_descriptors, tx_descriptors)?;
@@ -145,22 +157,67 @@ impl EthDev {
         // SAFETY: configured, and all queues are set up.
         self.check("start", unsafe { sys::rte_eth_dev_start(port) })?;
         receive_multicast(port);
-        Ok(self.into_started(offloads, pools))
+        let placement = self.place(pools.len(), plan);
+        Ok(self.into_started(offloads, placement, pools))
     }
 
-    fn configure(&self, queues: u16) -> Result<Offloads, DpdkError> {
-        let (rx, tx) = (self.info.rx_offload_capa & WANTED_RX, self.info.tx_offload_capa & WANTED_TX);
+    /// Fills the device's table.
+    fn place(&self, queues: usize, plan: &HashPlan) -> Result<(), String> {
+        if queues == 1 {
+            return Err("there is one queue".into());
+        }
+        let hashed = self.info.flow_type_rss_offloads & sys::SLUICE_RSS_TCP_UDP;
+        if hashed != sys::SLUICE_RSS_TCP_UDP {
+            let what =
+                if hashed == 0 { "neither TCP nor UDP" } else { "not all of TCP and UDP over IPv4 and IPv6" };
+            return Err(format!("{} spreads {what} by hash", text(self.info.driver_name)));
+        }
+        match self.info.hash_key_size {
+            40..=KEY_BYTES_MAX => {}
+            0 => self.set_key(plan.key)?,
+            size => {
+                return Err(format!("{} takes hash keys of {size} bytes only", text(self.info.driver_name)));
+            }
+        }
+        let entries = usize::from(self.info.reta_size);
+        let mut table = table(entries, queues, plan.buckets)
+            .ok_or_else(|| format!("a table of {entries} entries cannot hold {} buckets", plan.buckets))?;
+        // SAFETY: the port runs; the table has as many entries as said, and is copied.
+        let result =
+            unsafe { sys::rte_eth_dev_rss_reta_update(self.handle.port, table.as_mut_ptr(), entries as u16) };
+        self.check("fill the hash table of", result).map_err(|error| error.to_string())
+    }
+
+    /// Sets the key of a device that does not say how long its keys are. It has been configured without one, for a
+    /// device that takes none would not start with it.
+    fn set_key(&self, key: &[u8; 40]) -> Result<(), String> {
+        let mut key = *key;
+        let mut conf = sys::rte_eth_rss_conf {
+            rss_key: key.as_mut_ptr(),
+            rss_key_len: key.len() as u8,
+            rss_hf: self.info.flow_type_rss_offloads & (sys::SLUICE_RSS_TCP_UDP | sys::SLUICE_RSS_IP),
+        };
+        // SAFETY: the port runs; `conf` and the key outlive the call, which copies them.
+        let result = unsafe { sys::rte_eth_dev_rss_hash_update(self.handle.port, &raw mut conf) };
+        self.check("set the hash key of", result).map_err(|error| error.to_string())
+    }
+
+    fn configure(&self, queues: u16, plan: &HashPlan) -> Result<Offloads, DpdkError> {
+        let wanted = if queues > 1 { WANTED_RX | sys::SLUICE_RX_RSS_HASH } else { WANTED_RX };
+        let (rx, tx) = (self.info.rx_offload_capa & wanted, self.info.tx_offload_capa & WANTED_TX);
         let tx = if tx & TSO == TSO { tx } else { tx & !TSO };
-        let spread = self.info.flow_type_rss_offloads & sys::SLUICE_RSS_TCP_UDP;
+        let spread = self.info.flow_type_rss_offloads & (sys::SLUICE_RSS_TCP_UDP | sys::SLUICE_RSS_IP);
         let rss = queues > 1 && spread != 0;
-        let mut key = RSS_KEY;
+        // Longer keys hash longer input, which ours does not have.
+        let mut key = [0; KEY_BYTES_MAX as usize];
+        key[..40].copy_from_slice(plan.key);
         let mut conf = sys::rte_eth_conf::default();
         conf.rxmode.offloads = rx;
         conf.txmode.offloads = tx;
         if rss {
             conf.rxmode.mq_mode = sys::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = spread;
-            if let length @ 40..=64 = self.info.hash_key_size {
+            if let length @ 40..=KEY_BYTES_MAX = self.info.hash_key_size {
                 conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
                 conf.rx_adv_conf.rss_conf.rss_key_len = length;
             }
@@ -197,10 +254,11 @@ impl EthDev {
         self.check("set up a send queue of", result)
     }
 
-    fn into_started(self, offloads: Offloads, pools: &[Mempool]) -> Started {
+    fn into_started(self, offloads: Offloads, placement: Result<(), String>, pools: &[Mempool]) -> Started {
         let port = self.handle.port;
         let device = Arc::new(Device {
             offloads,
+            placement,
             mac: mac(port),
             mtu: mtu(port),
             driver: text(self.info.driver_name),
@@ -235,6 +293,14 @@ impl EthPort {
     /// What was turned on.
     pub fn offloads(&self) -> Offloads {
         self.device.offloads
+    }
+
+    /// Whether it was told to place packets as planned, and has agreed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn placement(&self) -> Result<(), &str> {
+        self.device.placement.as_ref().copied().map_err(String::as_str)
     }
 
     /// DPDK's name for the driver, such as `net_memif`.
@@ -404,6 +470,24 @@ fn receive_multicast(port: u16) {
     }
 }
 
+/// A table of `entries` that leads the low bits of a hash to queue `bucket % queues`; `None` when it is too small for
+/// that.
+fn table(entries: usize, queues: usize, buckets: usize) -> Option<Vec<sys::rte_eth_rss_reta_entry64>> {
+    let holds_all = entries > 0 && entries % buckets == 0;
+    // Fewer entries see fewer bits, which is enough where the queues divide them evenly.
+    let holds_enough = entries > 0 && buckets % entries == 0 && entries % queues == 0;
+    if !holds_all && !holds_enough {
+        return None;
+    }
+    let mut table = vec![sys::rte_eth_rss_reta_entry64::default(); entries.div_ceil(GROUP)];
+    for entry in 0..entries {
+        let group = &mut table[entry / GROUP];
+        group.mask |= 1 << (entry % GROUP);
+        group.reta[entry % GROUP] = (entry % buckets % queues) as u16;
+    }
+    Some(table)
+}
+
 fn text(string: *const c_char) -> String {
     if string.is_null() {
         return String::new();
@@ -426,28 +510,18 @@ const WANTED_TX: u64 = TSO | sys::SLUICE_TX_TCP_CKSUM | sys::SLUICE_TX_UDP_CKSUM
 /// When the device has no wish of its own. More descriptors than the cache holds packets cost more than they save.
 const DESCRIPTORS: u16 = 512;
 
+/// The longest hash key that is filled up.
+const KEY_BYTES_MAX: u8 = 64;
+
+/// Entries in one piece of a hash table, as DPDK takes it.
+const GROUP: usize = 64;
+
 /// Ethernet header, two tags, frame check sequence.
 const FRAME_OVERHEAD_BYTES: usize = 14 + 8 + 4;
 
 /// What drivers expect at least behind the headroom.
 const ROOM_BYTES_MIN: usize = 2048;
 const _: () = assert!(HEADROOM_BYTES == 128, "frame headroom and mbuf headroom are one thing");
-
-/// Microsoft's example key, which steering computes with, and zeros for devices that hash longer input.
-const RSS_KEY: [u8; 64] = {
-    let microsoft = [
-        0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0,
-        0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42,
-        0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
-    ];
-    let mut key = [0; 64];
-    let mut index = 0;
-    while index < microsoft.len() {
-        key[index] = microsoft[index];
-        index += 1;
-    }
-    key
-};
 
 #[cfg(test)]
 mod tests {
@@ -458,6 +532,23 @@ mod tests {
         assert_eq!(device_name("net_memif0,role=client,id=0"), "net_memif0");
         assert_eq!(device_name("0000:3b:00.1"), "0000:3b:00.1");
         assert_eq!(device_name("3b:00.1"), "0000:3b:00.1");
+    }
+
+    #[test]
+    fn a_table_leads_each_hash_to_the_queue_of_its_bucket_or_is_none() {
+        for (entries, queues) in [(128, 3), (512, 7), (64, 4), (128, 16)] {
+            let table = table(entries, queues, 128).expect("it fits");
+            for hash in 0..4_096usize {
+                let entry = hash % entries;
+                assert_eq!(table[entry / GROUP].mask >> (entry % GROUP) & 1, 1);
+                assert_eq!(usize::from(table[entry / GROUP].reta[entry % GROUP]), hash % 128 % queues);
+            }
+        }
+        assert!(
+            [(0, 2), (64, 3), (100, 4), (16, 32)]
+                .iter()
+                .all(|&(entries, queues)| { table(entries, queues, 128).is_none() })
+        );
     }
 
     #[test]
