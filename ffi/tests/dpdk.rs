@@ -5,9 +5,6 @@ use sluice_ffi::dpdk::{
     register_thread,
 };
 
-/// One queue needs no plan.
-const PLAN: HashPlan = HashPlan { key: &[0; 40], buckets: 128 };
-
 fn eal() -> Eal {
     let own: Vec<String> =
         ["--no-huge", "-m", "128", "--no-shconf", "--no-pci", "--no-telemetry"].map(String::from).to_vec();
@@ -105,7 +102,7 @@ fn packets_come_around_a_ring_in_order() {
     let pool = Mempool::new(eal, 511, 2048, -1).expect("pool");
     let device = EthDev::open(eal, "net_ring0").expect("device");
     assert!(EthDev::open(eal, "net_ring0").is_err(), "one owner");
-    let mut started = device.start(std::slice::from_ref(&pool), &PLAN).expect("start");
+    let mut started = device.start(std::slice::from_ref(&pool), &HashPlan::NONE).expect("start");
     assert!(started.port.is_link_up());
     let (rx, tx) = &mut started.queues[0];
     let mut burst = Burst::new();
@@ -129,7 +126,7 @@ fn a_full_device_leaves_the_rest_in_order() {
     let pool = Mempool::new(eal, 4095, 2048, -1).expect("pool");
     let mut started = EthDev::open(eal, "net_ring1")
         .expect("device")
-        .start(std::slice::from_ref(&pool), &PLAN)
+        .start(std::slice::from_ref(&pool), &HashPlan::NONE)
         .expect("start");
     let (rx, tx) = &mut started.queues[0];
     let (mut burst, mut next) = (Burst::new(), 0u32);
@@ -157,7 +154,9 @@ fn errors_carry_dpdks_reason() {
     assert!(missing.to_string().contains("EAL"), "{missing}");
     let eal = eal();
     let pools: Vec<_> = (0..17).map(|_| Mempool::new(eal, 63, 2048, -1).expect("pool")).collect();
-    let few =
-        EthDev::open(eal, "net_ring2").expect("device").start(&pools, &PLAN).expect_err("a ring has 16");
+    let few = EthDev::open(eal, "net_ring2")
+        .expect("device")
+        .start(&pools, &HashPlan::NONE)
+        .expect_err("a ring has 16");
     assert!(matches!(few, DpdkError::TooFewQueues { wanted: 17, queues_max: 1..=16 }), "{few}");
 }

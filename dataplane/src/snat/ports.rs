@@ -85,9 +85,9 @@ impl SnatPorts {
         Self {
             sets: Slab::new(sets_max.max(1), Backing::Ordinary),
             pairs: HashMap::new(),
-            free_sets: Vec::new(),
+            free_sets: Vec::with_capacity(sets_max),
             fresh_sets: 0,
-            idle: VecDeque::new(),
+            idle: VecDeque::with_capacity(sets_max),
             addresses: Addresses::default(),
             mine: owners.buckets_of(worker),
             random: Random::new(seed),

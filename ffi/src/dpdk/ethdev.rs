@@ -28,14 +28,19 @@ pub struct EthPort {
     device: Arc<Device>,
 }
 
-/// How a device is to place packets on its receive queues: entry `i` of its table leads to queue `i % buckets`,
-/// modulo the queues.
+/// How a device is to place packets on its receive queues: by a Toeplitz hash, whose low bits are a bucket, to queue
+/// bucket modulo queues.
 #[derive(Debug, Clone, Copy)]
 pub struct HashPlan<'a> {
     /// The Toeplitz key.
     pub key: &'a [u8; 40],
     /// Low bits of the hash that count, as a number of buckets: a power of two.
     pub buckets: usize,
+}
+
+impl HashPlan<'static> {
+    /// For a device with one queue, which needs none.
+    pub const NONE: Self = Self { key: &[0; 40], buckets: 1 };
 }
 
 /// What a device does with packets on its own.
@@ -473,9 +478,9 @@ fn receive_multicast(port: u16) {
 /// A table of `entries` that leads the low bits of a hash to queue `bucket % queues`; `None` when it is too small for
 /// that.
 fn table(entries: usize, queues: usize, buckets: usize) -> Option<Vec<sys::rte_eth_rss_reta_entry64>> {
-    let holds_all = entries > 0 && entries % buckets == 0;
+    let holds_all = entries > 0 && entries.is_multiple_of(buckets);
     // Fewer entries see fewer bits, which is enough where the queues divide them evenly.
-    let holds_enough = entries > 0 && buckets % entries == 0 && entries % queues == 0;
+    let holds_enough = buckets.is_multiple_of(entries) && entries.is_multiple_of(queues);
     if !holds_all && !holds_enough {
         return None;
     }

@@ -102,7 +102,7 @@ impl Assembler {
     }
 
     /// Makes a 16-bit number in network order one in the machine's.
-    pub(super) fn from_network(&mut self, register: Register) {
+    pub(super) fn in_host_order(&mut self, register: Register) {
         self.push(0xdc, register as u8, 0, 16);
     }
 

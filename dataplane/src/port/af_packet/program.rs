@@ -84,7 +84,7 @@ fn find_network_header(asm: &mut Assembler, v4: Label, v6: Label, nothing: Label
     asm.with_register(Set, R6, R1);
     asm.with(Set, R7, 0);
     asm.load_context(R0, CONTEXT_PROTOCOL);
-    asm.from_network(R0);
+    asm.in_host_order(R0);
     asm.jump_if(R0, Equal, ETHERTYPE_VLAN.into(), tag);
     asm.jump_if(R0, NotEqual, ETHERTYPE_QINQ.into(), network);
     asm.here(tag);
