@@ -347,3 +347,27 @@ const BUFFER_BYTES: u32 = 16 << 20;
 
 /// Tries after which a frame that finds no room is given up: the device may be throwing it away each time.
 const REFUSALS_MAX: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_ffi::netns::Namespace;
+
+    #[test]
+    fn without_a_program_frames_come_by_the_kernels_hash() {
+        let Ok(namespace) = Namespace::new() else {
+            eprintln!("SKIPPED: without_a_program_frames_come_by_the_kernels_hash: namespaces need root");
+            return;
+        };
+        let inside = std::thread::spawn(move || {
+            namespace.enter().expect("enters its own namespace");
+            let mut ip = std::process::Command::new("ip");
+            let made = ip.args(["link", "add", "port0", "type", "veth", "peer", "name", "peer0"]).status();
+            assert!(made.expect("ip runs").success());
+            let sockets = [(); 2].map(|()| PacketSocket::open("port0", 1 << 16).expect("a socket"));
+            share(&sockets, || Err("no leave".into())).expect("the kernel's hash works everywhere")
+        });
+        let reason = "no leave; frames come by the kernel's flow hash";
+        assert_eq!(inside.join().expect("the test passes"), (Steering::Software, reason.into()));
+    }
+}

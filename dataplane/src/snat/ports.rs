@@ -179,6 +179,7 @@ impl SnatPorts {
             return;
         }
         tenant.ports = tenant.ports.saturating_sub(1);
+        let is_last = tenant.ports == 0;
         tenant.idle_since = now;
         // Ports of one address rest in a set, so that the count of each is exact.
         if set.resting.total(now) == 0 {
@@ -193,7 +194,9 @@ impl SnatPorts {
             usage.resting.add(now);
         }
         self.in_use -= 1;
-        self.leave_if_unused(pair);
+        if is_last {
+            self.leave_if_unused(pair);
+        }
     }
 
     /// A class and place for a tenant: of all classes one that has a fresh port, and else one that rests.
