@@ -67,7 +67,7 @@ mod dpdk {
             .allowlist_function(
                 "rte_eth_dev_(get_port_by_name|info_get|configure|start|stop|close|socket_id)",
             )
-            .allowlist_function("rte_eth_dev_(adjust_nb_rx_tx_desc|get_mtu|rss_reta_query|rss_hash_conf_get)")
+            .allowlist_function("rte_eth_dev_(adjust_nb_rx_tx_desc|get_mtu|rss_reta_update|rss_hash_update)")
             .allowlist_function("rte_eth_(rx_queue_setup|tx_queue_setup|macaddr_get|stats_get)")
             .allowlist_function("rte_eth_(promiscuous_enable|allmulticast_enable)")
             .allowlist_type("rte_mbuf|rte_eth_conf|rte_eth_dev_info|rte_eth_stats")

@@ -69,6 +69,12 @@ int sluice_link_is_up(uint16_t port)
 	return rte_eth_link_get_nowait(port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
 }
 
+int sluice_mbuf_hash(const struct rte_mbuf *mbuf, uint32_t *hash)
+{
+	*hash = mbuf->hash.rss;
+	return (mbuf->ol_flags & RTE_MBUF_F_RX_RSS_HASH) != 0;
+}
+
 uint64_t sluice_tx_offload(uint64_t l2_len, uint64_t l3_len, uint64_t l4_len, uint64_t segment_bytes)
 {
 	return rte_mbuf_tx_offload(l2_len, l3_len, l4_len, segment_bytes, 0, 0, 0);

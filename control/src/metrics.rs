@@ -83,6 +83,8 @@ fn of_ports(process: &Process) {
     for port in process.port_stats() {
         let labels = vec![label("port", &port.name), label("driver", port.driver)];
         traffic("sluice_port", &labels, &port.traffic);
+        let steering = [labels.clone(), vec![label("steering", port.steering)]].concat();
+        gauge!("sluice_port_steering", steering).set(1);
         gauge!("sluice_port_up", labels.clone()).set(u8::from(port.link == "up"));
         counter!("sluice_port_rx_missed_total", labels.clone()).absolute(port.rx_missed);
         counter!("sluice_port_rx_errors_total", labels.clone()).absolute(port.rx_errors);
@@ -100,6 +102,8 @@ fn of_workers(process: &Process) {
         gauge!("sluice_worker_neighbors", labels.clone()).set(worker.neighbors as f64);
         gauge!("sluice_worker_snat_ports", labels.clone()).set(worker.snat_ports as f64);
         gauge!("sluice_worker_longest_turn_seconds", labels.clone()).set(worker.longest_turn_us / 1e6);
+        counter!("sluice_worker_misdirected_total", labels.clone()).absolute(worker.misdirected);
+        counter!("sluice_worker_handed_over_total", labels.clone()).absolute(worker.handed_over);
         counter!("sluice_worker_turns_total", labels.clone()).absolute(worker.turns);
         counter!("sluice_worker_busy_turns_total", labels.clone()).absolute(worker.busy_turns);
         counter!("sluice_worker_sleeps_total", labels.clone()).absolute(worker.sleeps);

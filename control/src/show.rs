@@ -41,6 +41,7 @@ impl Thing {
             Thing::Version => fields(json),
             Thing::Drops => drops(json),
             Thing::Snat => snat(json),
+            Thing::Ports => ports(json),
             Thing::Workers => workers(json),
             _ => rows(self.columns(), json),
         }
@@ -55,10 +56,11 @@ impl Thing {
             Thing::Persistence => PERSISTENCE,
             Thing::Neighbors => NEIGHBORS,
             Thing::Routes => ROUTES,
-            Thing::Ports => PORTS,
             Thing::Monitors => MONITORS,
             Thing::Certificates => &[("NAME", "/name")],
-            Thing::Snat | Thing::Workers | Thing::Drops | Thing::Config | Thing::Version => &[],
+            Thing::Snat | Thing::Ports | Thing::Workers | Thing::Drops | Thing::Config | Thing::Version => {
+                &[]
+            }
         }
     }
 }
@@ -157,6 +159,7 @@ const PORTS: Columns = &[
     ("MTU", "/mtu"),
     ("LINK", "/link"),
     ("QUEUES", "/queues"),
+    ("STEERING", "/steering"),
     ("OFFLOADS", "/offloads"),
     ("PACKETS IN", "/traffic/packets_in"),
     ("PACKETS OUT", "/traffic/packets_out"),
@@ -188,6 +191,8 @@ const WORKERS: Columns = &[
     ("HALF OPEN", "/half_open"),
     ("NEIGHBORS", "/neighbors"),
     ("SNAT PORTS", "/snat_ports"),
+    ("MISDIRECTED", "/misdirected"),
+    ("HANDED OVER", "/handed_over"),
     ("REJECTS", "/rejects_sent"),
     ("LIMITED", "/rejects_limited"),
 ];
@@ -241,12 +246,30 @@ fn workers(json: &Value) -> String {
     text
 }
 
+/// The table, then why each port steers as it does.
+fn ports(json: &Value) -> String {
+    let why = json.as_array().into_iter().flatten().map(|port| {
+        let cell = |name: &str| cell(port.get(name));
+        format!("{}: {}: {}\n", cell("name"), cell("steering"), cell("steering_reason"))
+    });
+    format!("{}\nsteering\n{}", rows(PORTS, json), why.collect::<String>())
+}
+
+const SNAT_ADDRESSES: Columns = &[
+    ("ADDRESS", "/address"),
+    ("IN USE", "/in_use"),
+    ("RESTING", "/resting"),
+    ("TOTAL EACH MEMBER", "/total"),
+    ("EXHAUSTED", "/exhausted"),
+];
+
 fn snat(json: &Value) -> String {
+    let addresses = rows(SNAT_ADDRESSES, json.get("addresses").unwrap_or(&Value::Null));
     let columns: Columns =
         &[("SNAT POOL", "/name"), ("ADDRESSES", "/addresses"), ("VIRTUAL SERVERS", "/virtual_servers")];
     let pools = rows(columns, json.get("pools").unwrap_or(&Value::Null));
     format!(
-        "{pools}\nautomap: {}\nports in use: {}\n",
+        "{pools}\n{addresses}\nautomap: {}\nports in use: {}\n",
         cell(json.get("automap")),
         cell(json.get("ports_in_use"))
     )

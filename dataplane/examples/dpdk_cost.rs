@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use sluice_dataplane::frame::{BURST_MAX, Frame, FramePool};
 use sluice_dataplane::port::{self, DriverSpec, PortSpec};
-use sluice_ffi::dpdk::{Burst, Eal, EthDev, Mempool};
+use sluice_ffi::dpdk::{Burst, Eal, EthDev, HashPlan, Mempool};
 use sluice_ffi::tsc::cycles;
 
 fn main() {
@@ -38,7 +38,7 @@ fn bare(device: &str) -> impl FnMut() -> usize {
     let eal = Eal::running().expect("DPDK runs");
     let found = EthDev::open(eal, device).expect("device");
     let pool = Mempool::new(eal, 4096, found.room_bytes(), found.socket()).expect("memory");
-    let started = found.start(std::slice::from_ref(&pool)).expect("start");
+    let started = found.start(std::slice::from_ref(&pool), &HashPlan::NONE).expect("start");
     let (mut rx, mut tx) = started.queues.into_iter().next().expect("one queue");
     let mut burst = Burst::new();
     for _ in 0..BURST_MAX {

@@ -135,6 +135,10 @@ pub struct PortCounters {
     pub rx_no_memory: Counter,
     /// Not sendable.
     pub tx_errors: Counter,
+    /// Of the first packets, those that the NIC placed as it was told.
+    pub hash_right: Counter,
+    /// Of the first packets, those that the NIC placed otherwise.
+    pub hash_wrong: Counter,
     /// 1 when the link has carrier.
     pub link_up: Counter,
 }
@@ -176,8 +180,11 @@ pub struct WorkerCounters {
     pub rejects_limited: Counter,
     /// SNAT ports in use now.
     pub snat_ports: Counter,
-    /// Packets given to the worker that owns their flow.
+    /// Packets given to the worker that owns their flow, though no port could have brought them there: nothing hides
+    /// the client, or they are fragments or ICMP errors.
     pub handed_over: Counter,
+    /// Packets of translated flows given to the worker that owns them because the port had brought them here.
+    pub misdirected: Counter,
     /// ICMP errors passed on to whoever sent the packet they are about.
     pub icmp_errors: Counter,
     /// Connections that went to the member of their persistence record.
@@ -205,6 +212,7 @@ impl WorkerCounters {
             rejects_limited: Counter::default(),
             snat_ports: Counter::default(),
             handed_over: Counter::default(),
+            misdirected: Counter::default(),
             icmp_errors: Counter::default(),
             persistence_hits: Counter::default(),
             persistence_misses: Counter::default(),

@@ -137,6 +137,8 @@ impl Pipeline {
         let mut quota = QuotaShare::new(spec.quotas, worker);
         quota.follow(None, &spec.snapshot, |_| 0);
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
+        let mut snat = SnatPorts::new(owners, worker, spec.limits.snat_port_sets, port_seed);
+        snat.exclude(spec.snapshot.listened_sources());
         Self {
             epoch: spec.snapshot.generation() as u32,
             snapshot: spec.snapshot,
@@ -145,7 +147,7 @@ impl Pipeline {
             timers: Timers::new(spec.limits.flows, spec.backing),
             neighbors: NeighborTable::new(spec.limits.neighbors),
             balancers: hashbrown::HashMap::new(),
-            snat: SnatPorts::new(owners, worker, spec.limits.snat_port_sets, port_seed),
+            snat,
             snat_cursor: 0,
             owners,
             worker,
@@ -263,13 +265,22 @@ impl Pipeline {
                     self.count_drop(reason, virtual_id);
                 }
             }
-            Fate::HandOver(owner) => match self.handoff.give(owner, Stray::Packet(port, frame)) {
-                Ok(()) => self.counters.handed_over.add(1),
-                Err(_) => self.count_drop(DropReason::Misdirected, VirtualId::NONE),
-            },
             Fate::Queue(ticket) => self.queue.put(port, frame, ticket, self.now),
             Fate::Fragment => self.fragment(port, frame, out),
+            Fate::HandOver(owner) => self.hand_over(owner, port, frame, false),
+            Fate::Misdirected(owner) => self.hand_over(owner, port, frame, true),
             Fate::Done => {}
+        }
+    }
+
+    /// Gives the frame to the worker that it belongs to.
+    #[cold]
+    fn hand_over(&mut self, owner: usize, port: PortId, frame: Frame, is_misdirected: bool) {
+        let counters = &self.counters;
+        match self.handoff.give(owner, Stray::Packet(port, frame)) {
+            Ok(()) if is_misdirected => counters.misdirected.add(1),
+            Ok(()) => counters.handed_over.add(1),
+            Err(_) => self.count_drop(DropReason::HandoffFull, VirtualId::NONE),
         }
     }
 
@@ -514,6 +525,8 @@ pub(crate) enum Fate {
     Queue(Ticket),
     /// It is a part of a packet (`fragment/path`).
     Fragment,
+    /// It belongs to this worker, and its port should have brought it there.
+    Misdirected(usize),
     /// It is answered, learnt from or dropped, and counted; the frame itself is no longer needed.
     Done,
 }

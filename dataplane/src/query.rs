@@ -2,6 +2,7 @@
 
 use crate::address::{Address, Mac};
 use crate::config::ids::{LinkId, MemberId, VirtualId};
+use crate::snat::ports::SnatUse;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Query {
     },
     /// All neighbour entries.
     Neighbors,
+    /// All SNAT addresses.
+    Snat,
 }
 
 /// An answer.
@@ -24,6 +27,8 @@ pub enum Reply {
     Flows(FlowPage),
     /// To [`Query::Neighbors`].
     Neighbors(Vec<NeighborInfo>),
+    /// To [`Query::Snat`].
+    Snat(Vec<SnatUse>),
 }
 
 /// Some flows, and where to go on.

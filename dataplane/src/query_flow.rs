@@ -76,7 +76,7 @@ fn forwards(item: &&Virtual) -> bool {
 }
 
 /// Owns every echo flow.
-const ICMP_WORKER: usize = 0;
+pub(crate) const ICMP_WORKER: usize = 0;
 
 /// True when the worker that owns packets with this key is [`ICMP_WORKER`].
 pub(crate) fn is_echo(key: &FlowKey) -> bool {

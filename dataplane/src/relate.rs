@@ -10,7 +10,7 @@ use crate::packet::icmp::{self, Quoted};
 use crate::packet::parse::Packet;
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pipeline::{Fate, Pipeline};
-use crate::query_flow::is_echo;
+use crate::query_flow::{ICMP_WORKER, is_echo};
 use crate::verdict::DropReason;
 
 impl Pipeline {
@@ -31,7 +31,7 @@ impl Pipeline {
         // The quoted packet left us; its answer would come as the reverse.
         let key = quoted.key.reversed();
         let Some((id, direction)) = self.flows.find(&key, self.flows.hash(&key)) else {
-            return self.strange_error(&quoted);
+            return self.strange_error(LinkId::new(port, packet.vlan), &quoted);
         };
         if packet.ttl <= 1 {
             return self.refuse_with_icmp(
@@ -50,12 +50,16 @@ impl Pipeline {
         self.pass_error_on(frame, packet, &quoted, id, direction)
     }
 
-    /// About no flow of ours, or of another worker: the port that it quotes tells.
-    fn strange_error(&self, quoted: &Quoted) -> Fate {
-        let is_source = self.snapshot.owned(quoted.key.src).is_some_and(|owned| owned.is_source);
-        let owner = if is_echo(&quoted.key) { 0 } else { self.owners.of_port(quoted.key.src_port) };
-        if is_source && owner != self.worker {
-            return Fate::HandOver(owner);
+    /// About no flow, or about one of another worker: the one that the answer to the quoted packet belongs to.
+    fn strange_error(&self, link: LinkId, quoted: &Quoted) -> Fate {
+        let (key, snapshot) = (quoted.key.reversed(), &self.snapshot);
+        if is_echo(&key) && self.worker != ICMP_WORKER {
+            return Fate::HandOver(ICMP_WORKER);
+        }
+        let matched = snapshot.match_virtual(&key, link);
+        let home = self.home(matched.filter(|item| snapshot.may_take(item, key.dst)), &key);
+        if home.worker() != self.worker {
+            return Fate::HandOver(home.worker());
         }
         self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE)
     }

@@ -2,7 +2,8 @@
 
 use crate::address::{Address, Mac};
 use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
-use crate::config::snapshot::{Pool, Snapshot, Snat, Timeouts, Virtual, VirtualKind};
+use crate::config::snapshot::{Pool, Snapshot, Timeouts, Virtual, VirtualKind};
+use crate::flow::key::FlowKey;
 use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
@@ -61,9 +62,9 @@ impl Pipeline {
         if let Some(passage) = self.one_to_one(matched, packet, link) {
             return self.pass_one_to_one(passage, port, frame, packet, out);
         }
-        let owner = self.owner(matched, packet);
-        if owner != self.worker {
-            return Fate::HandOver(owner);
+        let home = self.home(matched, &packet.key);
+        if home.worker() != self.worker {
+            return self.send_home(home, frame);
         }
         match matched {
             None => self.refuse(port, frame, packet, DropReason::NoVirtual, VirtualId::NONE, out),
@@ -271,29 +272,26 @@ impl Pipeline {
         known.unwrap_or(if is_tcp { Timeouts::TCP } else { Timeouts::UDP })
     }
 
-    /// True when a flow of this packet would be opened by whichever worker sees it first.
-    pub(crate) fn opens_where_it_comes(&self, matched: &Virtual, packet: &Packet) -> bool {
-        let is_source = self.snapshot.owned(packet.key.dst).is_some_and(|owned| owned.is_source);
-        self.snapshot.snat_of(matched, packet.key.src) != Snat::None
-            && (!is_source || matched.names(packet.key.dst))
-    }
-
     /// The worker that a packet of no local flow belongs to: a pure function of the packet and the configuration.
     ///
-    /// A reply to a SNAT address belongs to the owner of its port, though a network that it is in may be a virtual
-    /// server's. Where members see clients' own addresses, both
-    /// directions belong to the owner of the client's end; where nothing is translated, of both ends together.
-    pub(crate) fn owner(&self, matched: Option<&Virtual>, packet: &Packet) -> usize {
+    /// What is translated belongs to the worker that its own tuple names, on either side, and so does a reply to a
+    /// SNAT address, though a network that it is in may be a virtual server's. Where members see clients' own
+    /// addresses, both directions belong to the owner of the client's end; where nothing is translated, of both ends
+    /// together.
+    pub(crate) fn home(&self, matched: Option<&Virtual>, key: &FlowKey) -> Home {
         if self.owners.workers() == 1 {
-            return self.worker;
+            return Home::Here(self.worker);
         }
-        let (key, snapshot) = (&packet.key, &self.snapshot);
+        let snapshot = &self.snapshot;
         let is_source = snapshot.owned(key.dst).is_some_and(|owned| owned.is_source);
         if is_source && !matched.is_some_and(|item| item.names(key.dst)) {
-            return self.owners.of_port(key.dst_port);
+            return Home::OfTuple(self.owners.of_tuple(key));
         }
-        if matched.is_some_and(|item| snapshot.snat_of(item, key.src) != Snat::None) {
-            return self.worker;
+        if matched.is_some_and(needs_no_flow) {
+            return Home::Here(self.worker);
+        }
+        if matched.is_some_and(|item| snapshot.hides(item, key.src)) {
+            return Home::OfTuple(self.owners.of_tuple(key));
         }
         let (src, dst) = (endpoint_hash(key.src, key.src_port), endpoint_hash(key.dst, key.dst_port));
         let translates = matched.is_some_and(|item| item.pool.is_some());
@@ -304,8 +302,40 @@ impl Pipeline {
         } else {
             src ^ dst
         };
-        self.owners.of_hash(hash)
+        Home::OfEnds(self.owners.of_hash(hash))
     }
+
+    /// To another worker. A frame that names that worker by itself should have arrived there; a fragment names the
+    /// worker at which its packet was put together.
+    #[cold]
+    pub(crate) fn send_home(&self, home: Home, frame: &Frame) -> Fate {
+        match home {
+            Home::OfTuple(owner) if self.owners.of_frame(frame.bytes()) == owner => Fate::Misdirected(owner),
+            Home::OfTuple(owner) | Home::OfEnds(owner) | Home::Here(owner) => Fate::HandOver(owner),
+        }
+    }
+}
+
+/// The worker that a packet belongs to, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// Wherever it arrives.
+    Here(usize),
+    /// By the hash that ports place frames by.
+    OfTuple(usize),
+    /// By the client's end, or by both, which no port knows.
+    OfEnds(usize),
+}
+
+impl Home {
+    pub(crate) fn worker(self) -> usize {
+        let (Home::Here(worker) | Home::OfTuple(worker) | Home::OfEnds(worker)) = self;
+        worker
+    }
+}
+
+fn needs_no_flow(item: &Virtual) -> bool {
+    matches!(item.kind, VirtualKind::Reject | VirtualKind::Stateless)
 }
 
 /// Tries to find a member while other workers take the last units of the limits.

@@ -124,8 +124,8 @@ reasons! {
     LinkDown = "link-down",
     /// No new connections while the process is ending.
     Draining = "draining",
-    /// Belongs to another worker's flow and could not be handed over.
-    Misdirected = "misdirected",
+    /// Belongs to another worker's flow, and the ring to that worker is full.
+    HandoffFull = "handoff-full",
     /// An ICMP error about a flow that does not exist.
     IcmpUnmatched = "icmp-unmatched",
     /// A reply that was due but over the rate limit.

@@ -132,6 +132,7 @@ impl Worker {
                 Reply::Flows(self.pipeline.flow_page(*after, (*max).min(256), now))
             }
             Query::Neighbors => Reply::Neighbors(self.pipeline.neighbors.list(now)),
+            Query::Snat => Reply::Snat(self.pipeline.snat.list()),
         }
     }
 
@@ -212,6 +213,7 @@ impl Worker {
         if now >= self.slow_due {
             self.slow_due = now + SLOW_PERIOD;
             self.pipeline.neighbors.age(now);
+            self.pipeline.snat.advance(now.as_ns() / 1_000_000);
             self.look_at_ports();
             self.pipeline.publish_gauges();
         }
@@ -227,6 +229,8 @@ impl Worker {
             counters.rx_errors.set(driver.rx_errors);
             counters.rx_no_memory.set(driver.rx_no_memory);
             counters.tx_errors.set(driver.tx_errors);
+            counters.hash_right.set(driver.hash_right);
+            counters.hash_wrong.set(driver.hash_wrong);
             let up = queue.is_link_up();
             counters.link_up.set(u64::from(up));
             if up && !std::mem::replace(&mut self.link_up[place], up) {
@@ -261,6 +265,7 @@ impl Pipeline {
         let snapshot = Arc::clone(&self.snapshot);
         let counters = Arc::clone(&self.counters);
         self.quota.follow(Some(&before), &self.snapshot, |what| connections_of(&counters, what));
+        self.snat.exclude(snapshot.listened_sources());
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
         self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_dataplane::frame::{BURST_MAX, Checksum, Frame, FramePool, SegmentKind, Segmentation};
 use sluice_dataplane::packet::checksum::{fold, sum};
-use sluice_dataplane::port::{self, DriverSpec, OpenPort, PortError, PortQueue, PortSpec};
+use sluice_dataplane::port::{self, DriverSpec, OpenPort, PortError, PortQueue, PortSpec, Steering};
 
 fn spec(device: &str) -> PortSpec {
     let driver = DriverSpec::Dpdk { device: device.into() };
@@ -252,6 +252,32 @@ fn workers_may_come_and_go() {
         }
     });
     assert!(queues.iter_mut().all(|queue| queue.counters() == Default::default()));
+}
+
+#[test]
+fn a_port_says_how_it_spreads_packets_and_why() {
+    let says = |device: &str, queues| {
+        let info = open(device, queues).info;
+        (info.steering, info.steering_reason)
+    };
+    assert_eq!(says("net_null1", 1), (Steering::Single, "there is one worker".into()));
+    let (steering, why) = says("net_ring8", 2);
+    assert_eq!(
+        (steering, why.as_str()),
+        (Steering::Software, "net_ring spreads neither TCP nor UDP by hash")
+    );
+    // It takes a key and a table, though it makes up its packets.
+    assert_eq!(says("net_null2", 2), (Steering::Rss, "the device took our hash key and table".into()));
+}
+
+#[test]
+fn packets_without_a_tuple_tell_nothing_about_a_device() {
+    let mut port = open("net_null3,size=60", 2);
+    assert_eq!(port.info.steering, Steering::Rss);
+    let mut frames = Vec::new();
+    port.queues.iter_mut().for_each(|queue| assert_eq!(queue.rx(&mut frames), BURST_MAX));
+    let looked = port.queues.iter_mut().map(|queue| queue.counters()).map(|of| of.hash_right + of.hash_wrong);
+    assert_eq!(looked.sum::<u64>(), 0, "packets without a tuple say nothing");
 }
 
 #[test]

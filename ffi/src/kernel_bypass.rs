@@ -11,9 +11,10 @@
 //! What is stacked on the interface (a bridge, its own macvlans and VLANs) hears nothing either. On veth this also
 //! saves the receiving side some 0.2 µs a frame, the kernel's route lookup for what is not its own.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use crate::bpf::{Instruction, bpf, load};
 
 /// Holds an interface away from the kernel's stack until dropped. Packet sockets keep working on it.
 #[derive(Debug)]
@@ -28,30 +29,10 @@ impl KernelBypass {
     /// # Errors
     /// The kernel's: without the capabilities, or before Linux 6.6.
     pub fn attach(index: u32) -> io::Result<Self> {
-        let ingress = link(&load(&DROP_ALL)?, index, TCX_INGRESS)?;
-        let egress = link(&load(&DROP_ALL_BUT_PACKET_SOCKETS)?, index, TCX_EGRESS)?;
+        let ingress = link(&load(PROGRAM_TYPE_SCHED_CLS, &DROP_ALL)?, index, TCX_INGRESS)?;
+        let egress = link(&load(PROGRAM_TYPE_SCHED_CLS, &DROP_ALL_BUT_PACKET_SOCKETS)?, index, TCX_EGRESS)?;
         Ok(Self { _links: [ingress, egress] })
     }
-}
-
-/// `struct bpf_insn`: code, registers (source in the high nibble), offset, immediate.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-struct Instruction {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-/// The part of `union bpf_attr` that BPF_PROG_LOAD reads.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-struct LoadRequest {
-    program_type: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
 }
 
 /// The part of `union bpf_attr` that BPF_LINK_CREATE reads for tcx.
@@ -67,19 +48,8 @@ struct LinkRequest {
     expected_revision: u64,
 }
 
-fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
-    let request = LoadRequest {
-        program_type: PROGRAM_TYPE_SCHED_CLS,
-        count: program.len() as u32,
-        instructions: program.as_ptr() as u64,
-        license: LICENSE.as_ptr() as u64,
-    };
-    // SAFETY: the instructions and the licence outlive the call; the kernel copies them.
-    unsafe { bpf(BPF_PROG_LOAD, &request) }
-}
-
 fn link(program: &OwnedFd, interface: u32, attach_type: u32) -> io::Result<OwnedFd> {
-    let request = LinkRequest {
+    let mut request = LinkRequest {
         program: program.as_raw_fd() as u32,
         interface,
         attach_type,
@@ -89,28 +59,16 @@ fn link(program: &OwnedFd, interface: u32, attach_type: u32) -> io::Result<Owned
         expected_revision: 0,
     };
     // SAFETY: a link request holds no pointers.
-    unsafe { bpf(BPF_LINK_CREATE, &request) }
-}
-
-/// # Safety
-/// The pointers in `request` are good for the length of the call, and `command` returns a descriptor.
-unsafe fn bpf<T: bytemuck::Pod>(command: libc::c_int, request: &T) -> io::Result<OwnedFd> {
-    // SAFETY: `request` is as many readable bytes as we say; the rest is the caller's promise.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(request), size_of::<T>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let descriptor = unsafe { bpf(BPF_LINK_CREATE, &mut request) }?;
     // SAFETY: the descriptor was just created and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const PROGRAM_TYPE_SCHED_CLS: u32 = 3;
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
-const LICENSE: &CStr = c"Apache-2.0";
 
 const TCX_NEXT: i32 = -1;
 const TCX_DROP: i32 = 2;

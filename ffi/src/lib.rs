@@ -8,6 +8,7 @@
 //! | [`tsc`] | the cycle counter |
 //! | [`wait`] | sleeping on descriptors, and the event that ends a sleep |
 //! | [`interface`] | what the kernel knows of a network interface |
+//! | [`bpf`] | programs for the kernel |
 //! | [`kernel_bypass`] | keeping the kernel's own stack off an interface |
 //! | [`packet_socket`] | all frames of one interface, in batches |
 //! | [`netns`] | network namespaces |
@@ -17,6 +18,7 @@
 //! Nothing here decides anything about packets; that is `sluice-dataplane`'s job.
 
 pub mod append;
+pub mod bpf;
 #[cfg(feature = "count-allocations")]
 pub mod counting;
 #[cfg(feature = "dpdk")]

@@ -14,6 +14,7 @@ use std::ptr;
 
 use bytemuck::Zeroable;
 
+use crate::bpf::SocketProgram;
 use crate::interface::{self, Interface};
 
 mod batch;
@@ -43,6 +44,8 @@ pub enum FanoutMode {
     Hash,
     /// By a program that returns the number of the socket: see [`PacketSocket::set_fanout_program`].
     Program,
+    /// The same by a [`SocketProgram`]: see [`PacketSocket::set_fanout_socket_program`].
+    SocketProgram,
 }
 
 /// A fanout group that sockets join; gone with its last socket. Members are numbered in the order they joined.
@@ -154,6 +157,16 @@ impl PacketSocket {
         // SAFETY: the program names live instructions for the length of the call; the kernel copies them.
         check(unsafe { set_option(&self.socket, libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, &program) })
             .map_err(system("PACKET_FANOUT_DATA"))
+    }
+
+    /// Sets the program of this socket's group ([`FanoutMode::SocketProgram`]). What it says, modulo the members, is
+    /// the number of the socket that gets the frame. The kernel keeps it as long as the group.
+    ///
+    /// # Errors
+    /// [`PacketError::System`].
+    pub fn set_fanout_socket_program(&self, program: &SocketProgram) -> Result<(), PacketError> {
+        let descriptor = program.as_fd().as_raw_fd();
+        self.set("PACKET_FANOUT_DATA", libc::PACKET_FANOUT_DATA, &descriptor)
     }
 
     /// Begins to hear frames. Until then none is queued, so that the members of a group begin without doubles.
@@ -293,6 +306,7 @@ impl FanoutGroup {
         let mode = match self.mode {
             FanoutMode::Hash => libc::PACKET_FANOUT_HASH,
             FanoutMode::Program => libc::PACKET_FANOUT_CBPF,
+            FanoutMode::SocketProgram => libc::PACKET_FANOUT_EBPF,
         };
         u32::from(self.id) | mode << 16 | FANOUT_FLAG_IGNORE_OUTGOING
     }

@@ -1,7 +1,8 @@
 //! Packet memory and devices of a real DPDK, without hugepages, root or NICs. One EAL for the whole binary.
 
 use sluice_ffi::dpdk::{
-    BURST_MAX, Burst, DpdkError, Eal, EthDev, HEADROOM_BYTES, LogTo, Mempool, default_args, register_thread,
+    BURST_MAX, Burst, DpdkError, Eal, EthDev, HEADROOM_BYTES, HashPlan, LogTo, Mempool, default_args,
+    register_thread,
 };
 
 fn eal() -> Eal {
@@ -101,7 +102,7 @@ fn packets_come_around_a_ring_in_order() {
     let pool = Mempool::new(eal, 511, 2048, -1).expect("pool");
     let device = EthDev::open(eal, "net_ring0").expect("device");
     assert!(EthDev::open(eal, "net_ring0").is_err(), "one owner");
-    let mut started = device.start(std::slice::from_ref(&pool)).expect("start");
+    let mut started = device.start(std::slice::from_ref(&pool), &HashPlan::NONE).expect("start");
     assert!(started.port.is_link_up());
     let (rx, tx) = &mut started.queues[0];
     let mut burst = Burst::new();
@@ -123,8 +124,10 @@ fn packets_come_around_a_ring_in_order() {
 fn a_full_device_leaves_the_rest_in_order() {
     let eal = eal();
     let pool = Mempool::new(eal, 4095, 2048, -1).expect("pool");
-    let mut started =
-        EthDev::open(eal, "net_ring1").expect("device").start(std::slice::from_ref(&pool)).expect("start");
+    let mut started = EthDev::open(eal, "net_ring1")
+        .expect("device")
+        .start(std::slice::from_ref(&pool), &HashPlan::NONE)
+        .expect("start");
     let (rx, tx) = &mut started.queues[0];
     let (mut burst, mut next) = (Burst::new(), 0u32);
     while !burst.is_full() {
@@ -151,6 +154,9 @@ fn errors_carry_dpdks_reason() {
     assert!(missing.to_string().contains("EAL"), "{missing}");
     let eal = eal();
     let pools: Vec<_> = (0..17).map(|_| Mempool::new(eal, 63, 2048, -1).expect("pool")).collect();
-    let few = EthDev::open(eal, "net_ring2").expect("device").start(&pools).expect_err("a ring has 16");
+    let few = EthDev::open(eal, "net_ring2")
+        .expect("device")
+        .start(&pools, &HashPlan::NONE)
+        .expect_err("a ring has 16");
     assert!(matches!(few, DpdkError::TooFewQueues { wanted: 17, queues_max: 1..=16 }), "{few}");
 }

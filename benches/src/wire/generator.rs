@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::address::Mac;
-use sluice_ffi::dpdk::{BURST_MAX, Burst, Eal, EthDev, Mbuf, Mempool, RxQueue, Started, TxQueue};
+use sluice_ffi::dpdk::{BURST_MAX, Burst, Eal, EthDev, HashPlan, Mbuf, Mempool, RxQueue, Started, TxQueue};
 use sluice_ffi::{hint, tsc};
 
 use crate::scenario::{self, FRAME_BYTES, FrameWriter, SELF_IP, Seen};
@@ -91,7 +91,8 @@ impl Generator {
     pub fn open(eal: Eal, device: &str, memory: &Mempool, flows: u32) -> Result<Self, String> {
         let explain = |error: sluice_ffi::dpdk::DpdkError| error.to_string();
         let device = EthDev::open(eal, device).map_err(explain)?;
-        let Started { port, mut queues } = device.start(std::slice::from_ref(memory)).map_err(explain)?;
+        let Started { port, mut queues } =
+            device.start(std::slice::from_ref(memory), &HashPlan::NONE).map_err(explain)?;
         let (rx, tx) = queues.pop().ok_or("a device without queues")?;
         let mac = Mac(port.mac());
         Ok(Self {

@@ -32,7 +32,7 @@ pub(super) async fn members(State(process): Shared) -> Response {
 }
 
 pub(super) async fn snat(State(process): Shared) -> Response {
-    Json(process.snat()).into_response()
+    Json(process.snat().await).into_response()
 }
 
 pub(super) async fn neighbors(State(process): Shared) -> Response {

@@ -129,6 +129,8 @@ impl Process {
             let sum = |pick: fn(&sluice_dataplane::counters::PortCounters) -> &Counter| -> u64 {
                 self.workers().iter().map(|worker| pick(worker.counters().of_port(id)).load()).sum()
             };
+            let (steering, steering_reason) =
+                info.steering_after(sum(|port| &port.hash_right), sum(|port| &port.hash_wrong));
             PortStats {
                 name: info.name.clone(),
                 driver: info.driver,
@@ -138,6 +140,8 @@ impl Process {
                 link: if sum(|port| &port.link_up) > 0 { "up" } else { "down" },
                 queues: info.queues,
                 offloads: info.offloads.clone(),
+                steering: steering.name(),
+                steering_reason,
                 traffic,
                 rx_missed: sum(|port| &port.rx_missed),
                 rx_errors: sum(|port| &port.rx_errors),
@@ -177,7 +181,8 @@ impl Process {
     }
 
     /// Source address translation.
-    pub fn snat(&self) -> SnatStats {
+    pub async fn snat(&self) -> SnatStats {
+        let addresses = self.snat_addresses().await;
         let view = self.view();
         let using = |wanted: &SnatChoice| -> Vec<String> {
             let servers = view.model.virtual_servers.iter();
@@ -190,6 +195,7 @@ impl Process {
         });
         SnatStats {
             ports_in_use: self.workers().iter().map(|worker| worker.counters().snat_ports.load()).sum(),
+            addresses,
             pools: pools.collect(),
             automap: using(&SnatChoice::Automap),
         }
@@ -228,6 +234,8 @@ fn worker_stats(worker: &WorkerHandle) -> WorkerStats {
         half_open: counters.half_open.load(),
         neighbors: counters.neighbors.load(),
         snat_ports: counters.snat_ports.load(),
+        misdirected: counters.misdirected.load(),
+        handed_over: counters.handed_over.load(),
         rejects_sent: counters.rejects_sent.load(),
         rejects_limited: counters.rejects_limited.load(),
         tables: worker.facts().tables.iter().map(table).collect(),

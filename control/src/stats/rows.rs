@@ -73,6 +73,10 @@ pub struct PortStats {
     pub link: &'static str,
     pub queues: usize,
     pub offloads: Vec<&'static str>,
+    /// How frames are spread over workers: `single`, `rss`, `bpf` or `software`.
+    pub steering: &'static str,
+    /// Why that way.
+    pub steering_reason: String,
     pub traffic: TrafficSum,
     pub rx_missed: u64,
     pub rx_errors: u64,
@@ -99,6 +103,10 @@ pub struct WorkerStats {
     pub half_open: u64,
     pub neighbors: u64,
     pub snat_ports: u64,
+    /// Packets of translated flows that a port had brought to this worker though they are another's.
+    pub misdirected: u64,
+    /// Other packets given to the worker that owns their flow, which no port could have known.
+    pub handed_over: u64,
     pub rejects_sent: u64,
     pub rejects_limited: u64,
     pub tables: Vec<TableStats>,
@@ -146,10 +154,41 @@ pub struct VirtualDrops {
 pub struct SnatStats {
     /// Over all workers.
     pub ports_in_use: u64,
+    /// Every address that connections have come from, with its ports.
+    pub addresses: Vec<SnatAddressStats>,
     /// Every SNAT pool.
     pub pools: Vec<SnatPoolStats>,
     /// Virtual servers that use self IPs.
     pub automap: Vec<String>,
+}
+
+/// One SNAT address, over all workers.
+#[derive(Debug, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct SnatAddressStats {
+    pub address: String,
+    /// Ports in use, over all members.
+    pub in_use: u64,
+    /// Ports that rest after use, over all members.
+    pub resting: u64,
+    /// Ports that there are towards each member and protocol.
+    pub total: u64,
+    /// New connections that found no port.
+    pub exhausted: u64,
+    /// The same for each worker that knows the address.
+    pub workers: Vec<SnatWorkerStats>,
+}
+
+/// One SNAT address on one worker.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct SnatWorkerStats {
+    pub worker: usize,
+    pub in_use: u32,
+    pub resting: u32,
+    /// Members, each with its port and protocol, that ports are in use or rest towards.
+    pub members: u32,
+    pub exhausted: u64,
 }
 
 /// One SNAT pool.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use sluice_dataplane::address::Address;
 use sluice_dataplane::config::ids::{PortId, VirtualId};
 use sluice_dataplane::config::snapshot as plane;
 use sluice_dataplane::query::{FlowInfo, NeighborInfo, Query, Reply};
+use sluice_dataplane::snat::ports::SnatUse;
 
-use super::rows::{FlowStats, NeighborStats, RouteStats};
+use super::rows::{FlowStats, NeighborStats, RouteStats, SnatAddressStats, SnatWorkerStats};
 use crate::process::Process;
 
 /// Which flows are wanted.
@@ -69,6 +71,17 @@ impl Process {
         all
     }
 
+    /// Every SNAT address that a worker knows, by address.
+    pub(super) async fn snat_addresses(&self) -> Vec<SnatAddressStats> {
+        let mut all: BTreeMap<Address, SnatAddressStats> = BTreeMap::new();
+        for worker in self.workers() {
+            if let Some(Reply::Snat(used)) = self.ask(worker, Query::Snat).await {
+                used.iter().for_each(|used| all.entry(used.address).or_default().add(worker.number(), used));
+            }
+        }
+        all.into_values().collect()
+    }
+
     /// Flows that pass `filter`, and whether there may be more.
     pub async fn flow_stats(&self, filter: &FlowFilter) -> (Vec<FlowStats>, bool) {
         let view = self.view();
@@ -101,6 +114,18 @@ impl Process {
             }
         }
         (found, false)
+    }
+}
+
+impl SnatAddressStats {
+    fn add(&mut self, worker: usize, used: &SnatUse) {
+        self.address = used.address.to_string();
+        self.in_use += u64::from(used.in_use);
+        self.resting += u64::from(used.resting);
+        self.total = u64::from(used.ports_each);
+        self.exhausted += used.exhausted;
+        let SnatUse { in_use, resting, members, exhausted, .. } = *used;
+        self.workers.push(SnatWorkerStats { worker, in_use, resting, members, exhausted });
     }
 }
 
@@ -147,7 +172,7 @@ fn neighbor_stats(parts: &plane::Parts, neighbor: &NeighborInfo, worker: usize) 
 }
 
 fn flow_stats(flow: &FlowInfo, names: &BTreeMap<VirtualId, String>, worker: usize) -> FlowStats {
-    let place = |(address, port): (sluice_dataplane::address::Address, u16)| endpoint(address, port);
+    let place = |(address, port): (Address, u16)| endpoint(address, port);
     FlowStats {
         client: place(flow.client),
         destination: place(flow.destination),

@@ -29,12 +29,18 @@ fn state_of_a_new_process() {
     );
     let ports = sluice.get("/v1/ports");
     assert_eq!((&ports[1]["name"], &ports[1]["mac"]), (&json!("int"), &json!("02:00:00:00:00:01")));
+    assert_eq!(
+        (&ports[1]["steering"], &ports[1]["steering_reason"]),
+        (&json!("software"), &json!("memory does not steer"))
+    );
     let workers = sluice.get("/v1/workers");
     assert_eq!((workers.as_array().unwrap().len(), &workers[1]["generation"]), (2, &json!(1)));
     let drops = sluice.get("/v1/drops");
     assert_eq!(drops["total"]["no-virtual"], 0);
     assert_eq!(drops["workers"].as_array().unwrap().len(), 2);
-    assert_eq!(sluice.get("/v1/snat")["automap"], json!(["web"]));
+    assert_eq!((&workers[1]["misdirected"], &workers[1]["handed_over"]), (&json!(0), &json!(0)));
+    let snat = sluice.get("/v1/snat");
+    assert_eq!((&snat["automap"], &snat["addresses"]), (&json!(["web"]), &json!([])));
     for empty in ["/v1/flows", "/v1/persistence", "/v1/neighbors", "/v1/monitors", "/v1/certificates"] {
         assert_eq!(sluice.get(empty), json!([]), "{empty}");
     }

@@ -507,6 +507,8 @@ pub struct Snapshot {
     links: Vec<LinkId>,
     /// Members that see clients' own addresses; port 0 for any.
     transparent: HashSet<(Address, u16)>,
+    /// Ports of SNAT addresses that virtual servers listen on.
+    listened_sources: Vec<(Address, u16)>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
     /// By member: the places of its pool, and of itself there.
@@ -545,11 +547,13 @@ impl Snapshot {
     fn build_with(parts: Parts, former: &MaglevTables) -> Self {
         let links = links_of(&parts);
         let captures = |item: &Virtual| item.enabled || !parts.settings.continue_matching;
+        let owned = owned_addresses(&parts, &links);
         Self {
             maglevs: MaglevTables::build(&parts, former),
             index: VirtualIndex::build_of(&parts.virtuals, captures),
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
-            owned: owned_addresses(&parts, &links),
+            listened_sources: listened_sources(&parts, &owned),
+            owned,
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
             transparent: transparent_members(&parts),
@@ -576,6 +580,17 @@ impl Snapshot {
     /// True when `address` and `port` are a member's that sees clients' own addresses.
     pub fn is_transparent_member(&self, address: Address, port: u16) -> bool {
         self.transparent.contains(&(address, port)) || self.transparent.contains(&(address, 0))
+    }
+
+    /// SNAT addresses and self IPs with ports that virtual servers listen on: no connection may come from there. A
+    /// virtual server on every port of an address bars none, for what belongs to a flow finds it first.
+    pub fn listened_sources(&self) -> &[(Address, u16)] {
+        &self.listened_sources
+    }
+
+    /// True when members see another address than that of `client` through `item`.
+    pub fn hides(&self, item: &Virtual, client: Address) -> bool {
+        self.snat_of(item, client) != Snat::None
     }
 
     /// The generation.
@@ -732,6 +747,17 @@ fn transparent_members(parts: &Parts) -> HashSet<(Address, u16)> {
 /// True when members may see clients' own addresses.
 fn may_show_clients(item: &&Virtual) -> bool {
     matches!(item.snat, Snat::None | Snat::List(_))
+}
+
+fn listened_sources(parts: &Parts, owned: &HashMap<Address, Owned>) -> Vec<(Address, u16)> {
+    let is_source = |address| owned.get(&address).is_some_and(|own| own.is_source);
+    let rows = parts.virtuals.iter().flat_map(|item| &item.matches);
+    let hosts = rows.filter(|row| row.destination.bits == 128 && row.port != 0);
+    let named = hosts.map(|row| (row.destination.address, row.port));
+    let mut listened: Vec<_> = named.filter(|(address, _)| is_source(*address)).collect();
+    listened.sort_unstable();
+    listened.dedup();
+    listened
 }
 
 /// Every link that something is configured on; an untagged one on every port.

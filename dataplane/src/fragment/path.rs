@@ -1,7 +1,7 @@
 //! The path of a fragment. Cold: a packet that is none pays nothing.
 
 use super::table::{Arrival, EntryId, Transport};
-use crate::address::{Address, Mac};
+use crate::address::Mac;
 use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
 use crate::flow::Direction;
 use crate::flow::key::FlowKey;
@@ -13,7 +13,7 @@ use crate::packet::fragment::{self, Cut, Fragment};
 use crate::packet::parse::{self, Class, Found, Packet, protocol};
 use crate::packet::{checksum, rewrite};
 use crate::pipeline::{Fate, Pipeline};
-use crate::snat::steer::endpoint_hash;
+use crate::select::Home;
 use crate::verdict::DropReason;
 
 /// A packet that is too big for its way out, and where that goes.
@@ -187,7 +187,7 @@ impl Pipeline {
             let stray = Stray::Fragment { port, frame, key: packet.key };
             return match self.handoff.give(home, stray) {
                 Ok(()) => self.counters.handed_over.add(1),
-                Err(_) => self.count_drop(DropReason::Misdirected, VirtualId::NONE),
+                Err(_) => self.count_drop(DropReason::HandoffFull, VirtualId::NONE),
             };
         }
         self.fragment_at_hand = Some(id);
@@ -202,7 +202,9 @@ impl Pipeline {
         self.fragment_at_hand = None;
         match fate {
             // Only while an apply is on its way can two workers name each other.
-            Fate::HandOver(_) => self.count_drop(DropReason::Misdirected, VirtualId::NONE),
+            Fate::HandOver(_) | Fate::Misdirected(_) => {
+                self.count_drop(DropReason::HandoffFull, VirtualId::NONE);
+            }
             fate => self.carry_out(fate, port, frame, out),
         }
     }
@@ -223,20 +225,16 @@ impl Pipeline {
         fragment::set_id(frame.bytes_mut(), id);
     }
 
-    /// The worker that forwards the fragments of this packet's flow when none here knows the flow: a pure function
-    /// of the packet and the configuration. A flow with SNAT is wherever its client's packets come in, which a
-    /// fragment does not tell; fragments of it meet at the owner of both ends together.
+    /// The worker that forwards the fragments of this packet's flow when none here knows the flow: the one that a
+    /// whole packet belongs to.
     fn home_of_fragmented(&self, port: PortId, packet: &Packet) -> usize {
-        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let snapshot = &self.snapshot;
         let matched = snapshot.match_virtual(&packet.key, LinkId::new(port, packet.vlan));
         let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
-        if matched.is_some_and(|item| self.opens_where_it_comes(item, packet)) {
-            let end = |address: Address, port| endpoint_hash(address, port);
-            let (src, dst) =
-                (end(packet.key.src, packet.key.src_port), end(packet.key.dst, packet.key.dst_port));
-            return self.owners.of_hash(src ^ dst);
+        match self.home(matched, &packet.key) {
+            Home::Here(_) => self.worker,
+            home => home.worker(),
         }
-        self.owner(matched, packet)
     }
 
     fn count_lost_fragments(&mut self) {

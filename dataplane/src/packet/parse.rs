@@ -107,6 +107,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// The IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
 }
@@ -352,9 +354,10 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// An 802.1Q tag.
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_QINQ: u16 = 0x88a8;
 /// The IPv6 fragment header (RFC 8200 section 4.5).
 pub(super) const HEADER_FRAGMENT: u8 = 44;
+/// An 802.1ad tag.
+pub const ETHERTYPE_QINQ: u16 = 0x88a8;
 
 #[cfg(test)]
 mod tests {

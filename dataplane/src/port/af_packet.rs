@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Frames come and go as the kernel has them: up to 64 KiB with checksums open (GSO), so nobody has to change a
-//! peer's offloads. Several queues share the interface by fanout.
+//! peer's offloads. Several queues share the interface by fanout: by our own program, so that each frame arrives at
+//! the worker that owns it, or, where the kernel does not let us load one, by the kernel's flow hash.
 //!
 //! Where the kernel lets us (`kernel-bypassed` in [`PortInfo::offloads`]; Linux 6.6, CAP_BPF, CAP_NET_ADMIN) its
 //! own stack neither hears nor says anything on the interface while the port is open. Elsewhere it still does: see
@@ -16,16 +17,20 @@
 //! While the interface is down or gone, what is to be sent is dropped and counted. What the kernel drops in front
 //! of a socket is [`DriverCounters::rx_missed`].
 
+mod assembler;
+mod program;
+
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
+use sluice_ffi::bpf::SocketProgram;
 use sluice_ffi::kernel_bypass::KernelBypass;
 use sluice_ffi::packet_socket::{
     FanoutMode, PacketError, PacketSocket, Refusal, VNET_DATA_VALID, VNET_GSO_ECN, VNET_GSO_TCPV4,
     VNET_GSO_TCPV6, VNET_GSO_UDP_L4, VNET_NEEDS_CSUM, VnetHeader,
 };
 
-use super::{DriverCounters, OpenPort, PortError, PortInfo, PortQueue};
+use super::{DriverCounters, OpenPort, PortError, PortInfo, PortQueue, Steering};
 use crate::address::Mac;
 use crate::frame::{BURST_MAX, Checksum, Frame, FramePool, Offload, SegmentKind, Segmentation};
 use crate::packet::segment::segment;
@@ -38,13 +43,13 @@ pub fn open(name: &str, interface: &str, pools: &[FramePool]) -> Result<OpenPort
     let error = |error| port_error(name, interface, error);
     let sockets = pools.iter().map(|_| PacketSocket::open(interface, BUFFER_BYTES));
     let sockets = sockets.collect::<Result<Vec<_>, _>>().map_err(error)?;
-    let Some(first) = sockets.first() else {
+    let [first, ..] = sockets.as_slice() else {
         let (what, reason) = (interface.into(), "a port needs at least one queue".into());
         return Err(PortError::Refused { port: name.into(), what, reason });
     };
     let bypass = KernelBypass::attach(first.interface().index).ok().map(Arc::new);
-    let info = info(name, interface, first, sockets.len(), bypass.is_some());
-    share(&sockets).map_err(error)?;
+    let steering = share(&sockets, program::load).map_err(error)?;
+    let info = info(name, interface, &sockets, bypass.is_some(), steering);
     let queues = sockets.into_iter().zip(pools).map(|(socket, pool)| -> Box<dyn PortQueue> {
         Box::new(AfPacketQueue::new(socket, pool.clone(), bypass.clone()))
     });
@@ -195,19 +200,43 @@ impl PortQueue for AfPacketQueue {
     }
 }
 
-/// Makes the sockets members of one fanout group, in order, and lets them hear.
-fn share(sockets: &[PacketSocket]) -> Result<(), PacketError> {
-    if let [first, others @ ..] = sockets
-        && !others.is_empty()
-    {
-        let group = first.found_group(FanoutMode::Hash)?;
-        others.iter().try_for_each(|socket| socket.join_group(group))?;
-    }
-    sockets.iter().try_for_each(PacketSocket::start)
+/// Makes the sockets members of one fanout group, in order, and lets them hear. Says how frames are spread.
+fn share(
+    sockets: &[PacketSocket],
+    load: impl FnOnce() -> Result<SocketProgram, String>,
+) -> Result<(Steering, String), PacketError> {
+    let [first, others @ ..] = sockets else { return Ok(Steering::single()) };
+    let steering = if others.is_empty() { Steering::single() } else { join(first, others, load())? };
+    sockets.iter().try_for_each(PacketSocket::start)?;
+    Ok(steering)
 }
 
-fn info(name: &str, device: &str, socket: &PacketSocket, queues: usize, is_bypassed: bool) -> PortInfo {
-    let interface = socket.interface();
+fn join(
+    first: &PacketSocket,
+    others: &[PacketSocket],
+    program: Result<SocketProgram, String>,
+) -> Result<(Steering, String), PacketError> {
+    let mode = if program.is_ok() { FanoutMode::SocketProgram } else { FanoutMode::Hash };
+    let group = first.found_group(mode)?;
+    others.iter().try_for_each(|socket| socket.join_group(group))?;
+    match program {
+        Ok(program) => {
+            first.set_fanout_socket_program(&program)?;
+            let how = "the kernel runs our program, which agreed with us on test frames";
+            Ok((Steering::Bpf, how.into()))
+        }
+        Err(why) => Ok((Steering::Software, format!("{why}; frames come by the kernel's flow hash"))),
+    }
+}
+
+fn info(
+    name: &str,
+    device: &str,
+    sockets: &[PacketSocket],
+    is_bypassed: bool,
+    (steering, steering_reason): (Steering, String),
+) -> PortInfo {
+    let interface = sockets[0].interface();
     let mut offloads = vec!["vnet_hdr", "tx-checksum", "tso", "uso"];
     offloads.extend(is_bypassed.then_some("kernel-bypassed"));
     PortInfo {
@@ -216,8 +245,10 @@ fn info(name: &str, device: &str, socket: &PacketSocket, queues: usize, is_bypas
         device: device.into(),
         mac: Mac(interface.mac),
         mtu: interface.mtu.min(u32::from(u16::MAX)) as u16,
-        queues,
+        queues: sockets.len(),
         offloads,
+        steering,
+        steering_reason,
     }
 }
 
@@ -316,3 +347,27 @@ const BUFFER_BYTES: u32 = 16 << 20;
 
 /// Tries after which a frame that finds no room is given up: the device may be throwing it away each time.
 const REFUSALS_MAX: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_ffi::netns::Namespace;
+
+    #[test]
+    fn without_a_program_frames_come_by_the_kernels_hash() {
+        let Ok(namespace) = Namespace::new() else {
+            eprintln!("SKIPPED: without_a_program_frames_come_by_the_kernels_hash: namespaces need root");
+            return;
+        };
+        let inside = std::thread::spawn(move || {
+            namespace.enter().expect("enters its own namespace");
+            let mut ip = std::process::Command::new("ip");
+            let made = ip.args(["link", "add", "port0", "type", "veth", "peer", "name", "peer0"]).status();
+            assert!(made.expect("ip runs").success());
+            let sockets = [(); 2].map(|()| PacketSocket::open("port0", 1 << 16).expect("a socket"));
+            share(&sockets, || Err("no leave".into())).expect("the kernel's hash works everywhere")
+        });
+        let reason = "no leave; frames come by the kernel's flow hash";
+        assert_eq!(inside.join().expect("the test passes"), (Steering::Software, reason.into()));
+    }
+}

@@ -11,21 +11,24 @@
 
 mod intake;
 mod offload;
+mod placement;
 
 use std::os::fd::RawFd;
 
 use sluice_ffi::append::Appender;
 use sluice_ffi::dpdk::{
-    self, Burst, BurstWriter, DpdkError, Eal, EthDev, EthPort, EthStats, LogTo, Mempool, Offloads, RxQueue,
-    TxQueue,
+    self, Burst, BurstWriter, DpdkError, Eal, EthDev, EthPort, EthStats, HashPlan, LogTo, Mempool, Offloads,
+    RxQueue, TxQueue,
 };
 
 use self::intake::Intake;
-use super::{DriverCounters, DriverSpec, OpenPort, PortError, PortInfo, PortQueue, PortSpec};
+use self::placement::PlacementCheck;
+use super::{DriverCounters, DriverSpec, OpenPort, PortError, PortInfo, PortQueue, PortSpec, Steering};
 use crate::address::Mac;
 use crate::frame::{BURST_MAX, Checksum, Frame, FramePool};
 use crate::packet::checksum;
 use crate::packet::segment::{SegmentError, segment};
+use crate::snat::toeplitz::{BUCKETS, RSS_KEY};
 
 /// Starts DPDK when one of `specs` needs it; see [`super::prepare`].
 pub(super) fn prepare(specs: &[PortSpec], eal_args: &[String]) -> Result<(), PortError> {
@@ -53,14 +56,16 @@ pub fn open(spec: &PortSpec, device: &str, pools: &[FramePool]) -> Result<OpenPo
     }
     let memory: Result<Vec<Mempool>, _> = pools.iter().map(|pool| packet_memory(eal, &found, pool)).collect();
     let memory = memory.map_err(explain)?;
-    let started = found.start(&memory).map_err(explain)?;
+    let started = found.start(&memory, &HashPlan { key: &RSS_KEY, buckets: BUCKETS }).map_err(explain)?;
     let info = describe(spec, device, &started.port, pools.len());
     let baseline = started.port.stats();
     let memory = memory.into_iter().zip(pools);
     let queues =
         started.queues.into_iter().zip(memory).enumerate().map(|(index, ((rx, tx), (memory, pool)))| {
             let stats_since = (index == 0).then_some(baseline);
-            Box::new(DpdkQueue::new(rx, tx, memory, pool.clone(), started.port.clone(), stats_since)) as _
+            let check = PlacementCheck::new(index, pools.len(), started.port.placement().is_ok());
+            let port = started.port.clone();
+            Box::new(DpdkQueue::new(rx, tx, memory, pool.clone(), port, stats_since, check)) as _
         });
     Ok(OpenPort { info, queues: queues.collect() })
 }
@@ -82,6 +87,7 @@ struct DpdkQueue {
     tx_errors: u64,
     /// The device counts for all queues at once: the first one reports it, from here on.
     stats_since: Option<EthStats>,
+    check: PlacementCheck,
 }
 
 impl PortQueue for DpdkQueue {
@@ -89,6 +95,10 @@ impl PortQueue for DpdkQueue {
         // Pieces must not wait for a frame behind them.
         self.send_pieces();
         let before = frames.len();
+        if self.check.is_open() {
+            self.rx_checked(frames);
+            return frames.len() - before;
+        }
         let Self { rx, intake, .. } = self;
         let mut received = Appender::new(frames, BURST_MAX);
         rx.rx(|mbuf| intake.take(mbuf, &mut received));
@@ -122,6 +132,7 @@ impl PortQueue for DpdkQueue {
     fn counters(&mut self) -> DriverCounters {
         let mut counters = self.intake.counters;
         counters.tx_errors += self.tx_errors;
+        (counters.hash_right, counters.hash_wrong) = (self.check.right, self.check.wrong);
         if let Some(since) = self.stats_since {
             let now = self.port.stats();
             counters.rx_missed += now.rx_missed.saturating_sub(since.rx_missed);
@@ -145,8 +156,10 @@ impl DpdkQueue {
         frames: FramePool,
         port: EthPort,
         stats_since: Option<EthStats>,
+        check: PlacementCheck,
     ) -> Self {
         Self {
+            check,
             rx,
             tx,
             offloads: port.offloads(),
@@ -159,6 +172,17 @@ impl DpdkQueue {
             stats_since,
             port,
         }
+    }
+
+    /// Receives the first packets, and sees whether they are where they should be.
+    #[cold]
+    fn rx_checked(&mut self, frames: &mut Vec<Frame>) {
+        let Self { rx, intake, check, .. } = self;
+        let mut received = Appender::new(frames, BURST_MAX);
+        rx.rx(|mbuf| {
+            check.look(mbuf.bytes(), mbuf.hash());
+            intake.take(mbuf, &mut received);
+        });
     }
 
     /// A device without a link takes nothing, and what waits for it would be stale when the link is back.
@@ -344,6 +368,11 @@ fn packet_memory(eal: Eal, device: &EthDev, frames: &FramePool) -> Result<Mempoo
 
 fn describe(spec: &PortSpec, device: &str, port: &EthPort, queues: usize) -> PortInfo {
     let offloads = port.offloads();
+    let (steering, steering_reason) = match port.placement() {
+        _ if queues == 1 => Steering::single(),
+        Ok(()) => (Steering::Rss, "the device took our hash key and table".into()),
+        Err(why) => (Steering::Software, why.into()),
+    };
     let named = [
         ("rx-checksum", offloads.rx_checksum),
         ("tx-checksum", offloads.tx_checksum_tcp && offloads.tx_checksum_udp),
@@ -358,6 +387,8 @@ fn describe(spec: &PortSpec, device: &str, port: &EthPort, queues: usize) -> Por
         mtu: port.mtu(),
         queues,
         offloads: named.into_iter().filter(|&(_, on)| on).map(|(name, _)| name).collect(),
+        steering,
+        steering_reason,
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
-use super::{DriverCounters, PortInfo, PortQueue};
+use super::{DriverCounters, PortInfo, PortQueue, Steering};
 use crate::address::Mac;
 use crate::frame::{BURST_MAX, Frame};
 
@@ -35,6 +35,8 @@ pub fn info(name: &str, mac: Mac) -> PortInfo {
         mtu: 1500,
         queues: 1,
         offloads: vec!["tx-checksum", "tso"],
+        steering: Steering::Software,
+        steering_reason: "memory does not steer".into(),
     }
 }
 

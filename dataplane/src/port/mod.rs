@@ -59,6 +59,10 @@ pub struct DriverCounters {
     pub rx_no_memory: u64,
     /// Frames that could not be sent at all.
     pub tx_errors: u64,
+    /// Of the first TCP and UDP packets, those that a NIC placed as it was told.
+    pub hash_right: u64,
+    /// Of the first TCP and UDP packets, those that a NIC placed otherwise.
+    pub hash_wrong: u64,
 }
 
 /// What is true of a port for as long as it is open.
@@ -78,6 +82,63 @@ pub struct PortInfo {
     pub queues: usize,
     /// What the device does for us, for `show ports`: `vnet_hdr`, `tx-checksum`, `tso`, …
     pub offloads: Vec<&'static str>,
+    /// How frames are spread over its queues.
+    pub steering: Steering,
+    /// Why that way.
+    pub steering_reason: String,
+}
+
+impl PortInfo {
+    /// How frames are spread, and why, now that a NIC has placed so many packets as it was told and so many not.
+    pub fn steering_after(&self, right: u64, wrong: u64) -> (Steering, String) {
+        let (looked, reason) = (right + wrong, &self.steering_reason);
+        match self.steering {
+            Steering::Rss if looked == 0 => (Steering::Rss, format!("{reason}; no packet has shown it yet")),
+            Steering::Rss if wrong * WRONG_MAX_PART > looked => {
+                let found = format!("{wrong} of the first {looked} packets came elsewhere");
+                (Steering::Software, format!("{reason}, but {found}"))
+            }
+            Steering::Rss => (
+                Steering::Rss,
+                format!("{reason}; {right} of the first {looked} packets came as they should"),
+            ),
+            other => (other, reason.clone()),
+        }
+    }
+}
+
+/// A NIC may place damaged packets otherwise: one in so many is forgiven.
+const WRONG_MAX_PART: u64 = 100;
+
+/// How a port spreads frames over queues. Whatever it is, a packet that arrives at another worker than its flow's
+/// crosses to it; the better the steering, the fewer do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// There is one queue.
+    Single,
+    /// In some way of the device's own, or of its peer's: workers sort frames among themselves.
+    Software,
+    /// The kernel runs our program.
+    Bpf,
+    /// The NIC hashes with our key into our table.
+    Rss,
+}
+
+impl Steering {
+    /// The word in `show ports`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Steering::Single => "single",
+            Steering::Software => "software",
+            Steering::Bpf => "bpf",
+            Steering::Rss => "rss",
+        }
+    }
+
+    /// One queue, and why.
+    pub(crate) fn single() -> (Steering, String) {
+        (Steering::Single, "there is one worker".into())
+    }
 }
 
 /// What to open.
@@ -231,4 +292,23 @@ pub fn enter_worker() -> WorkerGuard {
 pub struct WorkerGuard {
     #[cfg(feature = "dpdk")]
     _dpdk: Option<sluice_ffi::dpdk::ThreadGuard>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rss_is_believed_until_packets_show_otherwise() {
+        let mut info = memory::info("external", Mac::default());
+        (info.steering, info.steering_reason) = (Steering::Rss, "told".into());
+        let after = |right, wrong| info.steering_after(right, wrong);
+        assert_eq!(after(0, 0), (Steering::Rss, "told; no packet has shown it yet".into()));
+        assert_eq!(after(995, 5).0, Steering::Rss);
+        let came_elsewhere = "told, but 500 of the first 1000 packets came elsewhere";
+        assert_eq!(after(500, 500), (Steering::Software, came_elsewhere.into()));
+        assert_eq!(after(0, 1).0, Steering::Software);
+        (info.steering, info.steering_reason) = (Steering::Bpf, "why".into());
+        assert_eq!(info.steering_after(0, 9), (Steering::Bpf, "why".into()));
+    }
 }

@@ -1,5 +1,13 @@
-//! Source address translation: which address and port a connection has towards its member.
+//! Source address translation: which address and port a connection has towards its member, and which worker it
+//! belongs to.
 
+pub mod classes;
+pub mod frame;
 pub mod ports;
+mod random;
+mod rest;
+mod set;
 pub(crate) mod source;
 pub mod steer;
+pub mod toeplitz;
+mod usage;

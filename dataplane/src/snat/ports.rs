@@ -1,21 +1,34 @@
 //! The SNAT ports of one worker: which are in use, for each pair of SNAT address and member.
 //!
 //! ```text
-//!   (SNAT address, member) ─▶ set ─┬ classes with a free port   u128
-//!                                  └ class ─▶ 512 bits          1 = in use
+//!   (SNAT address, member) ─▶ base: the hash of the reply without its SNAT port
+//!                          └▶ set ─┬ classes with a port to give   u128
+//!                                  └ class ─▶ 512 bits             in use, and resting
+//!   base ^ class of the port = bucket of the reply, which must be one of mine
 //! ```
 //!
-//! The same port serves every member at once; only (address, port, member) must be unique. Taking a port is a few
-//! loads whatever the use: one class out of those with a free port, then one free bit of 512, both from a random
-//! place on (RFC 6056 section 3.3.1). When pairs outnumber sets they share one, which costs ports, never
-//! correctness.
+//! So a port is made, not searched for: a random one of the classes that are my buckets shifted by the base, then a
+//! free bit of 512 from a random place on (RFC 6056 section 3.3.1), a few loads whatever the use.
+//!
+//! The same port serves every member at once; only (address, port, member) must be unique. A port that was given
+//! back rests before the same member meets it again, so that a connection in TIME-WAIT there, or what is late from a
+//! UDP server, is not taken for the next one; only when nothing else is left are resting ports given. When pairs
+//! outnumber sets they share one, which costs ports and rest, never correctness.
+
+use std::collections::VecDeque;
 
 use hashbrown::HashMap;
-
-use bytemuck::Zeroable;
 use sluice_ffi::memory::{Backing, Slab};
 
-use super::steer::{CLASSES, Classes, Owners, PORTS_PER_CLASS};
+use super::classes::Classes;
+pub use super::classes::PORT_MIN;
+use super::random::Random;
+use super::rest::generation_at;
+use super::set::{Set, bit_from};
+use super::steer::{Owners, shifted};
+use super::toeplitz::{BUCKETS, bucket_of, ports_word};
+use super::usage::Addresses;
+pub use super::usage::SnatUse;
 use crate::address::Address;
 
 /// Why no port was given.
@@ -42,39 +55,43 @@ pub struct SnatPorts {
     pairs: HashMap<Pair, Tenant>,
     free_sets: Vec<u32>,
     fresh_sets: usize,
+    /// Pairs without ports in use that keep their set while ports rest there, each once; some have come back.
+    idle: VecDeque<Pair>,
+    addresses: Addresses,
     mine: u128,
-    random: u64,
+    random: Random,
+    generation: u32,
     in_use: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Tenant {
     set: u32,
+    /// The SNAT address, by number.
+    address: u32,
+    /// Ports in use.
     ports: u32,
+    /// The bucket of a reply, but for its destination port.
+    base: u8,
+    /// In the list of idle pairs.
+    is_listed: bool,
+    /// The generation in which its last port was given back.
+    idle_since: u32,
 }
-
-#[derive(Debug, Clone, Copy, Zeroable)]
-#[repr(C)]
-struct Set {
-    /// One bit for each class without a free port.
-    full: [u64; 2],
-    used: [[u64; WORDS]; CLASSES],
-    tenants: u32,
-    unused: u32,
-}
-
-const WORDS: usize = PORTS_PER_CLASS / 64;
 
 impl SnatPorts {
-    /// Ports of the classes that `worker` owns, for `sets_max` pairs before they share.
+    /// Ports whose replies come to buckets that `worker` owns, for `sets_max` pairs before they share.
     pub fn new(owners: Owners, worker: usize, sets_max: usize, seed: u64) -> Self {
         Self {
             sets: Slab::new(sets_max.max(1), Backing::Ordinary),
             pairs: HashMap::new(),
-            free_sets: Vec::new(),
+            free_sets: Vec::with_capacity(sets_max),
             fresh_sets: 0,
-            mine: owners.classes_of(worker),
-            random: seed | 1,
+            idle: VecDeque::with_capacity(sets_max),
+            addresses: Addresses::default(),
+            mine: owners.buckets_of(worker),
+            random: Random::new(seed),
+            generation: generation_at(0),
             in_use: 0,
         }
     }
@@ -94,19 +111,45 @@ impl SnatPorts {
         self.in_use
     }
 
-    /// Takes `wanted` for `pair` when this worker owns it and it is free. O(1).
+    /// What each SNAT address is at.
+    pub fn list(&self) -> Vec<SnatUse> {
+        self.addresses.list(self.generation)
+    }
+
+    /// Says what time it is. To be said once a second; ports rest in steps of a minute.
+    pub fn advance(&mut self, now_ms: u64) {
+        self.generation = self.generation.max(generation_at(now_ms));
+    }
+
+    /// From now on `listened`, and no others, are never given, because somebody listens on them.
+    pub fn exclude(&mut self, listened: &[(Address, u16)]) {
+        self.addresses.listen(listened);
+    }
+
+    /// Takes `wanted` for `pair` when it is free, does not rest, and its replies reach this worker. O(1).
     pub fn take_exactly(&mut self, pair: Pair, wanted: u16) -> bool {
-        let classes = Classes::shared();
-        let (class, place) = (classes.of(wanted), classes.place(wanted));
-        if wanted < PORT_MIN || self.mine >> class & 1 == 0 {
+        self.take_one(pair, wanted, false)
+    }
+
+    /// As [`SnatPorts::take_exactly`], whether it rests or not.
+    pub fn take_strictly(&mut self, pair: Pair, wanted: u16) -> bool {
+        self.take_one(pair, wanted, true)
+    }
+
+    fn take_one(&mut self, pair: Pair, wanted: u16, may_rest: bool) -> bool {
+        let reply = bucket_of(pair.member, pair.address, ports_word(pair.member_port, wanted));
+        if self.mine >> reply & 1 == 0 {
             return false;
         }
-        let set = self.set_of(pair);
-        let (word, bit) = (place / 64, place % 64);
-        if self.sets[set].used[class][word] >> bit & 1 == 1 {
+        let (class, place) = classes_of(&pair).place_of(wanted);
+        let (tenant, now) = (self.tenant(pair), self.generation);
+        let set = &mut self.sets[tenant.set as usize];
+        let is_barred = self.addresses.barred(tenant.address)[class][place / 64] >> (place % 64) & 1 == 1;
+        if is_barred || set.is_used(class, place) || !may_rest && set.age(class, place, now).is_some() {
+            self.leave_if_unused(pair);
             return false;
         }
-        self.occupy(pair, set, class, place);
+        self.occupy(pair, tenant, class, place);
         true
     }
 
@@ -116,45 +159,120 @@ impl SnatPorts {
     /// # Errors
     /// [`Exhausted`] when this worker has no free port towards this member.
     pub fn take(&mut self, pair: Pair) -> Result<u16, Exhausted> {
-        let set = self.set_of(pair);
-        let random = self.next_random();
-        let open = self.mine & !self.sets[set].full_classes();
-        let Some(class) = bit_from(open, random as u32 % 128) else {
-            self.forget_if_unused(pair);
+        let tenant = self.tenant(pair);
+        let Some((class, place)) = self.choose(tenant) else {
+            self.addresses.at(tenant.address).exhausted += 1;
+            self.leave_if_unused(pair);
             return Err(Exhausted);
         };
-        let Some(place) = self.sets[set].free_place(class, (random >> 32) as usize) else {
-            return Err(Exhausted);
-        };
-        self.occupy(pair, set, class, place);
-        Ok(Classes::shared().port(class, place))
+        self.occupy(pair, tenant, class, place);
+        Ok(classes_of(&pair).port(class, place))
     }
 
     /// Gives `port` back. O(1).
     pub fn release(&mut self, pair: Pair, port: u16) {
-        let classes = Classes::shared();
-        let (class, place) = (classes.of(port), classes.place(port));
+        let (class, place) = classes_of(&pair).place_of(port);
+        let now = self.generation;
         let Some(tenant) = self.pairs.get_mut(&pair) else { return };
-        tenant.ports = tenant.ports.saturating_sub(1);
         let set = &mut self.sets[tenant.set as usize];
-        set.used[class][place / 64] &= !(1 << (place % 64));
-        set.full[class / 64] &= !(1 << (class % 64));
+        if !set.is_used(class, place) {
+            return;
+        }
+        tenant.ports = tenant.ports.saturating_sub(1);
+        let is_last = tenant.ports == 0;
+        tenant.idle_since = now;
+        // Ports of one address rest in a set, so that the count of each is exact.
+        if set.resting.total(now) == 0 {
+            set.address = tenant.address;
+        }
+        let rests = set.address == tenant.address;
+        set.vacate(class, place, rests, now);
+        let usage = self.addresses.at(tenant.address);
+        usage.in_use -= 1;
+        if rests {
+            set.resting.add(now);
+            usage.resting.add(now);
+        }
         self.in_use -= 1;
-        self.forget_if_unused(pair);
+        if is_last {
+            self.leave_if_unused(pair);
+        }
     }
 
-    fn set_of(&mut self, pair: Pair) -> usize {
-        if let Some(tenant) = self.pairs.get(&pair) {
-            return tenant.set as usize;
+    /// A class and place for a tenant: of all classes one that has a fresh port, and else one that rests.
+    #[inline]
+    fn choose(&mut self, tenant: Tenant) -> Option<(usize, usize)> {
+        let (random, now) = (self.random.next(), self.generation);
+        let (first, start) = ((random % BUCKETS as u64) as u32, (random >> 32) as usize);
+        let mine = shifted(self.mine, tenant.base.into());
+        let (set, barred) = (&mut self.sets[tenant.set as usize], self.addresses.barred(tenant.address));
+        let mut fresh = mine & set.fresh(now);
+        // A class without a fresh port is noted, and not looked at again in this generation.
+        while let Some(class) = bit_from(fresh, first) {
+            if let Some(place) = set.fresh_place(class, start, barred, now) {
+                return Some((class, place));
+            }
+            fresh &= !(1 << class);
         }
-        let shared = (self.next_random() >> 32) as u32 % self.sets.len() as u32;
-        let set = self.free_sets.pop().or_else(|| self.fresh_set()).unwrap_or(shared);
-        if self.sets[set as usize].tenants == 0 {
-            self.sets[set as usize].reserve_low_ports();
+        let mut open = mine & set.open();
+        while let Some(class) = bit_from(open, first) {
+            if let Some(place) = set.rested_place(class, start, barred, now) {
+                return Some((class, place));
+            }
+            open &= !(1 << class);
         }
+        None
+    }
+
+    fn occupy(&mut self, pair: Pair, tenant: Tenant, class: usize, place: usize) {
+        let now = self.generation;
+        let set = &mut self.sets[tenant.set as usize];
+        if let Some(age) = set.occupy(class, place, classes_of(&pair).low(), now) {
+            set.resting.remove(age, now);
+            self.addresses.at(set.address).resting.remove(age, now);
+        }
+        self.in_use += 1;
+        self.addresses.at(tenant.address).in_use += 1;
+        if let Some(tenant) = self.pairs.get_mut(&pair) {
+            tenant.ports += 1;
+        }
+    }
+
+    /// The pair's place among the sets, which it is given if it has none.
+    #[inline]
+    fn tenant(&mut self, pair: Pair) -> Tenant {
+        match self.pairs.get(&pair) {
+            Some(tenant) => *tenant,
+            None => self.move_in(pair),
+        }
+    }
+
+    #[cold]
+    fn move_in(&mut self, pair: Pair) -> Tenant {
+        let set = self.set_for_new();
+        let address = self.addresses.number_of(pair.address);
+        let base = bucket_of(pair.member, pair.address, ports_word(pair.member_port, 0)) as u8;
+        let tenant = Tenant { set, address, ports: 0, base, is_listed: false, idle_since: 0 };
         self.sets[set as usize].tenants += 1;
-        self.pairs.insert(pair, Tenant { set, ports: 0 });
-        set as usize
+        self.addresses.at(address).members += 1;
+        self.pairs.insert(pair, tenant);
+        tenant
+    }
+
+    /// A set nobody has; else that of the pair that has been idle longest; else any.
+    fn set_for_new(&mut self) -> u32 {
+        if let Some(set) = self.free_sets.pop() {
+            return set;
+        }
+        if self.is_oldest_idle_rested() {
+            self.evict_idle();
+        }
+        if let Some(set) = self.free_sets.pop().or_else(|| self.fresh_set()) {
+            return set;
+        }
+        self.evict_idle();
+        let shared = (self.random.next() >> 32) as u32 % self.sets.len() as u32;
+        self.free_sets.pop().unwrap_or(shared)
     }
 
     /// A set that no pair has had yet.
@@ -166,97 +284,122 @@ impl SnatPorts {
         })
     }
 
-    fn occupy(&mut self, pair: Pair, set: usize, class: usize, place: usize) {
-        self.sets[set].occupy(class, place);
-        self.in_use += 1;
-        if let Some(tenant) = self.pairs.get_mut(&pair) {
-            tenant.ports += 1;
+    fn is_oldest_idle_rested(&self) -> bool {
+        let oldest = self.idle.front().and_then(|pair| self.pairs.get(pair));
+        let is_over = |tenant: &Tenant| self.generation.wrapping_sub(tenant.idle_since) >= 2;
+        oldest.is_some_and(|tenant| tenant.ports == 0 && is_over(tenant))
+    }
+
+    /// Makes the set free of the pair that has been idle longest. Looks at a few; those that came back leave the
+    /// list.
+    fn evict_idle(&mut self) {
+        for _ in 0..IDLE_LOOKS {
+            let Some(pair) = self.idle.pop_front() else { return };
+            let Some(tenant) = self.pairs.get_mut(&pair) else { continue };
+            tenant.is_listed = false;
+            if tenant.ports == 0 {
+                self.move_out(pair);
+                return;
+            }
         }
     }
 
-    fn forget_if_unused(&mut self, pair: Pair) {
-        let Some(&Tenant { set, ports: 0 }) = self.pairs.get(&pair) else { return };
-        self.pairs.remove(&pair);
-        self.sets[set as usize].tenants -= 1;
-        if self.sets[set as usize].tenants == 0 {
-            self.free_sets.push(set);
+    /// A pair without ports in use leaves a set that it shares; one that it has alone it keeps while ports rest.
+    fn leave_if_unused(&mut self, pair: Pair) {
+        let Some(tenant) = self.pairs.get_mut(&pair) else { return };
+        if tenant.ports > 0 || tenant.is_listed {
+            return;
+        }
+        let set = &self.sets[tenant.set as usize];
+        if set.tenants == 1 && set.resting.total(self.generation) > 0 {
+            tenant.is_listed = true;
+            self.idle.push_back(pair);
+        } else {
+            self.move_out(pair);
         }
     }
 
-    /// xorshift64*: unpredictable enough together with the random seed, and a few instructions.
-    fn next_random(&mut self) -> u64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-}
-
-impl Set {
-    fn full_classes(&self) -> u128 {
-        u128::from(self.full[0]) | u128::from(self.full[1]) << 64
-    }
-
-    /// A free place of `class`, the first from word and bit `start` on.
-    fn free_place(&self, class: usize, start: usize) -> Option<usize> {
-        (0..WORDS).find_map(|step| {
-            let word = (start / 64 + step) % WORDS;
-            let free = u128::from(!self.used[class][word]);
-            bit_from(free, (start % 64) as u32).map(|bit| word * 64 + bit)
-        })
-    }
-
-    fn occupy(&mut self, class: usize, place: usize) {
-        self.used[class][place / 64] |= 1 << (place % 64);
-        if self.used[class].iter().all(|&word| word == u64::MAX) {
-            self.full[class / 64] |= 1 << (class % 64);
-        }
-    }
-
-    /// Ports below [`PORT_MIN`] are never given.
-    fn reserve_low_ports(&mut self) {
-        let classes = Classes::shared();
-        for port in 0..PORT_MIN {
-            self.occupy(classes.of(port), classes.place(port));
+    fn move_out(&mut self, pair: Pair) {
+        let Some(tenant) = self.pairs.remove(&pair) else { return };
+        self.addresses.at(tenant.address).members -= 1;
+        let set = &mut self.sets[tenant.set as usize];
+        set.tenants -= 1;
+        if set.tenants == 0 {
+            self.addresses.at(set.address).resting.remove_all(set.resting, self.generation);
+            set.wake_all();
+            self.free_sets.push(tenant.set);
         }
     }
 }
 
-/// A set bit of `bits`: the first from `start` on, around the end.
-#[inline(always)]
-fn bit_from(bits: u128, start: u32) -> Option<usize> {
-    if bits == 0 {
-        return None;
-    }
-    let turned = bits.rotate_right(start);
-    Some(((turned.trailing_zeros() + start) % 128) as usize)
+fn classes_of(pair: &Pair) -> &'static Classes {
+    Classes::of_family(pair.address.is_v4())
 }
 
-/// Well-known ports stay out of it.
-pub const PORT_MIN: u16 = 1024;
+/// Idle pairs looked at for a set in one go.
+const IDLE_LOOKS: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::packet::build::address;
+    use crate::snat::rest::GENERATION_MS;
     use std::collections::HashSet;
 
     fn pair(member: &str) -> Pair {
-        Pair { address: address("10.1.0.10"), member: address(member), member_port: 80, protocol: 6 }
+        let own = if member.contains(':') { "2001:db8:2::10" } else { "10.1.0.10" };
+        Pair { address: address(own), member: address(member), member_port: 80, protocol: 6 }
     }
 
     fn ports(workers: usize, worker: usize, sets: usize) -> SnatPorts {
         SnatPorts::new(Owners::new(workers), worker, sets, 42)
     }
 
+    fn take_all(ports: &mut SnatPorts, pair: Pair) -> HashSet<u16> {
+        let mut given = HashSet::new();
+        while let Ok(port) = ports.take(pair) {
+            assert!(given.insert(port), "{port} twice");
+        }
+        given
+    }
+
+    fn bucket_of_reply(pair: &Pair, port: u16) -> usize {
+        bucket_of(pair.member, pair.address, ports_word(pair.member_port, port))
+    }
+
+    fn usage(ports: &SnatPorts) -> (u32, u32, u64) {
+        ports.list().iter().fold((0, 0, 0), |(in_use, resting, exhausted), one| {
+            (in_use + one.in_use, resting + one.resting, exhausted + one.exhausted)
+        })
+    }
+
     #[test]
     fn every_port_is_given_once_and_then_exactly_none() {
-        let mut ports = ports(1, 0, 4);
-        let given: HashSet<u16> = (0..64_512).map(|_| ports.take(pair("10.1.0.11")).unwrap()).collect();
-        assert_eq!((given.len(), given.iter().min()), (64_512, Some(&1024)));
-        assert_eq!(ports.take(pair("10.1.0.11")), Err(Exhausted));
-        ports.release(pair("10.1.0.11"), 5_555);
-        assert_eq!(ports.take(pair("10.1.0.11")), Ok(5_555));
+        let (mut ports, pair) = (ports(1, 0, 4), pair("10.1.0.11"));
+        let given = take_all(&mut ports, pair);
+        assert_eq!((given.len(), given.iter().min()), (64_512, Some(&PORT_MIN)));
+        assert_eq!((ports.take(pair), usage(&ports)), (Err(Exhausted), (64_512, 0, 2)));
+        ports.release(pair, 5_555);
+        assert_eq!(ports.take(pair), Ok(5_555));
+    }
+
+    #[test]
+    fn every_port_lands_home_and_workers_never_share_one() {
+        for workers in [1, 2, 3, 4, 7, 8, 16, 128] {
+            let owners = Owners::new(workers);
+            for member in ["10.1.0.11", "2001:db8:2::11"] {
+                let (pair, mut all) = (pair(member), HashSet::new());
+                for worker in 0..workers {
+                    let given = take_all(&mut ports(workers, worker, 1), pair);
+                    let is_home = |port: &u16| owners.of_bucket(bucket_of_reply(&pair, *port)) == worker;
+                    assert!(given.iter().all(is_home), "{workers} workers, {member}");
+                    let mine = owners.buckets_of(worker).count_ones() as usize;
+                    assert_eq!(given.len(), mine * 504, "512 a bucket, 8 of them well-known");
+                    all.extend(given);
+                }
+                assert_eq!(all.len(), 64_512);
+            }
+        }
     }
 
     #[test]
@@ -270,15 +413,77 @@ mod tests {
     }
 
     #[test]
-    fn workers_never_share_a_port() {
-        let (mut first, mut second) = (ports(2, 0, 1), ports(2, 1, 1));
-        let take_all = |ports: &mut SnatPorts| -> HashSet<u16> {
-            std::iter::from_fn(|| ports.take(pair("10.1.0.11")).ok()).collect()
-        };
-        let (first, second) = (take_all(&mut first), take_all(&mut second));
-        assert!(first.is_disjoint(&second));
-        assert_eq!(first.len() + second.len(), 64_512);
-        assert!(first.iter().all(|&port| Owners::new(2).of_port(port) == 0));
+    fn a_wanted_port_is_given_only_where_its_replies_come_home() {
+        let (owners, pair) = (Owners::new(4), pair("10.1.0.11"));
+        for wanted in 2_000..2_200 {
+            for worker in 0..4 {
+                let is_home = owners.of_bucket(bucket_of_reply(&pair, wanted)) == worker;
+                assert_eq!(ports(4, worker, 1).take_exactly(pair, wanted), is_home);
+            }
+        }
+    }
+
+    #[test]
+    fn a_released_port_rests_before_the_same_member_meets_it_again() {
+        let (mut ports, pair) = (ports(64, 0, 4), pair("10.1.0.11"));
+        let all = 2 * 504;
+        let mut met = HashSet::new();
+        for _ in 0..all {
+            let port = ports.take(pair).unwrap();
+            assert!(met.insert(port), "{port} came back at once");
+            ports.release(pair, port);
+        }
+        assert_eq!(usage(&ports), (0, all, 0));
+        ports.advance(GENERATION_MS);
+        assert_eq!(usage(&ports), (0, all, 0), "half of the rest is over");
+        ports.advance(2 * GENERATION_MS);
+        assert_eq!(usage(&ports), (0, 0, 0));
+    }
+
+    #[test]
+    fn when_nothing_else_is_left_ports_are_given_that_have_rested_longest() {
+        let (mut ports, pair) = (ports(128, 0, 4), pair("10.1.0.11"));
+        let given: Vec<u16> = (0..504).map(|_| ports.take(pair).unwrap()).collect();
+        ports.release(pair, given[0]);
+        ports.advance(GENERATION_MS);
+        ports.release(pair, given[1]);
+        assert_eq!(usage(&ports), (502, 2, 0));
+        assert_eq!([ports.take(pair), ports.take(pair)], [Ok(given[0]), Ok(given[1])]);
+        assert_eq!((ports.take(pair), usage(&ports)), (Err(Exhausted), (504, 0, 1)));
+    }
+
+    #[test]
+    fn a_wanted_port_that_rests_is_given_only_strictly() {
+        let (mut ports, pair) = (ports(1, 0, 4), pair("10.1.0.11"));
+        assert!(ports.take_exactly(pair, 40_000));
+        ports.release(pair, 40_000);
+        assert!(!ports.take_exactly(pair, 40_000));
+        assert!(ports.take_strictly(pair, 40_000) && !ports.take_strictly(pair, 40_000));
+        ports.release(pair, 40_000);
+        ports.advance(2 * GENERATION_MS);
+        assert!(ports.take_exactly(pair, 40_000));
+    }
+
+    #[test]
+    fn rest_does_not_keep_a_port_from_another_member() {
+        let mut ports = ports(1, 0, 4);
+        assert!(ports.take_exactly(pair("10.1.0.11"), 40_000));
+        ports.release(pair("10.1.0.11"), 40_000);
+        assert!(ports.take_exactly(pair("10.1.0.12"), 40_000));
+    }
+
+    #[test]
+    fn ports_that_somebody_listens_on_are_never_given() {
+        let (mut ports, pair) = (ports(128, 0, 4), pair("10.1.0.11"));
+        let listened = ports.take(pair).unwrap();
+        ports.release(pair, listened);
+        ports.exclude(&[(pair.address, listened), (pair.address, 80), (address("10.1.0.99"), 5_000)]);
+        let given = take_all(&mut ports, pair);
+        assert!(given.len() == 503 && !given.contains(&listened));
+        assert!(!ports.take_exactly(pair, listened) && !ports.take_strictly(pair, listened));
+        assert_eq!(ports.list()[0].ports_each, 64_511, "80 is not given anyway");
+        ports.exclude(&[]);
+        assert_eq!((ports.take(pair), ports.list()[0].ports_each), (Ok(listened), 64_512));
     }
 
     #[test]
@@ -293,23 +498,25 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_without_ports_gives_its_set_back() {
+    fn an_idle_pair_leaves_its_set_to_one_that_needs_it() {
         let mut ports = ports(1, 0, 1);
         for n in 0..5_000u32 {
             let pair = Pair { member_port: n as u16, ..pair("10.1.0.11") };
             let port = ports.take(pair).unwrap();
-            assert_eq!(ports.sets[0].tenants, 1);
+            assert_eq!((ports.sets[0].tenants, ports.pairs.len()), (1, 1));
             ports.release(pair, port);
         }
-        assert_eq!((ports.in_use(), ports.pairs.len()), (0, 0));
+        assert_eq!((ports.in_use(), ports.idle.len(), usage(&ports)), (0, 1, (0, 1, 0)));
     }
 
     #[test]
     fn a_set_that_comes_back_is_used_before_a_fresh_one() {
         let mut ports = ports(1, 0, 4);
-        for _ in 0..10 {
-            let port = ports.take(pair("10.1.0.11")).unwrap();
-            ports.release(pair("10.1.0.11"), port);
+        for round in 0..10 {
+            ports.advance(round * 2 * GENERATION_MS);
+            let pair = pair(&format!("10.1.1.{round}"));
+            let port = ports.take(pair).unwrap();
+            ports.release(pair, port);
         }
         assert_eq!(ports.fresh_sets, 1);
         for last in 11..15 {
@@ -319,10 +526,50 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_not_given_in_order() {
-        let mut ports = ports(1, 0, 1);
-        let given: Vec<u16> = (0..100).map(|_| ports.take(pair("10.1.0.11")).unwrap()).collect();
+    fn counts_are_those_of_a_simple_model_whatever_happens() {
+        let seed = 0x5eed;
+        println!("seed {seed:#x}");
+        let (mut random, mut ports) = (Random::new(seed), ports(16, 3, 3));
+        let (mut held, mut now_ms) = (Vec::new(), 0);
+        for step in 0..20_000 {
+            let member = format!("10.1.0.{}", random.next() >> 40 & 7);
+            let address = address(if random.next() >> 40 & 1 == 0 { "10.1.0.10" } else { "10.1.0.50" });
+            let pair = Pair { address, ..pair(&member) };
+            match random.next() >> 40 & 7 {
+                0 => now_ms += 500,
+                1..=3 if !held.is_empty() => {
+                    let place = (random.next() >> 33) as usize % held.len();
+                    let (pair, port) = held.swap_remove(place);
+                    ports.release(pair, port);
+                }
+                _ => {
+                    if let Ok(port) = ports.take(pair) {
+                        assert!(!held.contains(&(pair, port)), "step {step}");
+                        held.push((pair, port));
+                    }
+                }
+            }
+            ports.advance(now_ms);
+            let resting: u32 = ports.sets.iter().map(|set| set.resting.total(ports.generation)).sum();
+            assert_eq!((ports.in_use(), usage(&ports).0 as usize), (held.len(), held.len()), "step {step}");
+            assert_eq!(usage(&ports).1, resting, "step {step}");
+        }
+        held.drain(..).for_each(|(pair, port)| ports.release(pair, port));
+        ports.advance(now_ms + 2 * GENERATION_MS);
+        assert_eq!((ports.in_use(), usage(&ports).0, usage(&ports).1), (0, 0, 0));
+        assert!(ports.pairs.len() <= 3 && ports.idle.len() <= 3);
+    }
+
+    #[test]
+    fn ports_are_not_given_in_order_and_from_all_classes() {
+        let mut ports = ports(2, 1, 1);
+        let pair = pair("10.1.0.11");
+        let given: Vec<u16> = (0..1_000).map(|_| ports.take(pair).unwrap()).collect();
         let steps: HashSet<i32> = given.windows(2).map(|two| i32::from(two[1]) - i32::from(two[0])).collect();
-        assert!(steps.len() > 90, "{given:?}");
+        assert!(steps.len() > 900);
+        let mut buckets = [0u32; BUCKETS];
+        given.iter().for_each(|port| buckets[bucket_of_reply(&pair, *port)] += 1);
+        assert!(buckets.iter().all(|&count| count < 45), "about 16 of each of 64: {buckets:?}");
+        assert_eq!(buckets.iter().filter(|count| **count > 0).count(), 64);
     }
 }

@@ -32,6 +32,7 @@ use sluice_dataplane::port::memory::{self, MemoryPeer};
 use sluice_dataplane::query::{FlowInfo, NeighborInfo, Query, Reply};
 use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{Idle, WorkerSpec};
+use sluice_dataplane::snat::ports::SnatUse;
 use sluice_dataplane::verdict::DropReason;
 use sluice_dataplane::worker::Worker;
 use sluice_ffi::memory::Backing;
@@ -218,14 +219,21 @@ impl World {
         let query = Query::Flows { after: 0, max: 256 };
         match self.worker.answer(&query, Instant::from_ms(self.now_ms)) {
             Reply::Flows(page) => page.flows,
-            Reply::Neighbors(_) => unreachable!("flows were asked for"),
+            other => unreachable!("flows were asked for: {other:?}"),
         }
     }
 
     pub fn neighbors(&mut self) -> Vec<NeighborInfo> {
         match self.worker.answer(&Query::Neighbors, Instant::from_ms(self.now_ms)) {
             Reply::Neighbors(neighbors) => neighbors,
-            Reply::Flows(_) => unreachable!("neighbours were asked for"),
+            other => unreachable!("neighbours were asked for: {other:?}"),
+        }
+    }
+
+    pub fn snat(&mut self) -> Vec<SnatUse> {
+        match self.worker.answer(&Query::Snat, Instant::from_ms(self.now_ms)) {
+            Reply::Snat(addresses) => addresses,
+            other => unreachable!("SNAT addresses were asked for: {other:?}"),
         }
     }
 

@@ -4,13 +4,14 @@ use std::ffi::{CString, c_char, c_void};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 
+use super::placement::{HashPlan, KEY_BYTES_MAX};
 use super::queue::{RxQueue, TxQueue};
 use super::{DpdkError, Eal, HEADROOM_BYTES, Mempool, lock, log, sys};
 
 /// A device that is there and does not run yet.
 pub struct EthDev {
-    handle: Handle,
-    info: sys::rte_eth_dev_info,
+    pub(super) handle: Handle,
+    pub(super) info: sys::rte_eth_dev_info,
 }
 
 /// A running device and its queues.
@@ -64,6 +65,8 @@ pub struct EthStats {
 pub(super) struct Device {
     handle: Handle,
     offloads: Offloads,
+    /// Why it does not place packets as planned.
+    placement: Result<(), String>,
     mac: [u8; 6],
     mtu: u16,
     driver: String,
@@ -71,8 +74,8 @@ pub(super) struct Device {
 }
 
 /// Stops and closes the port on drop, and removes the device if it was plugged in here.
-struct Handle {
-    port: u16,
+pub(super) struct Handle {
+    pub(super) port: u16,
     name: String,
     /// Null for devices that EAL's own arguments brought.
     plugged: *mut sys::rte_device,
@@ -127,16 +130,16 @@ impl EthDev {
 
     /// Starts the device with one queue pair for each of `pools`; queue `i` receives into `pools[i]`.
     ///
-    /// Of checksum, segmentation and spreading, whatever the device offers is turned on. All multicast is
-    /// received (IPv6 neighbour discovery needs it), through promiscuous mode where there is no other way.
+    /// Of checksum and segmentation, whatever the device offers is turned on, and it is asked to place packets as
+    /// planned ([`EthPort::placement`] says whether it does). All multicast is received (IPv6 neighbour discovery needs it), through promiscuous mode where there is no other way.
     ///
     /// # Errors
     /// [`DpdkError::TooFewQueues`]; [`DpdkError::Refused`]. The device is closed then.
-    pub fn start(self, pools: &[Mempool]) -> Result<Started, DpdkError> {
+    pub fn start(self, pools: &[Mempool], plan: &HashPlan) -> Result<Started, DpdkError> {
         if pools.is_empty() || pools.len() > self.queues_max() {
             return Err(DpdkError::TooFewQueues { wanted: pools.len(), queues_max: self.queues_max() });
         }
-        let offloads = self.configure(pools.len() as u16)?;
+        let offloads = self.configure(pools.len() as u16, plan)?;
         let (rx_descriptors, tx_descriptors) = self.adjusted_descriptors()?;
         for (queue, pool) in (0u16..).zip(pools) {
             self.set_up_queue(queue, pool, rx_descriptors, tx_descriptors)?;
@@ -145,22 +148,26 @@ impl EthDev {
         // SAFETY: configured, and all queues are set up.
         self.check("start", unsafe { sys::rte_eth_dev_start(port) })?;
         receive_multicast(port);
-        Ok(self.into_started(offloads, pools))
+        let placement = self.place(pools.len(), plan);
+        Ok(self.into_started(offloads, placement, pools))
     }
 
-    fn configure(&self, queues: u16) -> Result<Offloads, DpdkError> {
-        let (rx, tx) = (self.info.rx_offload_capa & WANTED_RX, self.info.tx_offload_capa & WANTED_TX);
+    fn configure(&self, queues: u16, plan: &HashPlan) -> Result<Offloads, DpdkError> {
+        let wanted = if queues > 1 { WANTED_RX | sys::SLUICE_RX_RSS_HASH } else { WANTED_RX };
+        let (rx, tx) = (self.info.rx_offload_capa & wanted, self.info.tx_offload_capa & WANTED_TX);
         let tx = if tx & TSO == TSO { tx } else { tx & !TSO };
-        let spread = self.info.flow_type_rss_offloads & sys::SLUICE_RSS_TCP_UDP;
+        let spread = self.info.flow_type_rss_offloads & (sys::SLUICE_RSS_TCP_UDP | sys::SLUICE_RSS_IP);
         let rss = queues > 1 && spread != 0;
-        let mut key = RSS_KEY;
+        // Longer keys hash longer input, which ours does not have.
+        let mut key = [0; KEY_BYTES_MAX as usize];
+        key[..40].copy_from_slice(plan.key);
         let mut conf = sys::rte_eth_conf::default();
         conf.rxmode.offloads = rx;
         conf.txmode.offloads = tx;
         if rss {
             conf.rxmode.mq_mode = sys::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = spread;
-            if let length @ 40..=64 = self.info.hash_key_size {
+            if let length @ 40..=KEY_BYTES_MAX = self.info.hash_key_size {
                 conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
                 conf.rx_adv_conf.rss_conf.rss_key_len = length;
             }
@@ -197,10 +204,11 @@ impl EthDev {
         self.check("set up a send queue of", result)
     }
 
-    fn into_started(self, offloads: Offloads, pools: &[Mempool]) -> Started {
+    fn into_started(self, offloads: Offloads, placement: Result<(), String>, pools: &[Mempool]) -> Started {
         let port = self.handle.port;
         let device = Arc::new(Device {
             offloads,
+            placement,
             mac: mac(port),
             mtu: mtu(port),
             driver: text(self.info.driver_name),
@@ -213,7 +221,7 @@ impl EthDev {
         Started { port: EthPort { device }, queues }
     }
 
-    fn check(&self, what: &str, result: i32) -> Result<(), DpdkError> {
+    pub(super) fn check(&self, what: &str, result: i32) -> Result<(), DpdkError> {
         if result == 0 {
             return Ok(());
         }
@@ -235,6 +243,14 @@ impl EthPort {
     /// What was turned on.
     pub fn offloads(&self) -> Offloads {
         self.device.offloads
+    }
+
+    /// Whether it was told to place packets as planned, and has agreed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn placement(&self) -> Result<(), &str> {
+        self.device.placement.as_ref().copied().map_err(String::as_str)
     }
 
     /// DPDK's name for the driver, such as `net_memif`.
@@ -404,7 +420,7 @@ fn receive_multicast(port: u16) {
     }
 }
 
-fn text(string: *const c_char) -> String {
+pub(super) fn text(string: *const c_char) -> String {
     if string.is_null() {
         return String::new();
     }
@@ -432,22 +448,6 @@ const FRAME_OVERHEAD_BYTES: usize = 14 + 8 + 4;
 /// What drivers expect at least behind the headroom.
 const ROOM_BYTES_MIN: usize = 2048;
 const _: () = assert!(HEADROOM_BYTES == 128, "frame headroom and mbuf headroom are one thing");
-
-/// Microsoft's example key, which steering computes with, and zeros for devices that hash longer input.
-const RSS_KEY: [u8; 64] = {
-    let microsoft = [
-        0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0,
-        0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42,
-        0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
-    ];
-    let mut key = [0; 64];
-    let mut index = 0;
-    while index < microsoft.len() {
-        key[index] = microsoft[index];
-        index += 1;
-    }
-    key
-};
 
 #[cfg(test)]
 mod tests {

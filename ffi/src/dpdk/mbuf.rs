@@ -191,6 +191,14 @@ impl Mbuf {
         }
     }
 
+    /// The hash that the device placed the packet by, if it says.
+    pub fn hash(&self) -> Option<u32> {
+        let mut hash = 0;
+        // SAFETY: a live packet, ours alone; `hash` outlives the call.
+        let is_there = unsafe { sys::sluice_mbuf_hash(self.raw.as_ptr(), &raw mut hash) } != 0;
+        is_there.then_some(hash)
+    }
+
     /// Forgets what a device said or was asked for: the packet goes out as it is.
     #[inline(always)]
     pub fn clear_offload(&mut self) {

@@ -14,6 +14,7 @@ mod ethdev;
 mod log;
 mod mbuf;
 mod mempool;
+mod placement;
 mod queue;
 mod sys;
 
@@ -23,6 +24,7 @@ pub use eal::{Eal, LogTo, ThreadGuard, default_args, register_thread};
 pub use ethdev::{EthDev, EthPort, EthStats, Offloads, Started};
 pub use mbuf::{Mbuf, RxChecksum, TxWork};
 pub use mempool::{HEADROOM_BYTES, Mempool};
+pub use placement::HashPlan;
 pub use queue::{BURST_MAX, Burst, BurstWriter, RxQueue, TxQueue};
 
 /// Why DPDK did not do what was asked. The operator's to mend.
