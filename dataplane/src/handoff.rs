@@ -21,8 +21,8 @@ use crate::route::NextHop;
 /// What crosses from one worker to another.
 #[derive(Debug)]
 pub enum Stray {
-    /// A packet of the other worker's flow, and the port it came from.
-    Packet(PortId, Frame),
+    /// A packet of the other worker's flow, the port it came from, and the way it has come.
+    Packet(PortId, Frame, Trail),
     /// A fragment of the other worker's flow, and what it cannot tell by itself.
     Fragment {
         /// The port it came from.
@@ -41,6 +41,15 @@ pub enum Stray {
         /// It has asked for us, so whoever does not know it should.
         create: bool,
     },
+}
+
+/// The way of a packet between workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trail {
+    /// How often it was handed over.
+    pub hops: u8,
+    /// How many of the workers that may own its flow have been asked, or are being asked.
+    pub sought: u8,
 }
 
 /// One worker's ends of the rings.
@@ -145,14 +154,16 @@ mod tests {
     fn strays_reach_their_worker_in_order_and_wake_it() {
         let (pool, mut workers) = (FramePool::new(8), mesh(3).unwrap());
         for length in 1..4 {
-            workers[0].give(2, Stray::Packet(PortId(1), pool.copy_of(&vec![0; length]).unwrap())).unwrap();
+            workers[0]
+                .give(2, Stray::Packet(PortId(1), pool.copy_of(&vec![0; length]).unwrap(), Trail::default()))
+                .unwrap();
         }
         workers[0].wake_others();
         assert!(sluice_ffi::wait::wait_readable(&[workers[2].waker().fd()], std::time::Duration::ZERO));
         assert!(!sluice_ffi::wait::wait_readable(&[workers[1].waker().fd()], std::time::Duration::ZERO));
         let lengths: Vec<_> = std::iter::from_fn(|| workers[2].take())
             .map(|stray| match stray {
-                Stray::Packet(PortId(1), frame) => frame.len(),
+                Stray::Packet(PortId(1), frame, _) => frame.len(),
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -163,7 +174,7 @@ mod tests {
     #[test]
     fn a_full_ring_and_oneself_give_the_stray_back() {
         let (pool, mut workers) = (FramePool::new(RING_DEPTH + 1), mesh(2).unwrap());
-        let packet = || Stray::Packet(PortId(0), pool.copy_of(&[1]).unwrap());
+        let packet = || Stray::Packet(PortId(0), pool.copy_of(&[1]).unwrap(), Trail::default());
         assert!(workers[0].give(0, packet()).is_err());
         for _ in 0..RING_DEPTH {
             workers[0].give(1, packet()).unwrap();

@@ -25,7 +25,7 @@ use crate::fragment::Oversized;
 use crate::fragment::identification::Identifications;
 use crate::fragment::table::{EntryId, FragmentTable};
 use crate::frame::{BURST_MAX, Frame, FramePool};
-use crate::handoff::{Handoff, Stray};
+use crate::handoff::{Handoff, Stray, Trail};
 use crate::lb::Balancer;
 use crate::lb::latency::LatencyBook;
 use crate::limits::Limits;
@@ -77,6 +77,10 @@ pub struct Pipeline {
     pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
     pub(crate) draining: bool,
+    /// How the packet at hand has come from another worker.
+    pub(crate) trail: Trail,
+    /// Some configuration so far had flows whose owner no packet tells by itself.
+    pub(crate) had_untranslated: bool,
     pub(crate) fragments: FragmentTable,
     pub(crate) identifications: Identifications,
     /// The packet whose fragment is being decided about.
@@ -136,6 +140,7 @@ impl Pipeline {
         let owners = Owners::new(workers);
         let mut quota = QuotaShare::new(spec.quotas, worker);
         quota.follow(None, &spec.snapshot, |_| 0);
+        let had_untranslated = spec.snapshot.has_untranslated();
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
         let mut snat = SnatPorts::new(owners, worker, spec.limits.snat_port_sets, port_seed);
         snat.exclude(spec.snapshot.listened_sources());
@@ -169,6 +174,8 @@ impl Pipeline {
             defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
             draining: false,
+            trail: Trail::default(),
+            had_untranslated,
             fragments: FragmentTable::new(spec.backing),
             identifications: Identifications::new(spec.seed, spec.worker),
             fragment_at_hand: None,
@@ -202,7 +209,11 @@ impl Pipeline {
             let Some(stray) = self.handoff.take() else { break };
             taken += 1;
             match stray {
-                Stray::Packet(port, frame) => self.process_stray(port, frame, out),
+                Stray::Packet(port, frame, trail) => {
+                    self.trail = trail;
+                    self.process_stray(port, frame, out);
+                    self.trail = Trail::default();
+                }
                 Stray::Fragment { port, frame, key } => self.fragment_of_ours(port, frame, &key, out),
                 Stray::Neighbor { hop, mac, create } => self.neighbors.learn(hop, mac, create, now),
             }
@@ -267,17 +278,19 @@ impl Pipeline {
             }
             Fate::Queue(ticket) => self.queue.put(port, frame, ticket, self.now),
             Fate::Fragment => self.fragment(port, frame, out),
-            Fate::HandOver(owner) => self.hand_over(owner, port, frame, false),
-            Fate::Misdirected(owner) => self.hand_over(owner, port, frame, true),
+            Fate::HandOver(owner) => self.hand_over(owner, port, frame, self.trail.sought, false),
+            Fate::Misdirected(owner) => self.hand_over(owner, port, frame, self.trail.sought, true),
+            Fate::Seek(worker, sought) => self.hand_over(worker, port, frame, sought, false),
             Fate::Done => {}
         }
     }
 
     /// Gives the frame to the worker that it belongs to.
     #[cold]
-    fn hand_over(&mut self, owner: usize, port: PortId, frame: Frame, is_misdirected: bool) {
+    fn hand_over(&mut self, owner: usize, port: PortId, frame: Frame, sought: u8, is_misdirected: bool) {
         let counters = &self.counters;
-        match self.handoff.give(owner, Stray::Packet(port, frame)) {
+        let trail = Trail { hops: self.trail.hops.saturating_add(1), sought };
+        match self.handoff.give(owner, Stray::Packet(port, frame, trail)) {
             Ok(()) if is_misdirected => counters.misdirected.add(1),
             Ok(()) => counters.handed_over.add(1),
             Err(_) => self.count_drop(DropReason::HandoffFull, VirtualId::NONE),
@@ -527,6 +540,8 @@ pub(crate) enum Fate {
     Fragment,
     /// It belongs to this worker, and its port should have brought it there.
     Misdirected(usize),
+    /// This worker may know its flow; so many have been asked with it.
+    Seek(usize, u8),
     /// It is answered, learnt from or dropped, and counted; the frame itself is no longer needed.
     Done,
 }

@@ -63,11 +63,11 @@ impl Pipeline {
             return self.pass_one_to_one(passage, port, frame, packet, out);
         }
         let home = self.home(matched, &packet.key);
-        if home.worker() != self.worker {
+        if home.worker() != self.worker && self.trail.sought == 0 && self.trail.hops < HOPS_MAX {
             return self.send_home(home, frame);
         }
         match matched {
-            None => self.refuse(port, frame, packet, DropReason::NoVirtual, VirtualId::NONE, out),
+            None => self.not_found(port, frame, packet, (DropReason::NoVirtual, VirtualId::NONE), out),
             Some(item) if item.kind == VirtualKind::Stateless => {
                 self.send_stateless(item, port, frame, packet, out)
             }
@@ -96,7 +96,40 @@ impl Pipeline {
         {
             return fate;
         }
+        if reason == DropReason::NoFlow {
+            return self.not_found(port, frame, packet, (reason, item.id), out);
+        }
         self.refuse(port, frame, packet, reason, item.id, out)
+    }
+
+    /// Nobody here knows what the packet belongs to. Its flow may be with another worker that owned it under an
+    /// earlier configuration: each that can have is asked before the packet is refused.
+    fn not_found(
+        &mut self,
+        port: PortId,
+        frame: &Frame,
+        packet: &Packet,
+        (reason, virtual_id): (DropReason, VirtualId),
+        out: &mut Outgoing,
+    ) -> Fate {
+        match self.next_to_ask(packet) {
+            Some((worker, sought)) => Fate::Seek(worker, sought),
+            None => self.refuse(port, frame, packet, reason, virtual_id, out),
+        }
+    }
+
+    /// The next worker that may own the packet's flow, whatever was configured when it was opened.
+    fn next_to_ask(&self, packet: &Packet) -> Option<(usize, u8)> {
+        let begins = packet.class == Class::Tcp && crate::admit::opens(packet).is_ok();
+        if self.owners.workers() == 1 || !self.had_untranslated || begins {
+            return None;
+        }
+        let key = &packet.key;
+        let (src, dst) = (endpoint_hash(key.src, key.src_port), endpoint_hash(key.dst, key.dst_port));
+        let of_ends = [src, dst, src ^ dst].map(|hash| self.owners.of_hash(hash));
+        let candidates = [self.owners.of_tuple(key), of_ends[0], of_ends[1], of_ends[2]];
+        let mut left = candidates.iter().zip(1..).skip(usize::from(self.trail.sought));
+        left.find(|(worker, _)| **worker != self.worker).map(|(worker, sought)| (*worker, sought))
     }
 
     /// Opens a flow through `virtual_server`.
@@ -337,6 +370,9 @@ impl Home {
 fn needs_no_flow(item: &Virtual) -> bool {
     matches!(item.kind, VirtualKind::Reject | VirtualKind::Stateless)
 }
+
+/// While an apply is on its way two workers may each think a packet the other's.
+const HOPS_MAX: u8 = 3;
 
 /// Tries to find a member while other workers take the last units of the limits.
 const PICKS_MAX: usize = 4;

@@ -266,6 +266,7 @@ impl Pipeline {
         let counters = Arc::clone(&self.counters);
         self.quota.follow(Some(&before), &self.snapshot, |what| connections_of(&counters, what));
         self.snat.exclude(snapshot.listened_sources());
+        self.had_untranslated |= snapshot.has_untranslated();
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
         self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));

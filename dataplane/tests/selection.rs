@@ -68,7 +68,7 @@ fn a_limit_holds_over_all_workers_and_every_unit_comes_back() {
     let mut worlds = World::several(4, Limits { flows: 256, frames: 64, ..Limits::default() }, &parts);
     worlds.iter_mut().for_each(World::start);
     let open = |worlds: &mut Vec<World>, from: u16| -> usize {
-        let syns = (0..40).map(|step| send(&mut worlds[usize::from(step) % 4], EXTERNAL, &syn(from + step)));
+        let syns = (0..40).map(|step| send_at(worlds, usize::from(step) % 4, EXTERNAL, &syn(from + step)));
         syns.filter(|out| out.iter().any(|out| out.port == INTERNAL)).count()
     };
     assert_eq!(open(&mut worlds, 2_000), 10);

@@ -588,6 +588,11 @@ impl Snapshot {
         &self.listened_sources
     }
 
+    /// True when there can be flows whose clients' own addresses are seen behind us.
+    pub fn has_untranslated(&self) -> bool {
+        !self.parts.nats.is_empty() || self.parts.virtuals.iter().any(|item| may_show_clients(&item))
+    }
+
     /// True when members see another address than that of `client` through `item`.
     pub fn hides(&self, item: &Virtual, client: Address) -> bool {
         self.snat_of(item, client) != Snat::None

@@ -43,7 +43,7 @@ impl Pipeline {
         if key.protocol == if key.src.is_v4() { protocol::ICMP } else { protocol::ICMPV6 } {
             return self.count_drop(DropReason::Fragment, VirtualId::NONE);
         }
-        let gatherer = self.owners.of_hash(fragment::fragment_hash(key.src, key.dst, fragment.id));
+        let gatherer = self.owners.of_fragment(key.src, key.dst, fragment.id);
         if gatherer != self.worker {
             return self.carry_out(Fate::HandOver(gatherer), port, frame, out);
         }
@@ -202,7 +202,7 @@ impl Pipeline {
         self.fragment_at_hand = None;
         match fate {
             // Only while an apply is on its way can two workers name each other.
-            Fate::HandOver(_) | Fate::Misdirected(_) => {
+            Fate::HandOver(_) | Fate::Misdirected(_) | Fate::Seek(..) => {
                 self.count_drop(DropReason::HandoffFull, VirtualId::NONE);
             }
             fate => self.carry_out(fate, port, frame, out),

@@ -47,15 +47,6 @@ impl Fragment {
     }
 }
 
-/// A hash of what the fragments of one packet have in common, the same in every process and on every worker. 32-bit
-/// arithmetic and one multiplication, so that a packet filter can compute it; only the upper half is used.
-pub fn fragment_hash(src: Address, dst: Address, id: u32) -> u64 {
-    let words = |address: Address| address.high ^ address.low;
-    let mixed = words(src) ^ words(dst);
-    let word = (mixed >> 32) as u32 ^ mixed as u32 ^ id;
-    u64::from(word.wrapping_mul(0x9e37_79b1)) << 32
-}
-
 /// Reads a frame that the parser has found to be a fragment; `found` holds what it has set.
 ///
 /// # Errors
@@ -405,16 +396,5 @@ mod tests {
         assert!(!may_cut(&build::udp(&Udp::default()), 14), "DF is set");
         assert!(!may_cut(&build::udp(&Udp { src: "2001:db8::1", dst: "2001:db8::2", ..Udp::default() }), 14));
         assert!(Cut::new(&FramePool::new(1).copy_of(&[0; 100]).unwrap(), 27).is_none());
-    }
-
-    #[test]
-    fn fragments_of_one_packet_hash_alike_and_packets_spread() {
-        let (src, dst) = (build::address("198.51.100.7"), build::address("192.0.2.100"));
-        let mut seen = [0; 4];
-        for id in 0..4_096 {
-            seen[(fragment_hash(src, dst, id) >> 57) as usize % 4] += 1;
-        }
-        assert!(seen.iter().all(|&count| (900..1_150).contains(&count)), "{seen:?}");
-        assert_eq!(fragment_hash(src, dst, 5) as u32, 0);
     }
 }

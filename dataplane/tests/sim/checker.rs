@@ -261,5 +261,5 @@ const NO_FRAME_OF_THEIRS: [DropReason; 5] = [
 /// Whether connection limits hold exactly over several workers.
 const LIMITS_EXACT_OVER_WORKERS: bool = true;
 /// Whether connections whose source is not translated stay with their worker when an apply changes who is a member.
-const OWNERS_SURVIVE_APPLIES: bool = false;
+const OWNERS_SURVIVE_APPLIES: bool = true;
 const VIOLATIONS_SHOWN: usize = 8;

@@ -298,4 +298,4 @@ const PORTS: u64 = 24;
 const ASK_AGAIN_MS: u64 = 300;
 const TRIES_MAX: u32 = 24;
 /// Whether a source port stays unused long enough after its connection for late packets to die out.
-const PORTS_QUARANTINED: bool = false;
+const PORTS_QUARANTINED: bool = true;

@@ -206,4 +206,4 @@ impl Connection {
 }
 
 /// Whether packets of a client whose source is translated find their flow from any worker's queue.
-const CLIENTS_ANYWHERE: bool = false;
+const CLIENTS_ANYWHERE: bool = true;
