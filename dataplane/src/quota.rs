@@ -73,11 +73,12 @@ impl Quotas {
     /// it publishes `after`.
     pub fn set_limits(&self, before: Option<&Snapshot>, after: &Snapshot) {
         let old = before.map_or(&[][..], Snapshot::connection_limits);
-        for (what, limit) in old {
-            self.add_room(*what, -i64::from(*limit));
-        }
-        for (what, limit) in after.connection_limits() {
-            self.add_room(*what, i64::from(*limit));
+        // In one step: room that is away for a moment would refuse connections.
+        for (what, before, after) in side_by_side(old, after.connection_limits()) {
+            let units = i64::from(after.unwrap_or(0)) - i64::from(before.unwrap_or(0));
+            if units != 0 {
+                self.add_room(what, units);
+            }
         }
     }
 
@@ -124,16 +125,20 @@ impl QuotaShare {
         connections: impl Fn(Limited) -> u64,
     ) {
         let old = before.map_or(&[][..], Snapshot::connection_limits);
-        let new = after.connection_limits();
-        for (what, _) in old.iter().filter(|(what, _)| !holds(new, *what)) {
-            self.set_counted(*what, false);
-            let lease =
-                self.quotas.lease(self.worker, *what).map_or(0, |lease| lease.swap(0, Ordering::AcqRel));
-            self.quotas.add_room(*what, i64::from(lease) + connections(*what) as i64);
-        }
-        for (what, _) in new.iter().filter(|(what, _)| !holds(old, *what)) {
-            self.set_counted(*what, true);
-            self.quotas.add_room(*what, -(connections(*what) as i64));
+        for (what, before, after) in side_by_side(old, after.connection_limits()) {
+            match (before, after) {
+                (Some(_), None) => {
+                    self.set_counted(what, false);
+                    let lease = self.quotas.lease(self.worker, what);
+                    let lease = lease.map_or(0, |lease| lease.swap(0, Ordering::AcqRel));
+                    self.quotas.add_room(what, i64::from(lease) + connections(what) as i64);
+                }
+                (None, Some(_)) => {
+                    self.set_counted(what, true);
+                    self.quotas.add_room(what, -(connections(what) as i64));
+                }
+                _ => (),
+            }
         }
     }
 
@@ -270,8 +275,23 @@ impl Limited {
 }
 
 /// Both lists are sorted.
-fn holds(list: &[(Limited, u32)], what: Limited) -> bool {
-    list.binary_search_by_key(&what, |(what, _)| *what).is_ok()
+/// Whatever is in one of two sorted lists, in order, with its limit in each. A worker follows 100,000 limits in a
+/// fraction of a millisecond.
+fn side_by_side<'a>(
+    old: &'a [(Limited, u32)],
+    new: &'a [(Limited, u32)],
+) -> impl Iterator<Item = (Limited, Option<u32>, Option<u32>)> + 'a {
+    let (mut old, mut new) = (old.iter().copied().peekable(), new.iter().copied().peekable());
+    std::iter::from_fn(move || {
+        let what = match (old.peek(), new.peek()) {
+            (None, None) => return None,
+            (Some(one), None) | (None, Some(one)) => one.0,
+            (Some(one), Some(other)) => one.0.min(other.0),
+        };
+        let before = old.next_if(|one| one.0 == what).map(|one| one.1);
+        let after = new.next_if(|one| one.0 == what).map(|one| one.1);
+        Some((what, before, after))
+    })
 }
 
 fn take_from(lease: &AtomicU32, units: u32) -> bool {
@@ -311,6 +331,22 @@ mod tests {
 
     fn takes(share: &QuotaShare, count: usize) -> usize {
         (0..count).filter(|_| share.take(WEB)).count()
+    }
+
+    #[test]
+    fn lists_side_by_side_hold_each_thing_once() {
+        let member = |id| Limited::Member(MemberId(id));
+        let old = [(WEB, 5), (member(1), 10), (member(2), 20)];
+        let new = [(member(0), 1), (member(2), 21)];
+        let both: Vec<_> = side_by_side(&old, &new).collect();
+        let expected = [
+            (WEB, Some(5), None),
+            (member(0), None, Some(1)),
+            (member(1), Some(10), None),
+            (member(2), Some(20), Some(21)),
+        ];
+        assert_eq!(both, expected);
+        assert_eq!(side_by_side(&[], &new).count() + side_by_side(&old, &[]).count(), 5);
     }
 
     #[test]
