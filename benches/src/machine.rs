@@ -61,6 +61,32 @@ fn change_policy(pid: u32, all: bool, policy: &str, priority: &str) -> bool {
     chrt.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
+/// This thread gives way to everybody, for as long as it lives.
+#[derive(Debug)]
+pub struct GivesWay {
+    thread: Option<u32>,
+}
+
+impl GivesWay {
+    /// Without the right to do so nothing happens.
+    pub fn start() -> Self {
+        let thread = this_thread().filter(|&thread| change_policy(thread, false, "--idle", "0"));
+        Self { thread }
+    }
+}
+
+impl Drop for GivesWay {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread {
+            change_policy(thread, false, "--other", "0");
+        }
+    }
+}
+
+fn this_thread() -> Option<u32> {
+    std::fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
+}
+
 /// A thread that takes what a core has left, just above everybody who is not real-time, and knows how much that was:
 /// what it did not get went to real-time processes and to the kernel's receive work. Says what work costs where
 /// neither hardware counters nor exact accounting of interrupts exist.
@@ -103,9 +129,7 @@ impl Drop for Soaker {
 
 fn soak(core: usize, shared: &Soaked) {
     pin(core);
-    let link = std::fs::read_link("/proc/thread-self").unwrap_or_default();
-    let thread = link.file_name().and_then(|name| name.to_str()?.parse().ok());
-    thread.map(|thread| change_policy(thread, false, "--fifo", "1"));
+    this_thread().map(|thread| change_policy(thread, false, "--fifo", "1"));
     let (mut had, mut last) = (0, tsc::cycles());
     while !shared.stop.load(Ordering::Relaxed) {
         let now = tsc::cycles();

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hasher};
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -307,7 +307,7 @@ fn worker_specs(
 }
 
 /// A strong validator of a model: the hash of its canonical text, which is not kept.
-pub(crate) fn etag(model: &Model) -> Arc<str> {
+pub fn etag(model: &Model) -> Arc<str> {
     let mut text = BufWriter::new(HashWriter(DefaultHasher::new()));
     // Neither a model nor a hash can fail.
     let _ = serde_json::to_writer(&mut text, model);
@@ -319,12 +319,12 @@ pub(crate) fn etag(model: &Model) -> Arc<str> {
 struct HashWriter(DefaultHasher);
 
 impl Write for HashWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.write(bytes);
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use sluice_control::compile::compile;
 use sluice_control::diff::diff;
 use sluice_control::ids::{IdBook, Unheld};
 use sluice_control::parse::{self, Format, Node};
+use sluice_control::process::etag;
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::quota::Quotas;
@@ -76,13 +77,20 @@ impl Stages {
         self.time("read YAML", || parse::read(&texts[1], Format::Yaml).is_ok());
         self.time("read JSON", || parse::read(&json, Format::Json).is_ok());
         self.time("parse", || parse::parse(&node).model.is_some());
-        self.time_with("ids", || book.clone(), |mut book| book.assign(&next, 2, &Unheld).is_ok());
+        self.time_with(
+            "ids",
+            || book.clone(),
+            |mut book: IdBook| {
+                let assigned = book.assign(&next, 2, &Unheld).is_ok();
+                (book, assigned)
+            },
+        );
         let mut assigned = book.clone();
         assigned.assign(&next, 2, &Unheld).map_err(|faults| explain(&faults))?;
         let nothing = std::collections::BTreeSet::new();
         self.time("compile", || compile(&next, &assigned, 2, &nothing).errors.is_empty());
         self.time("diff", || diff(model, &next).changed.len());
-        self.time("entity tag", || next.to_json().to_string().len());
+        self.time("entity tag", || etag(&next));
         self.time("copy of the ids", || IdBook::clone(book));
         self.time("check: parse to diff", || check(&node, &against).is_ok());
         let parts = compile(&next, &assigned, 2, &nothing).parts;

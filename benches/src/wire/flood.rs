@@ -108,12 +108,18 @@ struct Sent {
     answers: u64,
     /// Answers to the flood that had waited for too long.
     answers_lost: u64,
+    /// Segments with a wrong checksum or TTL, of those that were looked at.
     unsound: u64,
+    bursts: u64,
+    /// Bursts that the wire had no room for.
+    full_bursts: u64,
 }
 
 struct Outcome {
     tally: Tally,
     sent: Sent,
+    /// With what was sent while the last connections ended.
+    all_sent: Sent,
     seconds: f64,
     times_us: [f64; 3],
     drops: String,
@@ -155,7 +161,8 @@ impl Run {
         let mut times = self.handshakes.times().to_vec();
         Outcome {
             tally: self.handshakes.tally(),
-            sent: Sent { unsound: self.sent.unsound, ..sent },
+            sent,
+            all_sent: self.sent,
             seconds,
             times_us: [0.5, 0.99, 1.0].map(|part| percentile(&mut times, part) as f64 / cycles_a_us),
             drops: grown(&before, &link.drops()),
@@ -192,7 +199,16 @@ impl Run {
         }
         self.station.push_pending();
         self.fill();
+        self.send();
+    }
+
+    fn send(&mut self) {
+        if self.station.burst.is_empty() {
+            return;
+        }
+        self.sent.bursts += 1;
         self.station.send();
+        self.sent.full_bursts += u64::from(!self.station.burst.is_empty());
     }
 
     fn receive(&mut self, now: u64) -> usize {
@@ -280,7 +296,7 @@ impl Outcome {
     }
 
     fn print(&self, flood: Flood) {
-        let Self { tally, sent, seconds, times_us: [half, most, all], .. } = self;
+        let Self { tally, sent, all_sent, seconds, times_us: [half, most, all], .. } = self;
         let name = match flood {
             Flood::Times(times) => format!("{times}x"),
             Flood::Saturation => "full".into(),
@@ -295,16 +311,16 @@ impl Outcome {
         );
         println!(
             "            closed {}, refused {}, never left for want of room on the wire {}, bad {}, unsound {}; flood: \
-             {:.1} % at members, of {} answers {} at clients, {} never sent; of its core the device had {:.0} %",
+             {:.1} % at members, {:.1} % of answers at clients, {} never sent; wire full {:.0} %, of its core the device had {:.0} %",
             tally.closed,
             tally.refused,
             tally.never_sent,
             tally.bad,
-            sent.unsound,
-            tally.flood_at_members as f64 / sent.flood.max(1) as f64 * 100.0,
-            sent.answers,
-            tally.flood_at_clients,
-            sent.answers_lost,
+            all_sent.unsound,
+            tally.flood_at_members as f64 / all_sent.flood.max(1) as f64 * 100.0,
+            tally.flood_at_clients as f64 / all_sent.answers.max(1) as f64 * 100.0,
+            all_sent.answers_lost,
+            sent.full_bursts as f64 / sent.bursts.max(1) as f64 * 100.0,
             self.device_share * 100.0,
         );
         println!("            drops: {}", self.drops);
