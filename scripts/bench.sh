@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# `make bench`: measurements, a few minutes; `scripts/bench.sh wire --flows 1000` runs one of them. See benches/README.md.
+# `make bench`: measurements, about ten minutes; `scripts/bench.sh wire --flows 1000` runs one of them. See benches/README.md.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-# One of: criterion instructions allocations wire peers.
+# One of: criterion instructions allocations apply wire peers.
 # shellcheck disable=SC2046
 bench() {
     local what=$1
@@ -13,9 +13,10 @@ bench() {
     criterion) cargo bench --locked -p sluice-benches $(features) "$@" ;;
     allocations) cargo test --release --locked -p sluice-benches $(features) --test allocations -- --nocapture "$@" ;;
     instructions) "$TARGET/release/instructions" "$@" ;;
+    apply) "$TARGET/release/apply" "$@" ;;
     wire) as_root timeout 600 "$TARGET/release/wire" "$@" ;;
     peers) as_root timeout 600 "$TARGET/release/peers" "$@" ;;
-    *) die "one of: criterion instructions allocations wire peers" ;;
+    *) die "one of: criterion instructions allocations apply wire peers" ;;
     esac
 }
 
@@ -30,6 +31,15 @@ status=0
 bench criterion --quiet || status=1
 bench instructions || status=1
 bench allocations || status=1
-if have_dpdk; then bench wire || status=1; else say "no DPDK here, so no wire"; fi
+bench apply || status=1
+if have_dpdk; then
+    bench wire || status=1
+    bench wire --workers 2 --rounds 3 || status=1
+    bench wire flood || status=1
+    bench wire new-flows || status=1
+    bench wire apply || status=1
+else
+    say "no DPDK here, so no wire"
+fi
 bench peers || status=1
 exit $status

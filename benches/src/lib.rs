@@ -6,12 +6,16 @@
 //! | [`steady`] | a worker on a memory port with all its flows made |
 //! | [`operations`] | the list of what is measured one by one |
 //! | [`picks`] | what choosing a member costs, and making a Maglev table |
+//! | [`handshake`] | TCP connections from both ends, and a flood of SYNs |
+//! | [`large`] | a configuration of ten thousand virtual servers, as text |
 //! | [`machine`] | cores, hugepages, child processes, processor time; gives back what it takes |
 //! | [`peers`] | three namespaces, and one proxy at a time between them |
 //! | [`report`] | medians and rows |
 //! | `wire` (feature `dpdk`) | the packet generator and the devices under test |
 #![forbid(unsafe_code)]
 
+pub mod handshake;
+pub mod large;
 pub mod machine;
 pub mod operations;
 pub mod peers;

@@ -9,6 +9,13 @@ use std::time::Duration;
 
 use sluice_ffi::tsc;
 
+/// Cores of the machine, numbered from 0.
+pub fn cores() -> usize {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let last = online.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
+    last.map_or(1, |last| last + 1)
+}
+
 /// Pins this thread.
 pub fn pin(core: usize) {
     core_affinity::set_for_current(core_affinity::CoreId { id: core });
@@ -54,6 +61,32 @@ fn change_policy(pid: u32, all: bool, policy: &str, priority: &str) -> bool {
     chrt.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
+/// This thread gives way to everybody, for as long as it lives.
+#[derive(Debug)]
+pub struct GivesWay {
+    thread: Option<u32>,
+}
+
+impl GivesWay {
+    /// Without the right to do so nothing happens.
+    pub fn start() -> Self {
+        let thread = this_thread().filter(|&thread| change_policy(thread, false, "--idle", "0"));
+        Self { thread }
+    }
+}
+
+impl Drop for GivesWay {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread {
+            change_policy(thread, false, "--other", "0");
+        }
+    }
+}
+
+fn this_thread() -> Option<u32> {
+    std::fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
+}
+
 /// A thread that takes what a core has left, just above everybody who is not real-time, and knows how much that was:
 /// what it did not get went to real-time processes and to the kernel's receive work. Says what work costs where
 /// neither hardware counters nor exact accounting of interrupts exist.
@@ -96,9 +129,7 @@ impl Drop for Soaker {
 
 fn soak(core: usize, shared: &Soaked) {
     pin(core);
-    let link = std::fs::read_link("/proc/thread-self").unwrap_or_default();
-    let thread = link.file_name().and_then(|name| name.to_str()?.parse().ok());
-    thread.map(|thread| change_policy(thread, false, "--fifo", "1"));
+    this_thread().map(|thread| change_policy(thread, false, "--fifo", "1"));
     let (mut had, mut last) = (0, tsc::cycles());
     while !shared.stop.load(Ordering::Relaxed) {
         let now = tsc::cycles();
@@ -246,6 +277,11 @@ impl Process {
     pub fn cpu_time(&self) -> Duration {
         cpu_time(self.pid())
     }
+
+    /// How long its workers, which never sleep, have waited for a core so far.
+    pub fn waited(&self) -> Duration {
+        sum_of_threads(self.pid(), 1, |name| name.starts_with("worker-"))
+    }
 }
 
 impl Drop for Process {
@@ -268,12 +304,19 @@ impl Drop for Process {
 
 /// Processor time of all threads of a process so far; zero when it is gone.
 pub fn cpu_time(pid: u32) -> Duration {
+    sum_of_threads(pid, 0, |_| true)
+}
+
+/// The sum of a field of the scheduler's statistics over the threads whose names `which` accepts: 0 time on a core,
+/// 1 time spent waiting for one.
+fn sum_of_threads(pid: u32, field: usize, which: impl Fn(&str) -> bool) -> Duration {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
-    let on_cpu_ns = |task: std::fs::DirEntry| -> Option<u64> {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse().ok()
+    let of = |task: std::fs::DirEntry| -> Option<u64> {
+        let read = |file| std::fs::read_to_string(task.path().join(file)).ok();
+        which(&read("comm")?).then_some(())?;
+        read("schedstat")?.split_whitespace().nth(field)?.parse().ok()
     };
-    Duration::from_nanos(tasks.flatten().filter_map(on_cpu_ns).sum())
+    Duration::from_nanos(tasks.flatten().filter_map(of).sum())
 }
 
 /// True when the processor's counters can be read: most virtual machines have none.

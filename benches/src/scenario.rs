@@ -28,8 +28,10 @@ use sluice_dataplane::runtime::{Idle, WorkerSpec};
 
 /// Length of every frame: the smallest that Ethernet has, frame check sequence not counted.
 pub const FRAME_BYTES: usize = 64;
-/// Members behind the virtual server; each pair of SNAT address and member has 64,512 ports.
+/// Members behind the virtual server, as far as those do; each pair of SNAT address and member has 64,512 ports.
 pub const MEMBERS: u32 = 64;
+/// Members where there are so many flows that those of [`MEMBERS`] have no ports left.
+pub const MEMBERS_MANY: u32 = 250;
 /// Our own address, which is also the SNAT address.
 pub const SELF_IP: [u8; 4] = [10, 1, 0, 10];
 /// The virtual server.
@@ -42,6 +44,43 @@ pub const MEMBER_PORT: u16 = 5353;
 pub const FLOWS_MAX: u32 = 1 << 25;
 
 const LINK: LinkId = LinkId::new(PortId(0), 0);
+
+/// What the configuration is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Of the virtual server: TCP or UDP.
+    pub protocol: Protocol,
+    /// Flows at once.
+    pub flows: u32,
+    /// When a flow without packets ends.
+    pub idle_ms: u32,
+}
+
+impl Shape {
+    /// For `flows` UDP flows that live on while others are made.
+    pub fn udp(flows: u32) -> Self {
+        let idle_ms = if flows > FLOWS_FEW { 600_000 } else { Timeouts::UDP.idle_ms };
+        Self { protocol: Protocol::Udp, flows, idle_ms }
+    }
+
+    /// Members that it takes.
+    pub fn members(&self) -> u32 {
+        if self.flows > FLOWS_FEW { MEMBERS_MANY } else { MEMBERS }
+    }
+
+    /// The configuration.
+    pub fn parts(&self) -> Parts {
+        let mut parts = parts();
+        let server = virtual_server(0, Address::v4(VIRTUAL_IP), VIRTUAL_PORT, self.protocol);
+        parts.virtuals =
+            vec![Virtual { timeouts: Timeouts { idle_ms: self.idle_ms, ..server.timeouts }, ..server }];
+        parts.pools[0].members = (0..self.members()).map(member).collect();
+        parts
+    }
+}
+
+/// The most flows that the SNAT ports towards [`MEMBERS`] are enough for, with some to spare.
+const FLOWS_FEW: u32 = 3_000_000;
 
 /// The configuration.
 pub fn parts() -> Parts {
@@ -96,24 +135,25 @@ pub fn limits(flows: u32) -> Limits {
     Limits { flows, virtual_servers: 1 << 17, ..Limits::default() }
 }
 
-/// One worker of one port with the configuration `parts`.
+/// The first of `workers` workers, with one port and the configuration `parts`.
 ///
 /// # Panics
 /// When the kernel has no descriptor left.
 pub fn worker(
     parts: Parts,
     flows: u32,
+    workers: usize,
     core: Option<usize>,
     port: (PortInfo, Box<dyn PortQueue>),
 ) -> WorkerSpec {
     let limits = limits(flows);
-    let quotas = Arc::new(Quotas::new(&limits, 1));
+    let quotas = Arc::new(Quotas::new(&limits, workers));
     let snapshot = Arc::new(Snapshot::build(parts));
     quotas.set_limits(None, &snapshot);
     WorkerSpec {
         number: 0,
-        workers: 1,
-        handoff: handoff::mesh(1).expect("an event descriptor").remove(0),
+        workers,
+        handoff: handoff::mesh(workers).expect("an event descriptor").remove(0),
         core,
         ports: vec![port],
         frames: FramePool::new(limits.frames),
@@ -209,10 +249,16 @@ pub const fn client(flow: u32) -> (u16, u16) {
     (0x0400 | (flow & 0x3ff) as u16, 10_000 + (flow >> 10) as u16)
 }
 
+/// The flow that comes at place `number` when client ports are to vary first, as those of many clients do.
+#[inline(always)]
+pub const fn spread(number: u32) -> u32 {
+    (number & 0x7fff) << 10 | number >> 15 & 0x3ff
+}
+
 /// What a member saw of a flow: low half of the member's address, and the port its packets came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen {
-    /// 0x0101 to 0x0140; 0 before anything was seen.
+    /// 0x0101 to 0x01fa; 0 before anything was seen.
     pub member: u16,
     /// Chosen by sluice.
     pub source_port: u16,
@@ -275,6 +321,21 @@ mod tests {
                 (&frame[26..30], &frame[34..36]),
                 (&[10, 1, 1, 7][..], &MEMBER_PORT.to_be_bytes()[..])
             );
+        }
+    }
+
+    #[test]
+    fn spread_flows_are_all_different() {
+        let flows: std::collections::HashSet<_> = (0..200_000).map(|n| spread(n * 167 % FLOWS_MAX)).collect();
+        assert_eq!(flows.len(), 200_000);
+        assert!((0..32_768).map(|n| client(spread(n)).1).is_sorted(), "ports first");
+        assert_eq!(spread(FLOWS_MAX), spread(0));
+    }
+
+    #[test]
+    fn there_are_ports_for_all_flows() {
+        for flows in [1_000, FLOWS_FEW, 8_000_000, 10_000_000] {
+            assert!(Shape::udp(flows).members() * 64_512 > flows + flows / 4, "{flows}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::clock::Instant;
-use sluice_dataplane::config::snapshot::{Parts, Snapshot};
+use sluice_dataplane::config::snapshot::{Parts, Protocol, Snapshot};
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::flow::key::HashSeed;
 use sluice_dataplane::frame::{BURST_MAX, Frame, FramePool};
@@ -15,7 +15,8 @@ use sluice_dataplane::verdict::DropReason;
 use sluice_dataplane::worker::Worker;
 use sluice_ffi::memory::Backing;
 
-use crate::scenario::{self, FRAME_BYTES, FrameWriter, SELF_IP, Seen};
+use crate::handshake::Segment;
+use crate::scenario::{self, FRAME_BYTES, FrameWriter, SELF_IP, Seen, Shape};
 
 /// The worker and the other end of its port.
 pub struct SteadyWorker {
@@ -41,7 +42,13 @@ impl SteadyWorker {
     /// # Panics
     /// When a flow cannot be made.
     pub fn new(flows: u32) -> Self {
-        let mut steady = Self::with(scenario::parts(), flows);
+        Self::one_of(1, flows)
+    }
+
+    /// Makes all flows.
+    fn with_flows(mut self) -> Self {
+        let flows = self.flows;
+        let steady = &mut self;
         steady.learn_members();
         for flow in 0..flows.div_ceil(BURST_MAX as u32) * BURST_MAX as u32 {
             steady.write_request(flow % flows);
@@ -51,17 +58,36 @@ impl SteadyWorker {
         }
         let unknown = steady.seen.iter().filter(|&&seen| seen == Seen::default()).count();
         assert_eq!(unknown, 0, "flows that never came back; drops: {:?}", steady.drops());
+        self
+    }
+
+    /// As [`SteadyWorker::new`], as the first of `workers`.
+    ///
+    /// # Panics
+    /// When a flow cannot be made.
+    pub fn one_of(workers: usize, flows: u32) -> Self {
+        Self::of(workers, scenario::parts(), flows).with_flows()
+    }
+
+    /// With a TCP virtual server, and no connection yet.
+    pub fn tcp() -> Self {
+        let shape = Shape { protocol: Protocol::Tcp, flows: 1_000, idle_ms: 300_000 };
+        let mut steady = Self::with(shape.parts(), shape.flows);
+        steady.learn_members();
         steady
     }
 
     /// With the configuration `parts`, and no flow made yet.
-    ///
+    pub fn with(parts: Parts, flows: u32) -> Self {
+        Self::of(1, parts, flows)
+    }
+
     /// # Panics
     /// When there is no memory for 32 frames.
-    pub fn with(parts: Parts, flows: u32) -> Self {
+    fn of(workers: usize, parts: Parts, flows: u32) -> Self {
         let (queue, peer) = memory::pair(4 * BURST_MAX);
         let port: (_, Box<dyn PortQueue>) = (memory::info("wire", US), Box::new(queue));
-        let spec = scenario::worker(parts, flows, None, port);
+        let spec = scenario::worker(parts, flows, workers, None, port);
         let counters = Arc::clone(&spec.counters);
         let worker = Worker::with_tables(spec, HashSeed::fixed(11), Backing::Auto);
         let pool = FramePool::new(3 * BURST_MAX);
@@ -158,6 +184,28 @@ impl SteadyWorker {
             queue.tx(&mut burst);
             self.collect();
         })
+    }
+
+    /// Sends TCP segments through the worker, and returns those that come out.
+    ///
+    /// # Panics
+    /// When there are more than it takes in a turn.
+    pub fn exchange(&mut self, segments: &[Segment]) -> Vec<Segment> {
+        let mut came = Vec::with_capacity(segments.len());
+        for burst in segments.chunks(BURST_MAX) {
+            for segment in burst {
+                let mut frame = [0; FRAME_BYTES];
+                frame[..6].copy_from_slice(&US.0);
+                frame[6..12].copy_from_slice(&PEER.0);
+                segment.write(&mut frame);
+                let frame = self.pool.copy_of(&frame).expect("a burst of frames");
+                assert!(self.peer.send(frame).is_ok(), "the worker has taken the burst before");
+            }
+            self.worker.turn(self.now);
+            let frames = std::iter::from_fn(|| self.peer.recv());
+            came.extend(frames.filter_map(|frame| Segment::read(frame.bytes())));
+        }
+        came
     }
 
     /// Puts a configuration in force.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::model::Model;
+use crate::model::{Model, Name};
 use crate::parse::Pointer;
 
 /// The difference between two configurations.
@@ -48,7 +48,7 @@ impl Diff {
 
 /// What `new` changes about `old`.
 pub fn diff(old: &Model, new: &Model) -> Diff {
-    let (old, new) = (objects(old), objects(new));
+    let (old, new) = (objects(&without_shared(old, new)), objects(&without_shared(new, old)));
     let mut diff = Diff::default();
     for (path, object) in &new {
         match old.get(path) {
@@ -61,6 +61,34 @@ pub fn diff(old: &Model, new: &Model) -> Diff {
     }
     diff.removed.extend(old.into_keys().filter(|path| !new.contains_key(path)));
     diff
+}
+
+/// `model` without the pools and virtual servers that `other` has, too: of those there are many, and most stay as they
+/// are.
+fn without_shared(model: &Model, other: &Model) -> Model {
+    Model {
+        version: model.version,
+        system: model.system.clone(),
+        ports: model.ports.clone(),
+        self_ips: model.self_ips.clone(),
+        routes: model.routes.clone(),
+        monitors: model.monitors.clone(),
+        nodes: different(&model.nodes, &other.nodes),
+        pools: different(&model.pools, &other.pools),
+        snat_pools: model.snat_pools.clone(),
+        snat_lists: model.snat_lists.clone(),
+        nats: model.nats.clone(),
+        virtual_servers: different(&model.virtual_servers, &other.virtual_servers),
+        telemetry: model.telemetry.clone(),
+    }
+}
+
+fn different<T: Clone + PartialEq>(
+    objects: &BTreeMap<Name, T>,
+    others: &BTreeMap<Name, T>,
+) -> BTreeMap<Name, T> {
+    let differs = |(name, object): &(&Name, &T)| others.get(*name) != Some(*object);
+    objects.iter().filter(differs).map(|(name, object)| (name.clone(), object.clone())).collect()
 }
 
 /// Every object by its path: two levels down, and routes by their destination.

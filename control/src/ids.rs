@@ -7,7 +7,7 @@
 //!                            │        another object: when no connection and no worker holds the number
 //! ```
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -214,10 +214,12 @@ impl<K: Hash + Eq + Ord + Clone> Space<K> {
         generation: u64,
         is_free: impl Fn(&K, u32, u64) -> bool,
     ) -> Result<Vec<u32>, Full> {
-        let wanted: BTreeSet<K> = keys.collect();
+        let wanted: HashSet<K> = keys.collect();
         self.retire_all_but(&wanted, generation);
         let mut missing: Vec<K> =
             wanted.iter().filter(|key| !self.live.contains_key(*key)).cloned().collect();
+        // Numbers do not depend on the order of hashes.
+        missing.sort_unstable();
         self.revive(&mut missing);
         let mut reused = Vec::new();
         for key in missing {
@@ -233,7 +235,7 @@ impl<K: Hash + Eq + Ord + Clone> Space<K> {
         Ok(reused)
     }
 
-    fn retire_all_but(&mut self, wanted: &BTreeSet<K>, generation: u64) {
+    fn retire_all_but(&mut self, wanted: &HashSet<K>, generation: u64) {
         let mut gone: Vec<(K, u32)> = self.live.extract_if(|key, _| !wanted.contains(key)).collect();
         gone.sort_unstable_by_key(|(_, id)| *id);
         self.retired.extend(gone.into_iter().map(|(key, id)| (key, id, generation)));

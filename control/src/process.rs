@@ -3,6 +3,8 @@
 //! Readers take the [`View`] as it is and never wait; whoever changes it holds the `change` lock, one at a time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{BufWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -348,12 +350,27 @@ fn worker_specs(
     Ok(owned.enumerate().map(&mut spec).collect())
 }
 
-/// A strong validator of a model: the hash of its canonical text.
-pub(crate) fn etag(model: &Model) -> Arc<str> {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    model.to_json().to_string().hash(&mut hasher);
-    format!("\"{:016x}\"", hasher.finish()).into()
+/// A strong validator of a model: the hash of its canonical text, which is not kept.
+pub fn etag(model: &Model) -> Arc<str> {
+    let mut text = BufWriter::new(HashWriter(DefaultHasher::new()));
+    // Neither a model nor a hash can fail.
+    let _ = serde_json::to_writer(&mut text, model);
+    let _ = text.flush();
+    format!("\"{:016x}\"", text.get_ref().0.finish()).into()
+}
+
+/// Hashes what is written to it.
+struct HashWriter(DefaultHasher);
+
+impl Write for HashWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);

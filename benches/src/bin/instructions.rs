@@ -10,8 +10,9 @@ use sluice_benches::machine::TempDir;
 use sluice_benches::operations::{OPERATIONS, Operation};
 
 const HELP: &str = "\
-instructions           counts, compares with benches/instructions.tsv, and fails where more than 5 % were added
-instructions --bless   makes what was counted the baseline";
+instructions               counts, compares with benches/instructions.tsv, and fails where more than 5 % were added
+instructions --only TEXT   the same, of the operations with TEXT in their names
+instructions --bless       makes what was counted the baseline";
 
 fn main() -> ExitCode {
     let argument = std::env::args().nth(1);
@@ -20,8 +21,11 @@ fn main() -> ExitCode {
             let place = std::env::args().nth(2).and_then(|text| text.parse::<usize>().ok());
             place.and_then(|place| OPERATIONS.get(place)).map(run).ok_or_else(|| HELP.into())
         }
-        Some("--bless") => count().and_then(|counted| bless(&counted)).map(|()| true),
-        None => count().and_then(|counted| compare(&counted)),
+        Some("--bless") => count("").and_then(|counted| bless(&counted)).map(|()| true),
+        Some("--only") => {
+            count(&std::env::args().nth(2).unwrap_or_default()).and_then(|counted| compare(&counted))
+        }
+        None => count("").and_then(|counted| compare(&counted)),
         Some(_) => Err(HELP.into()),
     };
     match outcome {
@@ -50,10 +54,14 @@ fn measured_region(call: &mut dyn FnMut(), calls: u64) {
     }
 }
 
-/// Instructions for each operation, in the order of [`OPERATIONS`].
-fn count() -> Result<Vec<f64>, String> {
+/// An operation and its instructions.
+type Counted = (&'static Operation, f64);
+
+/// Instructions for each operation with `only` in its name, in the order of [`OPERATIONS`].
+fn count(only: &str) -> Result<Vec<Counted>, String> {
     let dir = TempDir::new("sluice-instructions").map_err(|error| error.to_string())?;
-    (0..OPERATIONS.len()).map(|place| count_one(place, &dir.path().join("out"))).collect()
+    let wanted = OPERATIONS.iter().enumerate().filter(|(_, operation)| operation.name.contains(only));
+    wanted.map(|(place, operation)| Ok((operation, count_one(place, &dir.path().join("out"))?))).collect()
 }
 
 fn count_one(place: usize, out: &Path) -> Result<f64, String> {
@@ -82,9 +90,9 @@ fn baseline_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.tsv")
 }
 
-fn bless(counted: &[f64]) -> Result<(), String> {
+fn bless(counted: &[Counted]) -> Result<(), String> {
     let mut text = String::from("# User instructions an operation, by `instructions --bless`.\n");
-    for (operation, count) in OPERATIONS.iter().zip(counted) {
+    for (operation, count) in counted {
         println!("{count:10.0}  {}", operation.name);
         // A String takes whatever is written.
         let _ = writeln!(text, "{}\t{count:.0}", operation.name);
@@ -93,7 +101,7 @@ fn bless(counted: &[f64]) -> Result<(), String> {
 }
 
 /// Prints all, true when nothing has grown.
-fn compare(counted: &[f64]) -> Result<bool, String> {
+fn compare(counted: &[Counted]) -> Result<bool, String> {
     let text = std::fs::read_to_string(baseline_path()).map_err(|error| error.to_string())?;
     let known = |name: &str| -> Option<f64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
@@ -101,7 +109,7 @@ fn compare(counted: &[f64]) -> Result<bool, String> {
     };
     let mut grown = 0;
     println!("{:>10} {:>10}", "now", "baseline");
-    for (operation, &count) in OPERATIONS.iter().zip(counted) {
+    for &(operation, count) in counted {
         let before = known(operation.name);
         let has_grown = before.is_some_and(|before| count > before * TOLERANCE + SLACK);
         grown += u32::from(has_grown);

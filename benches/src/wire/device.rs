@@ -4,14 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use sluice_dataplane::config::snapshot::Protocol;
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::frame::FramePool;
 use sluice_dataplane::port::{self, DriverSpec, PortSpec};
 use sluice_dataplane::runtime;
 use sluice_dataplane::verdict::DropReason;
 
-use crate::machine::Process;
-use crate::scenario;
+use crate::large::Sections;
+use crate::machine::{self, Process};
+use crate::scenario::{self, Shape};
 
 /// The memif's name and shape, the same for every device.
 #[derive(Debug, Clone)]
@@ -20,6 +22,17 @@ pub struct Wire {
     pub socket: String,
     /// Both rings hold 2 to the power of this many frames.
     pub ring_log2: u8,
+}
+
+/// What the device under test is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    /// Its virtual server.
+    pub shape: Shape,
+    /// The core of each of its workers.
+    pub cores: &'a [usize],
+    /// What else it has to hold, without any traffic.
+    pub ballast: Option<&'a Sections>,
 }
 
 impl Wire {
@@ -38,42 +51,57 @@ impl Wire {
     }
 }
 
-/// Starts testpmd in macswap mode on `core`.
+/// Starts testpmd in macswap mode, with a queue on each of `cores`.
 ///
 /// # Errors
 /// When it is not installed.
-pub fn start_testpmd(wire: &Wire, core: usize, hugepages: bool) -> io::Result<Process> {
+pub fn start_testpmd(wire: &Wire, cores: &[usize], hugepages: bool) -> io::Result<Process> {
     let mut command = on_all_cores("dpdk-testpmd");
-    // The first lcore is testpmd's own, for its prompt; the second forwards.
+    // The first lcore is testpmd's own, for its prompt; the others forward.
+    let forwarding: String = (1..).zip(cores).map(|(lcore, core)| format!(",{lcore}@{core}")).collect();
     command.args([
         "--lcores",
-        &format!("0@0,1@{core}"),
+        &format!("0@0{forwarding}"),
         "--no-pci",
         "--no-telemetry",
         "--file-prefix=sluice",
     ]);
     command.args(memory_args(hugepages));
-    command.args(["--vdev", &wire.client(), "--", "--forward-mode=macswap", "--nb-cores=1", "--burst=32"]);
-    command.arg("--total-num-mbufs=8192");
+    command.args(["--vdev", &wire.client(), "--", "--forward-mode=macswap", "--burst=32"]);
+    let (queues, mbufs) = (cores.len(), 8192 * cores.len());
+    command.args([format!("--nb-cores={queues}"), format!("--rxq={queues}"), format!("--txq={queues}")]);
+    command.arg(format!("--total-num-mbufs={mbufs}"));
     Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
-/// Starts a worker built in code on `core`, in a process of its own: this program with `dut`.
+/// Starts a worker built in code on the first core of `setup`, in a process of its own: this program with `dut`.
 ///
 /// # Errors
 /// The kernel's.
-pub fn start_worker(wire: &Wire, core: usize, flows: u32) -> io::Result<Process> {
+pub fn start_worker(wire: &Wire, setup: &Setup<'_>) -> io::Result<Process> {
+    let Shape { protocol, flows, idle_ms } = setup.shape;
     let program = std::env::current_exe()?;
     let mut command = on_all_cores(program);
     command.args(["dut", "--device", &wire.client()]);
-    command.args(["--core", &core.to_string(), "--flows", &flows.to_string()]);
+    command.args(["--core", &setup.cores[0].to_string(), "--flows", &flows.to_string()]);
+    command.args(["--idle-ms", &idle_ms.to_string(), "--protocol", word(protocol)]);
     Process::start(&mut command)
+}
+
+/// Leaves the generator its core where there are others, so that the control thread does not share it.
+fn on_other_cores(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    on_cores(usize::from(machine::cores() > 2), program)
 }
 
 /// The generator is pinned, and its children would be, too; each pins itself.
 fn on_all_cores(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    on_cores(0, program)
+}
+
+fn on_cores(first: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let last = machine::cores().saturating_sub(1);
     let mut command = Command::new("taskset");
-    command.args(["--cpu-list", "0-1"]).arg(program);
+    command.args(["--cpu-list", &format!("{first}-{last}")]).arg(program);
     command
 }
 
@@ -86,7 +114,7 @@ pub fn memory_args(hugepages: bool) -> Vec<&'static str> {
 ///
 /// # Errors
 /// What could not be opened.
-pub fn run_worker(device: &str, core: usize, flows: u32) -> Result<(), String> {
+pub fn run_worker(device: &str, core: usize, shape: Shape) -> Result<(), String> {
     let spec = PortSpec {
         name: "wire".into(),
         driver: DriverSpec::Dpdk { device: device.into() },
@@ -94,10 +122,10 @@ pub fn run_worker(device: &str, core: usize, flows: u32) -> Result<(), String> {
         pcap: None,
     };
     port::prepare(std::slice::from_ref(&spec), &[]).map_err(|error| error.to_string())?;
-    let frames = FramePool::new(scenario::limits(flows).frames);
+    let frames = FramePool::new(scenario::limits(shape.flows).frames);
     let mut open = port::open(&spec, &[frames]).map_err(|error| error.to_string())?;
     let queue = open.queues.pop().ok_or("a port without queues")?;
-    let spec = scenario::worker(scenario::parts(), flows, Some(core), (open.info, queue));
+    let spec = scenario::worker(shape.parts(), shape.flows, 1, Some(core), (open.info, queue));
     let counters = std::sync::Arc::clone(&spec.counters);
     let worker = runtime::spawn(spec).map_err(|error| error.to_string())?;
     let mut rest = String::new();
@@ -115,19 +143,22 @@ fn print_drops(counters: &WorkerCounters) {
     }
 }
 
-/// Starts the `sluice` binary beside this program with the scenario as its configuration, its worker on `core`.
+/// Starts the `sluice` binary beside this program with `setup` as its configuration.
 ///
 /// # Errors
 /// The kernel's.
-pub fn start_sluice(wire: &Wire, core: usize, flows: u32, dir: &Path) -> io::Result<Process> {
+pub fn start_sluice(wire: &Wire, setup: &Setup<'_>, dir: &Path) -> io::Result<Process> {
     let program = sluice_binary().ok_or_else(|| io::Error::other("no sluice binary beside this program"))?;
     let file = dir.join("sluice.yaml");
-    std::fs::write(&file, configuration(wire, core, flows))?;
-    let mut command = on_all_cores(program);
-    command.arg("run").arg("-c").arg(&file).arg("--socket").arg(dir.join("sluice.sock"));
+    std::fs::write(&file, configuration(wire, setup))?;
+    let mut command = on_other_cores(program);
+    command.arg("run").arg("-c").arg(&file).arg("--socket").arg(dir.join(SOCKET));
     let log = std::fs::File::create(dir.join("sluice.log"))?;
     Process::start(command.stdout(Stdio::null()).stderr(log))
 }
+
+/// The control socket of [`start_sluice`], in its folder.
+pub const SOCKET: &str = "sluice.sock";
 
 /// Where a `sluice` binary is, if there is one beside this program.
 pub fn sluice_binary() -> Option<PathBuf> {
@@ -136,15 +167,17 @@ pub fn sluice_binary() -> Option<PathBuf> {
     beside.exists().then_some(beside)
 }
 
-/// What [`scenario::parts`] says, in the operator's words.
-fn configuration(wire: &Wire, core: usize, flows: u32) -> String {
-    let members: String = (1..=scenario::MEMBERS)
+/// What [`Shape::parts`] says, in the operator's words.
+pub fn configuration(wire: &Wire, setup: &Setup<'_>) -> String {
+    let Setup { shape, cores, ballast } = setup;
+    let members: String = (1..=shape.members())
         .map(|host| format!("      - {{address: 10.1.1.{host}, port: {}}}\n", scenario::MEMBER_PORT))
         .collect();
+    let (pools, servers) = ballast.map_or(("", ""), |more| (&more.pools, &more.virtual_servers));
     format!(
         "version: 1
 system:
-  workers: [{core}]
+  workers: {cores:?}
   idle: poll
   limits: {{flows: {flows}}}
 ports:
@@ -154,16 +187,28 @@ self_ips:
 pools:
   members:
     members:
-{members}virtual_servers:
-  udp:
+{members}{pools}virtual_servers:
+  bench:
     destination: 10.1.0.100:{port}
-    protocol: udp
+    protocol: {protocol}
     type: performance-l4
     pool: members
     snat: automap
-",
-        flows = scenario::limits(flows).flows,
+    idle_timeout: {idle_ms}ms
+{servers}",
+        flows = scenario::limits(shape.flows).flows,
         device = wire.client(),
         port = scenario::VIRTUAL_PORT,
+        protocol = word(shape.protocol),
+        idle_ms = shape.idle_ms,
     )
+}
+
+/// The operator's word for it.
+fn word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Any => "any",
+    }
 }

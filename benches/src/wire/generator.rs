@@ -6,10 +6,11 @@
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::address::Mac;
-use sluice_ffi::dpdk::{BURST_MAX, Burst, Eal, EthDev, HashPlan, Mbuf, Mempool, RxQueue, Started, TxQueue};
+use sluice_ffi::dpdk::BURST_MAX;
 use sluice_ffi::{hint, tsc};
 
-use crate::scenario::{self, FRAME_BYTES, FrameWriter, SELF_IP, Seen};
+use super::station::{SPARE_MAX, Station, fresh};
+use crate::scenario::{self, FRAME_BYTES, FrameWriter, Seen};
 
 /// What is sent, and what must come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,32 @@ pub struct Window {
     pub seconds: f64,
 }
 
+/// What was heard of the device while it had frames to send back all the time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Heard {
+    /// The longest time without a frame while the generator listened.
+    pub silence: Duration,
+    /// Frames that never came back.
+    pub lost: u64,
+    /// How long the generator was not on its core.
+    pub away: Duration,
+}
+
 impl Window {
+    /// What generators that ran side by side have seen together.
+    pub fn sum(windows: &[Window]) -> Window {
+        windows.iter().fold(Window::default(), |sum, one| Window {
+            sent: sum.sent + one.sent,
+            good: sum.good + one.good,
+            bad: sum.bad + one.bad,
+            verified: sum.verified + one.verified,
+            full_bursts: sum.full_bursts + one.full_bursts,
+            bursts: sum.bursts + one.bursts,
+            cycles: sum.cycles.max(one.cycles),
+            seconds: sum.seconds.max(one.seconds),
+        })
+    }
+
     /// Million good frames a second.
     pub fn mpps(&self) -> f64 {
         self.good as f64 / self.seconds / 1e6
@@ -60,90 +86,56 @@ impl Window {
     }
 }
 
-/// One end of a memif, and the traffic on it.
+/// The traffic of one queue pair.
 pub struct Generator {
-    rx: RxQueue,
-    tx: TxQueue,
-    port: sluice_ffi::dpdk::EthPort,
-    memory: Mempool,
-    mac: Mac,
-    burst: Burst,
-    spare: Vec<Mbuf>,
-    answers: Vec<Mbuf>,
-    /// Our ARP answers, to leave before anything else.
-    pending: Vec<Mbuf>,
+    station: Station,
     requests: FrameWriter,
     replies: FrameWriter,
+    /// Its flows are these, so that generators share none.
+    first: u32,
     flows: u32,
     next: u32,
     random: u64,
     seen: Vec<Seen>,
     learned: u32,
-    device_mac: Option<Mac>,
     window: Window,
 }
 
 impl Generator {
-    /// Opens `device` for `flows` flows.
-    ///
-    /// # Errors
-    /// DPDK's.
-    pub fn open(eal: Eal, device: &str, memory: &Mempool, flows: u32) -> Result<Self, String> {
-        let explain = |error: sluice_ffi::dpdk::DpdkError| error.to_string();
-        let device = EthDev::open(eal, device).map_err(explain)?;
-        let Started { port, mut queues } =
-            device.start(std::slice::from_ref(memory), &HashPlan::NONE).map_err(explain)?;
-        let (rx, tx) = queues.pop().ok_or("a device without queues")?;
-        let mac = Mac(port.mac());
-        Ok(Self {
-            rx,
-            tx,
-            port,
-            memory: memory.clone(),
-            mac,
-            burst: Burst::new(),
-            spare: Vec::with_capacity(SPARE_MAX),
-            answers: Vec::with_capacity(BURST_MAX),
-            pending: Vec::new(),
+    /// For `flows` flows from number `first` on.
+    pub fn new(station: Station, first: u32, flows: u32) -> Self {
+        let flows = flows.clamp(1, scenario::FLOWS_MAX - first);
+        let mac = station.mac;
+        Self {
+            station,
             requests: FrameWriter::from_clients(mac, Mac::BROADCAST),
             replies: FrameWriter::from_members(mac, Mac::BROADCAST),
-            flows: flows.clamp(1, scenario::FLOWS_MAX),
+            first,
+            flows,
             next: 0,
-            random: 0x9e37_79b9_7f4a_7c15,
+            random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(first),
             seen: vec![Seen::default(); flows as usize],
             learned: 0,
-            device_mac: None,
             window: Window::default(),
-        })
+        }
     }
 
-    /// Waits until the other side is there; with `macswap` no address of it is needed.
+    /// Waits until the other side is there, and returns its link address; with `macswap` any will do.
     ///
     /// # Errors
     /// What did not happen.
-    pub fn connect(&mut self, traffic: Traffic, mut is_alive: impl FnMut() -> bool) -> Result<(), String> {
-        let start = Instant::now();
-        while !self.port.is_link_up() {
-            if start.elapsed() > CONNECT_MAX || !is_alive() {
-                return Err("the device under test does not connect".into());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    pub fn connect(&mut self, traffic: Traffic, is_alive: impl FnMut() -> bool) -> Result<Mac, String> {
         if traffic == Traffic::Macswap {
-            self.talk_to(Mac([2, 0, 0, 0, 0, 0xdd]));
-            return Ok(());
+            self.station.wait_for_link(is_alive)?;
+            return Ok(Mac([2, 0, 0, 0, 0, 0xdd]));
         }
-        while self.device_mac.is_none() {
-            if start.elapsed() > CONNECT_MAX || !is_alive() {
-                return Err("the device under test does not answer ARP".into());
-            }
-            self.ask_for_device();
-            for _ in 0..100 {
-                self.turn(traffic, false);
-                std::thread::sleep(Duration::from_micros(100));
-            }
-        }
-        Ok(())
+        self.station.connect(is_alive)
+    }
+
+    /// From now on frames go to `mac`.
+    pub fn talk_to(&mut self, mac: Mac) {
+        self.requests = FrameWriter::from_clients(self.station.mac, mac);
+        self.replies = FrameWriter::from_members(self.station.mac, mac);
     }
 
     /// Sends every flow's first packet, and again, until each has come back once.
@@ -153,7 +145,7 @@ impl Generator {
     pub fn warm_up(&mut self) -> Result<Duration, String> {
         let start = Instant::now();
         while self.learned < self.flows {
-            if start.elapsed() > WARM_UP_MAX {
+            if start.elapsed() > WARM_UP_MAX + WARM_UP_EACH * self.flows {
                 return Err(format!("{} of {} flows never came back", self.flows - self.learned, self.flows));
             }
             self.turn_with(Traffic::Requests, Self::next_unlearned);
@@ -172,7 +164,7 @@ impl Generator {
             if start.elapsed() > CONNECT_MAX {
                 return Err("nothing comes back from the device under test".into());
             }
-            self.turn(traffic, true);
+            self.turn(traffic);
         }
         Ok(())
     }
@@ -183,7 +175,7 @@ impl Generator {
         let (start, from) = (Instant::now(), tsc::cycles());
         while start.elapsed() < span {
             for _ in 0..TURNS_PER_LOOK {
-                self.turn(traffic, true);
+                self.turn(traffic);
             }
         }
         self.window.cycles = tsc::cycles() - from;
@@ -191,36 +183,62 @@ impl Generator {
         self.window
     }
 
-    #[inline(always)]
-    fn turn(&mut self, traffic: Traffic, send: bool) {
-        self.receive(traffic);
-        self.answer();
-        if send {
-            self.fill(traffic, Self::next_at_random);
-            self.send();
+    /// Sends requests as long as `go_on` says, which is given the begin, and listens for silence.
+    pub fn listen(&mut self, go_on: impl Fn(Instant) -> bool) -> Heard {
+        self.window = Window::default();
+        let (mut heard, start) = (Heard::default(), Instant::now());
+        let (mut last_turn, mut last_frame, mut frames) = (start, start, 0);
+        while go_on(start) {
+            self.turn(Traffic::Requests);
+            let (now, count) = (Instant::now(), self.window.good + self.window.bad);
+            if now - last_turn > AWAY {
+                heard.away += now - last_turn;
+                last_frame = now;
+            } else if count != frames {
+                heard.silence = heard.silence.max(now - last_frame);
+                last_frame = now;
+            }
+            (last_turn, frames) = (now, count);
         }
+        self.take_rest();
+        heard.lost = self.window.sent.saturating_sub(self.window.good + self.window.bad);
+        heard
+    }
+
+    /// Takes in what is still on the wire.
+    fn take_rest(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < REST {
+            self.receive(Traffic::Requests);
+        }
+    }
+
+    #[inline(always)]
+    fn turn(&mut self, traffic: Traffic) {
+        self.turn_with(traffic, Self::next_at_random);
     }
 
     #[inline(always)]
     fn turn_with(&mut self, traffic: Traffic, pick: impl FnMut(&mut Self) -> u32) {
         self.receive(traffic);
-        self.answer();
+        self.station.answer();
         self.fill(traffic, pick);
         self.send();
     }
 
     #[inline(always)]
     fn receive(&mut self, traffic: Traffic) {
-        let Self { rx, spare, answers, window, seen, learned, mac, .. } = self;
+        let Self { station, window, seen, learned, first, .. } = self;
+        let Station { rx, spare, others, mac, .. } = station;
         rx.rx(|mbuf| {
             let Some(frame) = mbuf.bytes().first_chunk::<FRAME_BYTES>().filter(|_| is_udp(mbuf.bytes()))
             else {
                 // Not ours to count: ARP, and what sluice sends of its own accord.
-                answers.push(mbuf);
+                others.push(mbuf);
                 return;
             };
             let is_good = match traffic {
-                Traffic::Requests => learn(frame, seen, learned),
+                Traffic::Requests => learn(frame, seen, *first, learned),
                 Traffic::Replies => scenario::is_reply_at_client(frame),
                 Traffic::Macswap => frame[..6] == mac.0,
             };
@@ -243,13 +261,9 @@ impl Generator {
     /// Makes a whole burst ready.
     #[inline(always)]
     fn fill(&mut self, traffic: Traffic, mut pick: impl FnMut(&mut Self) -> u32) {
-        while !self.burst.is_full()
-            && let Some(answer) = self.pending.pop()
-        {
-            let _ = self.burst.push(answer);
-        }
+        self.station.push_pending();
         let mut flows = [0; BURST_MAX];
-        let room = BURST_MAX - self.burst.len();
+        let room = BURST_MAX - self.station.burst.len();
         for flow in &mut flows[..room] {
             *flow = pick(self);
             if traffic == Traffic::Replies {
@@ -257,25 +271,28 @@ impl Generator {
             }
         }
         for &flow in &flows[..room] {
-            let Some(mut mbuf) = self.spare.pop().or_else(|| fresh(&self.memory)) else { return };
+            let Station { spare, memory, burst, .. } = &mut self.station;
+            let Some(mut mbuf) = spare.pop().or_else(|| fresh(memory)) else { return };
             let Some(frame) = mbuf.bytes_mut().first_chunk_mut::<FRAME_BYTES>() else { return };
             match traffic {
-                Traffic::Requests | Traffic::Macswap => self.requests.write_request(frame, flow),
-                Traffic::Replies => self.replies.write_reply(frame, flow, self.seen[flow as usize]),
+                Traffic::Requests | Traffic::Macswap => self.requests.write_request(frame, self.first + flow),
+                Traffic::Replies => {
+                    self.replies.write_reply(frame, self.first + flow, self.seen[flow as usize]);
+                }
             }
             // The loop ends when the burst is full.
-            let _ = self.burst.push(mbuf);
+            let _ = burst.push(mbuf);
         }
     }
 
     #[inline(always)]
     fn send(&mut self) {
-        if self.burst.is_empty() {
+        if self.station.burst.is_empty() {
             return;
         }
         self.window.bursts += 1;
-        self.window.sent += self.tx.tx(&mut self.burst) as u64;
-        self.window.full_bursts += u64::from(!self.burst.is_empty());
+        self.window.sent += self.station.send() as u64;
+        self.window.full_bursts += u64::from(!self.station.burst.is_empty());
     }
 
     #[inline(always)]
@@ -295,79 +312,6 @@ impl Generator {
         }
         self.next
     }
-
-    fn talk_to(&mut self, mac: Mac) {
-        self.device_mac = Some(mac);
-        self.requests = FrameWriter::from_clients(self.mac, mac);
-        self.replies = FrameWriter::from_members(self.mac, mac);
-    }
-
-    fn ask_for_device(&mut self) {
-        let ask = arp(1, self.mac, [10, 1, 1, 1], Mac::default(), SELF_IP, Mac::BROADCAST);
-        if let Some(mbuf) = self.memory.copy_of(&ask) {
-            let _ = self.burst.push(mbuf);
-        }
-        self.send();
-    }
-
-    /// We are every host but the device: answers ARP for all addresses that others ask for.
-    #[inline(always)]
-    fn answer(&mut self) {
-        if !self.answers.is_empty() {
-            self.answer_all();
-        }
-    }
-
-    #[cold]
-    fn answer_all(&mut self) {
-        for mbuf in std::mem::take(&mut self.answers) {
-            let Some(Arp { operation, sender, sender_mac, target }) = Arp::read(mbuf.bytes()) else {
-                continue;
-            };
-            if sender == SELF_IP && self.device_mac.is_none() {
-                self.talk_to(sender_mac);
-            }
-            if operation == 1 && sender == SELF_IP && target != SELF_IP {
-                let answer = arp(2, self.mac, target, sender_mac, sender, sender_mac);
-                self.pending.extend(self.memory.copy_of(&answer));
-            }
-        }
-    }
-}
-
-/// An ARP message over Ethernet for IPv4.
-struct Arp {
-    operation: u8,
-    sender: [u8; 4],
-    sender_mac: Mac,
-    target: [u8; 4],
-}
-
-impl Arp {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let bytes = bytes.first_chunk::<42>()?;
-        let four = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
-        let mac = [bytes[22], bytes[23], bytes[24], bytes[25], bytes[26], bytes[27]];
-        let is_arp = bytes[12..14] == [8, 6];
-        is_arp.then(|| Self {
-            operation: bytes[21],
-            sender: four(28),
-            sender_mac: Mac(mac),
-            target: four(38),
-        })
-    }
-}
-
-fn arp(operation: u8, mac: Mac, sender: [u8; 4], target_mac: Mac, target: [u8; 4], to: Mac) -> [u8; 60] {
-    let mut bytes = [0; 60];
-    bytes[..6].copy_from_slice(&to.0);
-    bytes[6..12].copy_from_slice(&mac.0);
-    bytes[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
-    bytes[22..28].copy_from_slice(&mac.0);
-    bytes[28..32].copy_from_slice(&sender);
-    bytes[32..38].copy_from_slice(&target_mac.0);
-    bytes[38..42].copy_from_slice(&target);
-    bytes
 }
 
 #[inline(always)]
@@ -377,14 +321,16 @@ fn is_udp(bytes: &[u8]) -> bool {
 
 /// A request as a member gets it; the flow's translation must stay what it was.
 #[inline(always)]
-fn learn(frame: &[u8; FRAME_BYTES], seen: &mut [Seen], learned: &mut u32) -> bool {
+fn learn(frame: &[u8; FRAME_BYTES], seen: &mut [Seen], first: u32, learned: &mut u32) -> bool {
     if !scenario::is_request_at_member(frame) {
         return false;
     }
     if *learned as usize == seen.len() {
         return true;
     }
-    let Some(known) = seen.get_mut(scenario::flow_of(frame) as usize) else { return false };
+    let Some(known) = seen.get_mut(scenario::flow_of(frame).wrapping_sub(first) as usize) else {
+        return false;
+    };
     let now = scenario::seen_in(frame);
     if *known == Seen::default() {
         *known = now;
@@ -393,15 +339,12 @@ fn learn(frame: &[u8; FRAME_BYTES], seen: &mut [Seen], learned: &mut u32) -> boo
     *known == now
 }
 
-#[inline(always)]
-fn fresh(memory: &Mempool) -> Option<Mbuf> {
-    let mut mbuf = memory.alloc()?;
-    mbuf.append(FRAME_BYTES).then_some(mbuf)
-}
-
-/// Received packets kept for sending.
-const SPARE_MAX: usize = 4 * BURST_MAX;
 const VERIFY_MASK: u64 = 63;
 const TURNS_PER_LOOK: usize = 64;
-const CONNECT_MAX: Duration = Duration::from_secs(20);
 const WARM_UP_MAX: Duration = Duration::from_secs(60);
+/// A flow's share of the time, on a busy machine.
+const WARM_UP_EACH: Duration = Duration::from_micros(20);
+const CONNECT_MAX: Duration = Duration::from_secs(20);
+/// A turn of the generator that takes longer was interrupted.
+const AWAY: Duration = Duration::from_micros(100);
+const REST: Duration = Duration::from_millis(20);

@@ -4,6 +4,23 @@
 //!   core 0  generator ──memif (shared memory, 64-byte frames)──▶ device under test  core 1
 //!           generator ◀───────────────────────────────────────── sluice, or testpmd macswap
 //! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`ground`] | hugepages, EAL, packet memory; a wire with a device at its other end |
+//! | [`station`] | our end of a queue: frames, ARP |
+//! | [`device`] | what runs at the other end, and its configuration |
+//! | [`generator`] | packets of flows that exist |
+//! | [`forwarding`] | `wire`: those, against macswap |
+//! | [`flood`] | `wire flood`: TCP handshakes under a SYN flood |
+//! | [`new_flows`] | `wire new-flows` |
+//! | [`live_apply`] | `wire apply`: what traffic notices of a new configuration |
 
 pub mod device;
+pub mod flood;
+pub mod forwarding;
 pub mod generator;
+pub mod ground;
+pub mod live_apply;
+pub mod new_flows;
+pub mod station;

@@ -1,0 +1,167 @@
+//! `apply`: what a new configuration of 10,000 virtual servers and 100,000 members costs, stage by stage, on the
+//! control thread and on a worker. `wire apply` measures the same with traffic.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_benches::large::{Size, configuration};
+use sluice_benches::report::{median, range};
+use sluice_benches::steady::SteadyWorker;
+use sluice_control::check::{Against, Candidate, check};
+use sluice_control::compile::compile;
+use sluice_control::diff::diff;
+use sluice_control::ids::{IdBook, Unheld};
+use sluice_control::parse::{self, Format, Node};
+use sluice_control::process::etag;
+use sluice_dataplane::config::snapshot::Snapshot;
+use sluice_dataplane::limits::Limits;
+use sluice_dataplane::quota::Quotas;
+
+const HELP: &str = "apply [--virtual-servers 10000] [--members 100000] [--rounds 9] [--limited] [--only STAGE]
+
+--limited gives every member a connection limit; --only runs one stage alone, for a profiler. No root needed.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|word| word == "-h" || word == "--help") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("apply: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), String> {
+    let size = Size {
+        virtual_servers: number(arguments, "--virtual-servers", Size::AIM.virtual_servers)?,
+        members: number(arguments, "--members", Size::AIM.members)?,
+        limited: arguments.iter().any(|word| word == "--limited"),
+    };
+    let stages = Stages {
+        rounds: number(arguments, "--rounds", 9)?,
+        only: option(arguments, "--only").map(String::from),
+    };
+    let texts = [configuration(size, 0), configuration(size, 1)];
+    println!(
+        "{} virtual servers, {} members{}, {} bytes of YAML; one member in a thousand changes",
+        size.virtual_servers,
+        size.members,
+        if size.limited { " with a connection limit each" } else { "" },
+        texts[1].len()
+    );
+    stages.control(&texts)?;
+    stages.worker(&texts)
+}
+
+/// Times stages one by one, each on the same input.
+struct Stages {
+    rounds: usize,
+    only: Option<String>,
+}
+
+impl Stages {
+    /// From text to what is handed to the workers.
+    fn control(&self, texts: &[String; 2]) -> Result<(), String> {
+        let running = candidate(&texts[0], &Against::NOTHING)?;
+        let (model, book) = (&running.model, &running.book);
+        let node = read(&texts[1])?;
+        let next = parse::parse(&node).model.ok_or("a configuration without a model")?;
+        let json = serde_json::to_string(&next.to_json()).map_err(|error| error.to_string())?;
+        let against = Against { running: Some(model), book: Some(book), held: &Unheld, generation: 2 };
+        self.time("read YAML", || parse::read(&texts[1], Format::Yaml).is_ok());
+        self.time("read JSON", || parse::read(&json, Format::Json).is_ok());
+        self.time("parse", || parse::parse(&node).model.is_some());
+        self.time_with(
+            "ids",
+            || book.clone(),
+            |mut book: IdBook| {
+                let assigned = book.assign(&next, 2, &Unheld).is_ok();
+                (book, assigned)
+            },
+        );
+        let mut assigned = book.clone();
+        assigned.assign(&next, 2, &Unheld).map_err(|faults| explain(&faults))?;
+        let nothing = std::collections::BTreeSet::new();
+        self.time("compile", || compile(&next, &assigned, 2, &nothing).errors.is_empty());
+        self.time("diff", || diff(model, &next).changed.len());
+        self.time("entity tag", || etag(&next));
+        self.time("copy of the ids", || IdBook::clone(book));
+        self.time("check: parse to diff", || check(&node, &against).is_ok());
+        let parts = compile(&next, &assigned, 2, &nothing).parts;
+        self.time_with("build", || parts.clone(), Snapshot::build);
+        let (before, after) = (Snapshot::build(running.parts), Snapshot::build(parts));
+        let quotas = || Quotas::new(&limits(), 1);
+        self.time_with("quotas", quotas, |quotas| quotas.set_limits(Some(&before), &after));
+        Ok(())
+    }
+
+    /// What a worker is held up by. The old snapshot is still held elsewhere, as in a running process.
+    fn worker(&self, texts: &[String; 2]) -> Result<(), String> {
+        let [one, other] =
+            [candidate(&texts[0], &Against::NOTHING)?, candidate(&texts[1], &Against::NOTHING)?];
+        let mut worker = SteadyWorker::with(one.parts.clone(), 1_000);
+        let snapshots = [Arc::new(Snapshot::build(other.parts)), Arc::new(Snapshot::build(one.parts))];
+        let mut turn = 0;
+        self.time("worker", || {
+            worker.apply(Arc::clone(&snapshots[turn % 2]));
+            turn += 1;
+        });
+        Ok(())
+    }
+
+    fn time<T>(&self, name: &str, mut run: impl FnMut() -> T) {
+        self.time_with(name, || (), |()| run());
+    }
+
+    /// `make` and the end of what `run` returns are not timed.
+    fn time_with<I, T>(&self, name: &str, make: impl Fn() -> I, mut run: impl FnMut(I) -> T) {
+        if self.only.as_ref().is_some_and(|only| only != name) {
+            return;
+        }
+        let took = (0..self.rounds).map(|_| {
+            let input = make();
+            let start = Instant::now();
+            let output = std::hint::black_box(run(input));
+            let took = start.elapsed().as_secs_f64() * 1e3;
+            drop(output);
+            took
+        });
+        let took: Vec<f64> = took.collect();
+        let (low, high) = range(&took);
+        println!("{name:<22} {:9.3} ms ({low:.3} to {high:.3})", median(&took));
+    }
+}
+
+fn read(text: &str) -> Result<Node, String> {
+    parse::read(text, Format::Yaml).map_err(|faults| explain(&faults))
+}
+
+fn candidate(text: &str, against: &Against<'_>) -> Result<Candidate, String> {
+    check(&read(text)?, against).map_err(|faults| explain(&faults))
+}
+
+fn explain(faults: &[parse::Fault]) -> String {
+    faults.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn limits() -> Limits {
+    Limits { virtual_servers: 1 << 16, ..Limits::default() }
+}
+
+fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let place = arguments.iter().position(|word| word == name)?;
+    arguments.get(place + 1).map(String::as_str)
+}
+
+fn number<T: std::str::FromStr>(arguments: &[String], name: &str, default: T) -> Result<T, String> {
+    match option(arguments, name) {
+        Some(text) => text.parse().map_err(|_| format!("{name}: {text}: not a number")),
+        None => Ok(default),
+    }
+}
