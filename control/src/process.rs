@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{BufWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::clock::{Clock, Instant as ClockInstant};
@@ -97,6 +97,8 @@ pub struct Process {
     started: Instant,
     draining: AtomicBool,
     view: RwLock<Arc<View>>,
+    /// What was in force before: kept, so that no worker is the last to let go of it and has to free it.
+    retired: Mutex<Option<Arc<Snapshot>>>,
     /// Held by whoever changes the view.
     pub(crate) change: tokio::sync::Mutex<()>,
     /// The log and the metrics listener.
@@ -140,6 +142,7 @@ impl Process {
             started: Instant::now(),
             draining: AtomicBool::new(false),
             view: RwLock::new(Arc::new(view)),
+            retired: Mutex::default(),
             change: tokio::sync::Mutex::new(()),
             telemetry,
         })
@@ -156,6 +159,8 @@ impl Process {
         change_member_states(&self.members, &before, &view, self.clock.now());
         if before.snapshot.generation() != view.snapshot.generation() {
             self.quotas.set_limits(Some(&before.snapshot), &view.snapshot);
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            *retired = Some(Arc::clone(&before.snapshot));
         }
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }

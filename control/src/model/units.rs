@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::{self, Deserializer, Visitor};
@@ -293,9 +294,10 @@ impl Visitor<'_> for ProbabilityVisitor {
     }
 }
 
-/// An object's name: a letter or digit, then up to 254 letters, digits, `_`, `-`, `.`, `:` or `/`.
+/// An object's name: a letter or digit, then up to 254 letters, digits, `_`, `-`, `.`, `:` or `/`. Cloning shares it:
+/// a pool's name is part of what each of its members is known by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// The text.

@@ -185,6 +185,15 @@ pub struct Parsed {
 
 /// Makes a model of a tree.
 pub fn parse(document: &Node) -> Parsed {
+    let whole = (!node::has_duplicates(document)).then(|| Model::deserialize(de::Reader(document)).ok());
+    match whole.flatten() {
+        Some(model) => Parsed { model: Some(model), faults: Vec::new(), removed: BTreeSet::new() },
+        None => parse_by_parts(document),
+    }
+}
+
+/// Takes out of a copy of the tree whatever is wrong, until the rest makes a model.
+fn parse_by_parts(document: &Node) -> Parsed {
     let mut tree = document.clone();
     let mut parsed = Parsed { model: None, faults: Vec::new(), removed: BTreeSet::new() };
     node::take_duplicates(&mut tree, &Pointer::root(), &mut parsed.faults);
@@ -298,6 +307,17 @@ mod tests {
             let faults = read(text, Format::Yaml).unwrap_err();
             assert!(faults[0].message.contains(part), "{text:?}: {}", faults[0]);
             assert_eq!(faults[0].line, Some(line), "{text:?}: {}", faults[0]);
+        }
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_found_among_few_and_among_many() {
+        for count in [1, 12, 13, 100] {
+            let keys: String = (0..count).map(|key| format!("  k{key}: {{a: 1}}\n")).collect();
+            let of =
+                |more: &str| node::has_duplicates(&read(&format!("x:\n{keys}{more}"), Format::Yaml).unwrap());
+            let twice = format!("  k{}: 1\n", count - 1);
+            assert_eq!((of(""), of(&twice), of("  y: [1, {b: 1, b: 2}]\n")), (false, true, true), "{count}");
         }
     }
 

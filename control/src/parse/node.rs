@@ -317,6 +317,30 @@ fn number(text: &str) -> Option<Value> {
     if float { text.parse().ok().map(Value::Float) } else { None }
 }
 
+/// True when a key stands twice in one map, anywhere in the tree. Allocates only for maps of more than a few keys.
+pub(super) fn has_duplicates(node: &Node) -> bool {
+    match &node.value {
+        Value::Map(entries) => {
+            stands_twice(entries) || entries.iter().any(|entry| has_duplicates(&entry.node))
+        }
+        Value::List(items) => items.iter().any(has_duplicates),
+        _ => false,
+    }
+}
+
+fn stands_twice(entries: &[Entry]) -> bool {
+    if entries.len() <= FEW {
+        let stands_before =
+            |(place, entry): (usize, &Entry)| entries[..place].iter().any(|earlier| earlier.key == entry.key);
+        return entries.iter().enumerate().any(stands_before);
+    }
+    let mut seen = std::collections::HashSet::with_capacity(entries.len());
+    !entries.iter().all(|entry| seen.insert(entry.key.as_str()))
+}
+
+/// Keys that are sooner compared with each other than hashed.
+const FEW: usize = 12;
+
 /// Every key that stands twice in one map. The second one is taken out.
 pub(super) fn take_duplicates(node: &mut Node, path: &Pointer, faults: &mut Vec<Fault>) {
     match &mut node.value {
