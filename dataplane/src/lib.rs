@@ -13,6 +13,7 @@ pub mod config;
 pub mod counters;
 mod expire;
 pub mod flow;
+mod forward;
 pub mod fragment;
 pub mod frame;
 pub mod handoff;

@@ -7,6 +7,7 @@ use crate::flow::key::FlowKey;
 use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
+use crate::forward::segment_of;
 use crate::frame::Frame;
 use crate::lb::{Balancer, NoPick, Request, View};
 use crate::neighbor::NeighborRef;
@@ -14,7 +15,7 @@ use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
 use crate::packet::parse::{Class, Packet};
 use crate::persist::select::{Chooser, Chosen};
-use crate::pipeline::{Fate, Pipeline, segment_of};
+use crate::pipeline::{Fate, Pipeline};
 use crate::snat::steer::endpoint_hash;
 use crate::verdict::DropReason;
 

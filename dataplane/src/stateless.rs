@@ -6,12 +6,13 @@ use crate::config::ids::{LinkId, PortId};
 use crate::config::snapshot::Virtual;
 use crate::flow::Direction;
 use crate::flow::key::FlowKey;
+use crate::forward::{is_too_big, segments};
 use crate::frame::Frame;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
 use crate::packet::parse::Packet;
 use crate::packet::rewrite::{self, LinkHeader};
-use crate::pipeline::{Fate, Pipeline, is_too_big, segments};
+use crate::pipeline::{Fate, Pipeline};
 use crate::quota::Limited;
 use crate::verdict::DropReason;
 

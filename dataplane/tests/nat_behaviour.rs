@@ -61,7 +61,13 @@ fn take(world: &mut World, step: &Step, place: &str) {
             pass(world, EXTERNAL, Tcp { flags, seq, ack, payload: &vec![7; len], ..client() }, place);
         }
         Member(flags, seq, ack, len) => {
-            pass(world, INTERNAL, Tcp { flags, seq, ack, payload: &vec![7; len], ..member() }, place);
+            let dst_port = source_port(world);
+            pass(
+                world,
+                INTERNAL,
+                Tcp { flags, seq, ack, dst_port, payload: &vec![7; len], ..member() },
+                place,
+            );
         }
         Pass(ms) => assert_eq!(wait(world, ms), [], "{place}"),
         Ends(ms) => {
@@ -107,11 +113,16 @@ fn pass(world: &mut World, port: PortId, tcp: Tcp, place: &str) {
     let seen = only(&out);
     assert_eq!((seen.flags, seen.seq, seen.ack), (tcp.flags, tcp.seq, tcp.ack), "{place}");
     let ends = if port == EXTERNAL {
-        (INTERNAL, (SELF_IN.to_owned(), 40_000), ("10.1.0.11".to_owned(), 8080))
+        (INTERNAL, (SELF_IN.to_owned(), source_port(world)), ("10.1.0.11".to_owned(), 8080))
     } else {
         (EXTERNAL, (VIRTUAL.to_owned(), 80), (CLIENT.to_owned(), 40_000))
     };
     assert_eq!((seen.port, seen.src, seen.dst), ends, "{place}");
+}
+
+/// The port that the member sees: the client's own at first, another one while that rests.
+fn source_port(world: &mut World) -> u16 {
+    world.flows().first().map_or(40_000, |flow| flow.source.1)
 }
 
 /// The handshake with the client's number 1,000 and the member's 5,000.

@@ -3,4 +3,5 @@
 
 pub mod ids;
 pub mod mailbox;
+pub mod parts;
 pub mod snapshot;

@@ -1,0 +1,364 @@
+//! A packet of a known flow: followed, translated, sent on.
+//!
+//! ```text
+//!   forward ─▶ TTL, configuration ─▶ follow (tcp_track) ─▶ touch ─▶ send_onward ─▶ translate, link header
+//!                   │ changed since      │ begins anew                 ├ next hop unknown: forward_unresolved
+//!                   ▼                    ▼                             └ too big: fragment/path
+//!              forward_rechecked     first_packet
+//! ```
+
+use crate::address::Mac;
+use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
+use crate::config::snapshot::Snapshot;
+use crate::flow::key::FlowKey;
+use crate::flow::table::FlowId;
+use crate::flow::tcp_track::{self, Segment};
+use crate::flow::{Direction, Flow, flow_flag};
+use crate::fragment::Oversized;
+use crate::frame::Frame;
+use crate::neighbor::NeighborRef;
+use crate::outgoing::Outgoing;
+use crate::packet::emit::IcmpError;
+use crate::packet::mss;
+use crate::packet::parse::{Class, Packet, protocol, tcp_flag};
+use crate::packet::rewrite::{self, LinkHeader};
+use crate::pipeline::{Fate, Pipeline};
+use crate::verdict::DropReason;
+
+impl Pipeline {
+    /// A packet of a known flow: follow it, translate it, send it.
+    #[inline(always)]
+    pub(crate) fn forward(
+        &mut self,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        id: FlowId,
+        direction: Direction,
+        out: &mut Outgoing,
+    ) -> Fate {
+        if packet.ttl <= 1 {
+            return self.refuse_with_icmp(
+                port,
+                frame,
+                packet,
+                DropReason::TtlExpired,
+                IcmpError::TimeExceeded,
+                out,
+            );
+        }
+        if self.flows.at_mut(id).epoch != self.epoch {
+            return self.forward_rechecked(port, frame, packet, id, direction, out);
+        }
+        if self.flows.at_mut(id).has(flow_flag::RESELECT | flow_flag::ASKED)
+            && let Some(fate) = self.watch(id, direction, packet, out)
+        {
+            return fate;
+        }
+        if packet.class == Class::Tcp {
+            if packet.tcp_flags & tcp_flag::SYN != 0 && self.begins_anew(frame, packet, id, direction) {
+                self.close(id);
+                return self.first_packet(port, frame, packet, out);
+            }
+            let segment = segment_of(frame, packet);
+            if let Some(state) = tcp_track::follow(self.flows.at_mut(id), direction, segment) {
+                self.on_tcp_state(id, state);
+            }
+        }
+        let onward = self.touch(LinkId::new(port, packet.vlan), frame, packet, id, direction);
+        self.send_onward(port, frame, packet, id, &onward, out)
+    }
+
+    /// A SYN of a known flow: true when it begins another connection, else it may have to announce less.
+    #[cold]
+    fn begins_anew(&mut self, frame: &mut Frame, packet: &Packet, id: FlowId, direction: Direction) -> bool {
+        let flow = self.flows.at_mut(id);
+        if is_reopening(flow, direction, frame, packet) {
+            return true;
+        }
+        clamp_mss(&self.snapshot, flow.virtual_id, frame, packet);
+        false
+    }
+
+    /// Notes in the flow that the packet has come, and says what it must become and where it goes.
+    #[inline(always)]
+    fn touch(
+        &mut self,
+        link: LinkId,
+        frame: &Frame,
+        packet: &Packet,
+        id: FlowId,
+        direction: Direction,
+    ) -> Onward {
+        let now_ms = self.now.as_ms();
+        let flow = self.flows.at_mut(id);
+        if !(packet.key.protocol == protocol::TCP && flow.tcp_state().is_half_open()) {
+            flow.last_seen_ms = now_ms;
+        }
+        flow.bytes[direction.index()] += u64::from(packet.ip_len);
+        if direction == Direction::FromClient && flow.has(flow_flag::AUTO_LAST_HOP) {
+            remember_last_hop(flow, link, frame);
+        }
+        let to = flow.outgoing_key(direction);
+        let (virtual_id, member_id) = (flow.virtual_id, flow.member_id);
+        let way = match direction {
+            Direction::FromClient => Way::By(flow.neighbor),
+            Direction::FromMember if flow.has(flow_flag::AUTO_LAST_HOP) => {
+                Way::To(flow.client_link, flow.client_mac)
+            }
+            Direction::FromMember => self.way_to_client(id),
+        };
+        Onward { to, virtual_id, member_id, direction, way }
+    }
+
+    /// Translates the packet and sends it on.
+    #[inline(always)]
+    fn send_onward(
+        &mut self,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        id: FlowId,
+        onward: &Onward,
+        out: &mut Outgoing,
+    ) -> Fate {
+        let &Onward { to, virtual_id, member_id, direction, way } = onward;
+        let Some((link, mac)) = self.resolve(way) else {
+            return self.forward_unresolved(frame, packet, id, onward);
+        };
+        let facts = self.ports[usize::from(link.port().0)];
+        if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
+            let way = Oversized { packet, to, link, mac, virtual_id, member_id, direction };
+            return self.forward_oversized(port, frame, &way, out);
+        }
+        if out.is_full(link.port()) {
+            return self.dropped(DropReason::TxFull, virtual_id);
+        }
+        let packets = segments(frame, packet);
+        rewrite::translate(frame, packet, &to);
+        frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
+        let header = LinkHeader { destination: mac, source: facts.mac, vlan: link.vlan() };
+        if !rewrite::set_link_header(frame, packet.l3, packet.key.src.is_v4(), header) {
+            return self.dropped(DropReason::NoFrame, virtual_id);
+        }
+        self.count(virtual_id, member_id, direction, packets, u64::from(packet.ip_len));
+        Fate::Send(link.port())
+    }
+
+    /// A packet of a flow that something waits for. `Some` when it is done with.
+    #[cold]
+    fn watch(
+        &mut self,
+        id: FlowId,
+        direction: Direction,
+        packet: &Packet,
+        out: &mut Outgoing,
+    ) -> Option<Fate> {
+        let flow = *self.flows.at_mut(id);
+        if flow.has(flow_flag::ASKED) && direction == Direction::FromMember {
+            self.flows.at_mut(id).flags &= !flow_flag::ASKED;
+            self.end_of_wait(id, &flow);
+        }
+        if flow.has(flow_flag::RESELECT) { self.follow_attempt(id, direction, packet, out) } else { None }
+    }
+
+    /// The configuration has changed since the flow's last packet: find its way anew, then go on.
+    #[cold]
+    fn forward_rechecked(
+        &mut self,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        id: FlowId,
+        direction: Direction,
+        out: &mut Outgoing,
+    ) -> Fate {
+        let member = self.flows.at_mut(id).member;
+        let hop = self.snapshot.route(member);
+        let neighbor = hop.and_then(|hop| self.neighbors.resolve(hop, self.now).ok());
+        let flow = self.flows.at_mut(id);
+        flow.epoch = self.epoch;
+        flow.neighbor = neighbor.unwrap_or(flow.neighbor);
+        self.forward(port, frame, packet, id, direction, out)
+    }
+
+    /// Translates the packet and leaves it with its next hop until that answers.
+    #[cold]
+    fn forward_unresolved(
+        &mut self,
+        frame: &mut Frame,
+        packet: &Packet,
+        id: FlowId,
+        onward: &Onward,
+    ) -> Fate {
+        let Onward { to, virtual_id, member_id, direction, .. } = onward;
+        let (virtual_id, packets) = (*virtual_id, segments(frame, packet));
+        let Some(hop) = self.snapshot.route(to.dst) else {
+            return self.dropped(DropReason::NoRoute, virtual_id);
+        };
+        let neighbor = match self.neighbors.resolve(hop, self.now) {
+            Ok(neighbor) => neighbor,
+            Err(reason) => return self.dropped(reason, virtual_id),
+        };
+        if to.dst == self.flows.at_mut(id).member {
+            self.flows.at_mut(id).neighbor = neighbor;
+        }
+        let mtu = self.ports[usize::from(hop.link.port().0)].mtu;
+        if packet.ip_len > u32::from(mtu) && is_too_big(frame, packet, mtu) {
+            return self.dropped(DropReason::TooBig, virtual_id);
+        }
+        rewrite::translate(frame, packet, to);
+        frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
+        let source = self.ports[usize::from(hop.link.port().0)].mac;
+        let header = LinkHeader { destination: Mac::default(), source, vlan: hop.link.vlan() };
+        if !rewrite::set_link_header(frame, packet.l3, packet.key.src.is_v4(), header) {
+            return self.dropped(DropReason::NoFrame, virtual_id);
+        }
+        self.count(virtual_id, *member_id, *direction, packets, u64::from(packet.ip_len));
+        Fate::Wait(neighbor, virtual_id)
+    }
+
+    /// Where a link address comes from.
+    #[inline(always)]
+    fn resolve(&mut self, way: Way) -> Option<(LinkId, Mac)> {
+        match way {
+            Way::By(neighbor) => self.neighbors.mac(neighbor),
+            Way::To(link, mac) => Some((link, mac)),
+        }
+    }
+
+    /// The way back to a client whose last hop is not remembered: by route.
+    #[cold]
+    fn way_to_client(&mut self, id: FlowId) -> Way {
+        let client = self.flows.at_mut(id).client;
+        let hop = self.snapshot.route(client);
+        let neighbor = hop.and_then(|hop| self.neighbors.resolve(hop, self.now).ok());
+        Way::By(neighbor.unwrap_or(NeighborRef::NONE))
+    }
+
+    /// Counts a forwarded packet: one store a counter.
+    #[inline(always)]
+    pub(crate) fn count(
+        &self,
+        virtual_id: VirtualId,
+        member_id: MemberId,
+        from: Direction,
+        packets: u64,
+        bytes: u64,
+    ) {
+        if let Some(counters) = self.counters.of_virtual(virtual_id) {
+            let (received, sent) = match from {
+                Direction::FromClient => (&counters.clientside, &counters.serverside),
+                Direction::FromMember => (&counters.serverside, &counters.clientside),
+            };
+            received.packets_in.add(packets);
+            received.bytes_in.add(bytes);
+            sent.packets_out.add(packets);
+            sent.bytes_out.add(bytes);
+        }
+        if let Some(counters) = self.counters.of_member(member_id) {
+            match from {
+                Direction::FromClient => {
+                    counters.serverside.packets_out.add(packets);
+                    counters.serverside.bytes_out.add(bytes);
+                }
+                Direction::FromMember => {
+                    counters.serverside.packets_in.add(packets);
+                    counters.serverside.bytes_in.add(bytes);
+                }
+            }
+        }
+    }
+}
+
+/// How to reach the other side.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// Through a neighbour entry.
+    By(NeighborRef),
+    /// Straight to a link address.
+    To(LinkId, Mac),
+}
+
+/// What a packet must become, and where it goes.
+struct Onward {
+    to: FlowKey,
+    virtual_id: VirtualId,
+    member_id: MemberId,
+    direction: Direction,
+    way: Way,
+}
+
+/// Lowers the segment size that a SYN announces to what its virtual server allows.
+#[cold]
+fn clamp_mss(snapshot: &Snapshot, virtual_id: VirtualId, frame: &mut Frame, packet: &Packet) {
+    if let Some(mss) = snapshot.virtual_by_id(virtual_id).and_then(|item| item.mss_clamp) {
+        mss::clamp(frame, packet, mss);
+    }
+}
+
+/// A client that opens a connection anew with the ports of one that is over (RFC 9293 section 3.6.1).
+#[inline(always)]
+fn is_reopening(flow: &Flow, direction: Direction, frame: &Frame, packet: &Packet) -> bool {
+    packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+        && direction == Direction::FromClient
+        && flow.tcp_state().is_over()
+        && !is_late_syn(flow, segment_of(frame, packet).seq)
+}
+
+/// A late copy of the SYN that began the connection: its number lies within what the client has sent since. The
+/// connection may not be over for its ends, who have yet to see each other's last packets.
+#[cold]
+fn is_late_syn(flow: &Flow, seq: u32) -> bool {
+    let client = Direction::FromClient.index();
+    let behind = u64::from(flow.next_seq[client].wrapping_sub(seq));
+    (2..=flow.bytes[client]).contains(&behind)
+}
+
+#[inline(always)]
+fn remember_last_hop(flow: &mut Flow, link: LinkId, frame: &Frame) {
+    if let Some(mac) = frame.bytes().get(6..12).and_then(|bytes| bytes.first_chunk::<6>()) {
+        flow.client_mac = Mac(*mac);
+        flow.client_link = link;
+    }
+}
+
+/// What tracking needs of a TCP segment.
+#[inline(always)]
+pub(crate) fn segment_of(frame: &Frame, packet: &Packet) -> Segment {
+    let header = frame.bytes()[usize::from(packet.l4)..].first_chunk::<20>();
+    let Some(header) = header else { return Segment { flags: 0, seq: 0, ack: 0, payload: 0 } };
+    let header_len = u32::from(header[12] >> 4) * 4 + u32::from(packet.l4 - packet.l3);
+    let seq = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    let ack = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    Segment { flags: packet.tcp_flags, seq, ack, payload: packet.ip_len.saturating_sub(header_len) }
+}
+
+/// True when what leaves, each segment by itself, is larger than `mtu`.
+#[cold]
+pub(crate) fn is_too_big(frame: &Frame, packet: &Packet, mtu: u16) -> bool {
+    let Some(cut) = frame.offload.segmentation else { return true };
+    let transport = if packet.class == Class::Tcp { segment_of(frame, packet).payload } else { 0 };
+    let headers = if packet.class == Class::Tcp {
+        packet.ip_len - transport.min(packet.ip_len)
+    } else {
+        u32::from(packet.l4 - packet.l3) + 8
+    };
+    headers + u32::from(cut.payload_bytes) > u32::from(mtu)
+}
+
+/// How many packets a frame stands for.
+#[inline(always)]
+pub(crate) fn segments(frame: &Frame, packet: &Packet) -> u64 {
+    if frame.offload.segmentation.is_none() { 1 } else { segments_of_super_frame(frame, packet) }
+}
+
+#[cold]
+fn segments_of_super_frame(frame: &Frame, packet: &Packet) -> u64 {
+    let payload = match packet.class {
+        Class::Tcp => segment_of(frame, packet).payload,
+        _ => packet.ip_len.saturating_sub(u32::from(packet.l4 - packet.l3) + 8),
+    };
+    let each = frame.offload.segmentation.map_or(1, |cut| cut.payload_bytes.max(1));
+    u64::from(payload.div_ceil(u32::from(each)).max(1))
+}
