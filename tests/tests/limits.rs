@@ -66,6 +66,31 @@ fn a_virtual_server_takes_exactly_its_limit_over_all_workers() {
 }
 
 #[test]
+fn a_limit_that_changes_holds_at_once_for_what_is_open_already() {
+    let limit = |limit: u32| limited(&format!(", connection_limit: {limit}"));
+    let Some(farm) = Farm::start(LinkKind::Veth, &limit(0)) else { return };
+    let Farm { world, .. } = &farm;
+    let mut open = connect_at_once(world, VIRTUAL, 20).open;
+    assert_eq!(open.len(), 20, "without a limit");
+    for (allowed, wanted) in [(25, 5), (31, 6), (4, 0)] {
+        world.sluice.apply(&limit(allowed));
+        let tried = connect_at_once(world, VIRTUAL, 30);
+        expect_exactly(&tried, wanted, 30);
+        open.extend(tried.open);
+    }
+    open.truncate(3);
+    wait::until("the end of 28 connections", PATIENCE, || (current(world) == 3).then_some(()));
+    expect_exactly(&connect_at_once(world, VIRTUAL, 30), 1, 30);
+    wait::until("the end of one more", PATIENCE, || (current(world) == 3).then_some(()));
+    world.sluice.apply(&limit(0));
+    assert_eq!(connect_at_once(world, VIRTUAL, 30).open.len(), 30, "without a limit again");
+}
+
+fn current(world: &World) -> u64 {
+    show::number(&world.sluice.object("virtual-servers", "web"), "/connections/current")
+}
+
+#[test]
 fn a_node_takes_exactly_its_limit_over_two_pools() {
     let Some(farm) = Farm::start(LinkKind::Veth, &two_pools_on_a_node()) else { return };
     for _ in 0..2 {
