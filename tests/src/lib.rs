@@ -14,6 +14,7 @@
 
 pub mod api;
 pub mod config;
+pub mod farm;
 pub mod fuzz;
 pub mod peer;
 pub mod show;

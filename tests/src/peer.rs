@@ -35,6 +35,32 @@ pub fn connect_here(address: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// [`connect_here`] from an address and port of the caller's choice.
+///
+/// # Errors
+/// When nobody answers, somebody refuses, or `from` is not to be had.
+pub fn connect_here_from(from: SocketAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+    let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
+    bind(&socket, &from)?;
+    connect(&socket, &address)?;
+    Ok(socket.into())
+}
+
+/// Asks an HTTP server for `/` and gives its answer's last line; the server closes first.
+///
+/// # Errors
+/// When the connection is cut or slow.
+pub fn fetch(stream: &mut TcpStream) -> io::Result<String> {
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text.lines().last().unwrap_or_default().to_owned())
+}
+
 /// A UDP socket in `namespace`, connected to `address`.
 ///
 /// # Panics

@@ -1,6 +1,9 @@
 //! The same requests through DPDK's ports: `net_af_packet` on the lab's veth links, and `net_tap` on bridged taps.
 
-use sluice_tests::{LinkKind, Namespace, World, config, has_dpdk, lab, run, skip, try_run};
+use sluice_tests::farm::connect_at_once;
+use sluice_tests::peer;
+use sluice_tests::show::number;
+use sluice_tests::{LinkKind, Namespace, World, config, curl, has_dpdk, lab, run, skip, try_run};
 
 /// EAL without hugepages, for machines that have none.
 const EAL: &str = r#"{workers: 1, idle: poll, dpdk: {eal_args: ["--no-huge", "--no-shconf", "--no-telemetry", "--no-pci", "-m", "256"]}}"#;
@@ -34,6 +37,48 @@ fn curl_reaches_both_servers_through_net_af_packet() {
     let text = config_with("net_af_packet0,iface=net1", "net_af_packet1,iface=net2");
     let sluice = sluice_tests::Sluice::start(lab.sluice(), lab.directory(), &text);
     both_servers_answer(&World { sluice, lab });
+}
+
+#[test]
+fn two_workers_share_devices_of_two_queues_that_place_frames_as_they_like() {
+    if !built_with_dpdk() {
+        return;
+    }
+    let Some(lab) = lab(LinkKind::Veth) else { return };
+    without_offloads(lab.client(), "eth0");
+    for server in lab.servers() {
+        without_offloads(&server.namespace, "eth0");
+    }
+    let text = config_with("net_af_packet0,iface=net1,qpairs=2", "net_af_packet1,iface=net2,qpairs=2");
+    let text = text.replace("{workers: 1, idle: poll", "{workers: 2, idle: poll");
+    let sluice = sluice_tests::Sluice::start(lab.sluice(), lab.directory(), &text);
+    let world = World { sluice, lab };
+    many_at_once(&world);
+
+    for port in world.sluice.show("ports").as_array().expect("a list") {
+        let reason = port["steering_reason"].as_str().expect("a reason");
+        assert_eq!((&port["steering"], &port["queues"]), (&"software".into(), &2.into()), "{port}");
+        assert!(!reason.is_empty(), "{port}");
+    }
+    let workers = world.sluice.show("workers");
+    let sum = |at| workers.as_array().into_iter().flatten().map(|worker| number(worker, at)).sum::<u64>();
+    assert!(sum("/misdirected") + sum("/handed_over") > 0, "no frame arrived at the other worker: {workers}");
+    let drops = world.sluice.show("drops");
+    assert_eq!(number(&drops, "/total/handoff-full"), 0, "{drops}");
+}
+
+/// 60 connections at the same time that speak in turn, and then those of [`both_servers_answer`] on either family.
+fn many_at_once(world: &World) {
+    let mut tried = connect_at_once(world, "192.0.2.100:80", 60);
+    assert_eq!(tried.open.len(), 60, "{:?}", tried.refused);
+    let names = tried.open.iter_mut().map(|stream| peer::fetch(stream).expect("an answer"));
+    let of_first = names.filter(|name| name == "server1").count();
+    assert!((29..=31).contains(&of_first), "{of_first} of 60: each worker is even to one");
+    for url in ["http://192.0.2.100/?[1-50]", "http://[2001:db8:1::100]/?[1-50]"] {
+        let text = run(curl(world.lab.client()).args(["--header", "Connection: close", url]));
+        assert_eq!(text.lines().filter(|line| line.starts_with("server")).count(), 50, "{url}");
+    }
+    large_file_arrives(world);
 }
 
 #[test]
@@ -92,7 +137,11 @@ fn both_servers_answer(world: &World) {
     for url in ["http://192.0.2.100/", "http://[2001:db8:1::100]/"] {
         assert_eq!(world.members_of(url, 10), fair.clone().into(), "{url}");
     }
-    // 16 MiB in MTU-sized frames.
+    large_file_arrives(world);
+}
+
+/// 16 MiB in MTU-sized frames.
+fn large_file_arrives(world: &World) {
     let pipe = "set -o pipefail; head -c 16M /dev/zero | sha256sum; curl -sSf --max-time 60 -r 0-16777215 http://192.0.2.100/large | sha256sum";
     let sums = run(world.lab.client().command("bash").args(["-c", pipe]));
     let mut sums = sums.lines();

@@ -1,7 +1,7 @@
 //! Whose address a server sees, and what becomes of a flow that goes quiet.
 
 use sluice_tests::peer::{self, Service};
-use sluice_tests::{LinkKind, World, addresses, config, curl, run};
+use sluice_tests::{LinkKind, Namespace, World, addresses, config, curl, run, skip, wait};
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
@@ -82,7 +82,141 @@ fn a_flow_that_speaks_outlives_its_idle_timeout() {
     let _service = Service::tcp_echo(&world.lab.servers()[0].namespace, 9000, "");
     let mut stream = peer::connect(world.lab.client(), "192.0.2.100:80").expect("a connection");
     for _ in 0..8 {
-        sluice_tests::wait::pass(Duration::from_millis(750));
+        wait::pass(Duration::from_millis(750));
         peer::echo(&mut stream, b"here").expect("the flow lives");
     }
 }
+
+#[test]
+fn a_port_that_must_be_preserved_and_is_taken_is_refused() {
+    let member = "address: 10.1.0.11, port: 8080";
+    let strict = "snat: automap, source_port: preserve-strict";
+    let text = config::pool_of("", &[member]).replace("snat: automap", strict);
+    let Some(world) = World::start(LinkKind::Veth, &text) else { return };
+    let client = world.lab.client();
+    client.ip(&["addr add 192.0.2.21/24 dev eth0"]).expect("an address");
+    let connect = |from: &str| {
+        let (from, to) = (from.parse().expect("an address"), "192.0.2.100:80".parse().expect("an address"));
+        client.enter(|| peer::connect_here_from(from, to)).expect("the namespace is there")
+    };
+    let mut first = connect("192.0.2.1:20001").expect("a connection");
+    let error = connect("192.0.2.21:20001").expect_err("the port is taken");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    connect("192.0.2.21:20002").expect("a free port");
+    let seen = run(world.lab.servers()[0].namespace.command("ss").args(["-Htn", "sport", "=", ":8080"]));
+    assert!(seen.contains("10.1.0.10:20001") || seen.contains("[::ffff:10.1.0.10]:20001"), "{seen}");
+    assert_eq!(peer::fetch(&mut first).expect("the first is unharmed"), "server1");
+}
+
+#[test]
+fn large_segments_are_clamped_both_ways() {
+    for (clamp, most) in [("", 1_460), (", mss_clamp: 1200", 1_200)] {
+        let text = config::web_with(&format!("snat: automap{clamp}"));
+        let Some(world) = World::start(LinkKind::Veth, &text) else { return };
+        let _held = peer::connect(world.lab.client(), "192.0.2.100:80").expect("a connection");
+        let servers = world.lab.servers().iter().map(|server| &server.namespace);
+        let sizes: Vec<u32> = servers.chain([world.lab.client()]).flat_map(segment_sizes).collect();
+        // Of each segment twelve bytes go to timestamps.
+        assert_eq!(sizes, [most - 12; 2], "the server's and the client's, {clamp:?}");
+    }
+}
+
+/// The largest segment that each TCP socket with a peer sends.
+fn segment_sizes(namespace: &Namespace) -> Vec<u32> {
+    let sockets = run(namespace.command("ss").args(["-Htni", "state", "established"]));
+    let sizes = sockets.split_whitespace().filter_map(|word| word.strip_prefix("mss:")?.parse().ok());
+    sizes.collect()
+}
+
+#[test]
+fn datagrams_are_balanced_one_by_one_without_a_flow() {
+    let text = config::network_and(STATELESS).replace("workers: 1", "workers: 3");
+    let Some(world) = World::start(LinkKind::Veth, &text) else { return };
+    let servers = world.lab.servers().iter().map(|server| {
+        let bind = || std::net::UdpSocket::bind("0.0.0.0:514");
+        let socket = server.namespace.enter(bind).expect("a namespace").expect("a free port");
+        socket.set_nonblocking(true).expect("a socket");
+        socket
+    });
+    let servers: Vec<_> = servers.collect();
+    let socket = peer::udp(world.lab.client(), "192.0.2.100:514");
+    let mut counts = [0; 2];
+    for number in 1..=40 {
+        socket.send(b"<13>a line for the log").expect("a datagram leaves");
+        wait::until("the datagram", peer::PATIENCE, || {
+            for (count, server) in counts.iter_mut().zip(&servers) {
+                *count += usize::from(server.recv(&mut [0; 64]).is_ok());
+            }
+            (counts.iter().sum::<usize>() == number).then_some(())
+        });
+    }
+    assert_eq!(counts, [20, 20]);
+    assert_eq!(world.sluice.show("flows"), serde_json::json!([]));
+}
+
+#[test]
+fn a_disabled_virtual_server_refuses_or_leaves_its_traffic_to_the_next() {
+    for (continues, answer) in [("false", None), ("true", Some("server2"))] {
+        let text = config::network_and(NEXT)
+            .replace("workers: 1", &format!("workers: 2, continue_matching: {continues}"));
+        let Some(world) = World::start(LinkKind::Veth, &text) else { return };
+        let answered =
+            peer::connect(world.lab.client(), "192.0.2.100:80").map(|mut stream| peer::fetch(&mut stream));
+        match (answered, answer) {
+            (Ok(text), Some(name)) => assert_eq!(text.expect("an answer"), name),
+            (Err(error), None) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}"),
+            (other, _) => panic!("continue_matching: {continues}: {other:?}"),
+        }
+        world.sluice.apply(&text.replace(", enabled: false", ""));
+        assert_eq!(world.curl("http://192.0.2.100/"), "server1\n", "enabled, it comes first");
+    }
+}
+
+#[test]
+fn clients_are_told_apart_by_their_vlan() {
+    let Some(world) = World::start(LinkKind::Veth, &tagged("")) else { return };
+    let host = Namespace::add(&format!("{}-tagged", world.lab.client().name())).expect("a namespace");
+    world.lab.external().attach(&host, "eth0").expect("a link");
+    host.ip(&["link set eth0 up"]).expect("a link");
+    if let Err(error) = host.ip(&["link add link eth0 name tag type vlan id 10"]) {
+        return skip(&format!("this kernel knows no VLANs: {error}"));
+    }
+    host.address("tag", &["198.51.100.1/24"]).expect("an address");
+    host.ip(&["route add default via 198.51.100.10"]).expect("a route");
+    let served = |from: &Namespace| peer::connect(from, "192.0.2.100:80").map_err(|error| error.kind());
+    let refused = Some(ErrorKind::ConnectionRefused);
+    for (options, untagged, tagged_) in [
+        ("", None, None),
+        (", vlan: 0", None, refused),
+        (", vlan: 10", refused, None),
+        (", vlan: [0, 10]", None, None),
+        (", reject_vlan: 10", None, refused),
+    ] {
+        world.sluice.apply(&tagged(options));
+        assert_eq!(served(world.lab.client()).err(), untagged, "untagged, {options}");
+        assert_eq!(served(&host).err(), tagged_, "tagged, {options}");
+    }
+}
+
+/// A network of VLAN 10 beside the untagged one.
+fn tagged(options: &str) -> String {
+    let text = config::web_with(&format!("snat: automap{options}"));
+    text.replace("self_ips:\n", "self_ips:\n  tag: {address: 198.51.100.10/24, port: external, vlan: 10}\n")
+}
+
+const STATELESS: &str = r#"
+pools:
+  log: {members: [{address: 10.1.0.11, port: 514}, {address: 10.1.0.12, port: 514}]}
+virtual_servers:
+  log: {destination: "192.0.2.100:514", protocol: udp, type: stateless, pool: log}
+"#;
+
+/// The exact one is out of service.
+const NEXT: &str = r#"
+pools:
+  one: {members: [{address: 10.1.0.11, port: 8080}]}
+  two: {members: [{address: 10.1.0.12, port: 8080}]}
+virtual_servers:
+  exact: {destination: "192.0.2.100:80", pool: one, snat: automap, enabled: false}
+  every: {destination: "192.0.2.100:*", pool: two, snat: automap}
+"#;
