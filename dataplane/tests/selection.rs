@@ -68,7 +68,7 @@ fn a_limit_holds_over_all_workers_and_every_unit_comes_back() {
     let mut worlds = World::several(4, Limits { flows: 256, frames: 64, ..Limits::default() }, &parts);
     worlds.iter_mut().for_each(World::start);
     let open = |worlds: &mut Vec<World>, from: u16| -> usize {
-        let syns = (0..40).map(|step| send(&mut worlds[usize::from(step) % 4], EXTERNAL, &syn(from + step)));
+        let syns = (0..40).map(|step| send_at(worlds, usize::from(step) % 4, EXTERNAL, &syn(from + step)));
         syns.filter(|out| out.iter().any(|out| out.port == INTERNAL)).count()
     };
     assert_eq!(open(&mut worlds, 2_000), 10);
@@ -279,6 +279,30 @@ fn a_strictly_preserved_port_is_kept_or_the_connection_refused() {
     let other = Tcp { src: "198.51.100.8", ..syn(2_000) };
     assert_eq!(only(&send(&mut world, EXTERNAL, &other)).flags, RST | ACK);
     assert_eq!(world.drops(DropReason::SnatPortTaken), 1);
+}
+
+#[test]
+fn a_strictly_preserved_port_may_be_used_again_at_once() {
+    let mut world = World::started(|parts| {
+        parts.virtuals[0].source_port = SourcePort::PreserveStrict;
+        parts.pools[0].members.truncate(1);
+    });
+    for turn in 0..3 {
+        assert_eq!(only(&send(&mut world, EXTERNAL, &syn(2_000))).src.1, 2_000, "turn {turn}");
+        let refusal = Tcp {
+            src_mac: member_mac(11),
+            dst_mac: INTERNAL_MAC,
+            src: "10.1.0.11",
+            dst: SELF_IN,
+            src_port: 8080,
+            dst_port: 2_000,
+            flags: RST | ACK,
+            seq: 0,
+            ack: syn(2_000).seq + 1,
+            ..Tcp::default()
+        };
+        assert_eq!(only(&send(&mut world, INTERNAL, &refusal)).flags, RST | ACK);
+    }
 }
 
 fn with_nat(parts: &mut Parts) {

@@ -38,7 +38,7 @@ impl Pipeline {
     fn source_port(&mut self, choice: SourcePort, pair: Pair, wanted: u16) -> Result<u16, DropReason> {
         match choice {
             SourcePort::Preserve if self.snat.take_exactly(pair, wanted) => Ok(wanted),
-            SourcePort::PreserveStrict if self.snat.take_exactly(pair, wanted) => Ok(wanted),
+            SourcePort::PreserveStrict if self.snat.take_strictly(pair, wanted) => Ok(wanted),
             SourcePort::PreserveStrict => Err(DropReason::SnatPortTaken),
             SourcePort::Preserve | SourcePort::Change => {
                 self.snat.take(pair).map_err(|_| DropReason::SnatExhausted)
