@@ -20,7 +20,7 @@ use crate::flow::key::FlowKey;
 use crate::frame::Frame;
 use crate::lb::{Balancer, View};
 use crate::outgoing::Outgoing;
-use crate::packet::parse::{self, Packet};
+use crate::packet::parse::{self, Found, Packet};
 use crate::pipeline::{Fate, Pipeline, Slot};
 use crate::verdict::DropReason;
 
@@ -103,10 +103,14 @@ pub(crate) struct Ticket {
 }
 
 impl Pipeline {
-    /// Has the first packet wait for a member of `item`'s pool; `None` when there is no queue or no room in it.
+    /// Has the first packet wait for a member of `item`'s pool; `None` when there is no queue or no room in it. A
+    /// packet in fragments does not wait: the others would have nowhere to go meanwhile.
     pub(crate) fn queue_up(&mut self, item: &Virtual, packet: &Packet) -> Option<Fate> {
         let pool = self.snapshot.pool(item.pool?)?;
         let Queue { depth, .. } = pool.queue?;
+        if self.fragment_at_hand.is_some() {
+            return None;
+        }
         if self.queue.holds(&packet.key) {
             return Some(self.dropped(DropReason::QueuedAlready, item.id));
         }
@@ -169,8 +173,12 @@ impl Pipeline {
         let Some(Waiting { port, frame, virtual_id, .. }) = self.queue.take(place) else { return };
         let mut slot = Slot::BLANK;
         let mac = self.ports[usize::from(port.0)].mac;
-        slot.found = parse::parse_into(&mut slot.packet, frame.bytes(), mac);
-        let _ = self.refuse(port, &frame, &slot.packet, DropReason::QueueTimeout, virtual_id, out);
+        let reason = DropReason::QueueTimeout;
+        // One with a fragment header though it is whole (RFC 6946) has no answer.
+        let _ = match parse::parse_into(&mut slot.packet, frame.bytes(), mac) {
+            Found::Ip => self.refuse(port, &frame, &slot.packet, reason, virtual_id, out),
+            Found::Fragment | Found::Arp | Found::Nothing(_) => self.dropped(reason, virtual_id),
+        };
     }
 }
 

@@ -5,12 +5,23 @@ mod world;
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::PortId;
-use sluice_dataplane::config::snapshot::{Ingress, Nat, Parts};
+use sluice_dataplane::config::snapshot::{Ingress, Nat, Parts, Queue};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, address};
-use sluice_dataplane::packet::parse::tcp_flag::SYN;
+use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST, SYN};
 use sluice_dataplane::packet::rewrite::LinkHeader;
 use world::*;
+
+fn syn(port: u16) -> Tcp<'static> {
+    Tcp {
+        src_mac: CLIENT_MAC,
+        dst_mac: EXTERNAL_MAC,
+        src: CLIENT,
+        src_port: port,
+        flags: SYN,
+        ..Tcp::default()
+    }
+}
 
 /// Sends a frame into one worker's queue and lets every worker take its strays.
 fn send_at(worlds: &mut [World], at: usize, port: PortId, bytes: &[u8]) -> Vec<Out> {
@@ -50,16 +61,7 @@ fn errors_about_one_to_one_translations_reach_their_worker_from_both_sides() {
     let mut worlds = several(4, &parts);
     for port in 2_000..2_016 {
         let entry = usize::from(port) % 4;
-        let inward = Tcp {
-            src_mac: CLIENT_MAC,
-            dst_mac: EXTERNAL_MAC,
-            src: CLIENT,
-            src_port: port,
-            dst: "192.0.2.60",
-            dst_port: 22,
-            flags: SYN,
-            ..Tcp::default()
-        };
+        let inward = Tcp { dst: "192.0.2.60", dst_port: 22, ..syn(port) };
         let passed = send_at(&mut worlds, entry, EXTERNAL, &build::tcp(&inward));
         let macs = (member_mac(13), INTERNAL_MAC);
         let error = unreachable(macs, "10.1.0.13", CLIENT, 4, &passed[0].bytes);
@@ -69,4 +71,34 @@ fn errors_about_one_to_one_translations_reach_their_worker_from_both_sides() {
         let error = unreachable((CLIENT_MAC, EXTERNAL_MAC), "203.0.113.1", "192.0.2.60", 4, &reply);
         assert_eq!(send_at(&mut worlds, 3 - entry, EXTERNAL, &error).len(), 1, "to the host of {port}");
     }
+}
+
+/// The first fragment of a SYN with 4 bytes of payload, of which more is to come.
+fn first_fragment_of_syn(port: u16) -> Vec<u8> {
+    let mut frame = build::tcp(&Tcp { payload: &[0; 4], ..syn(port) });
+    build::patch_ipv4(&mut frame, |header| header[4..8].copy_from_slice(&[7, port as u8, 0x20, 0]));
+    frame
+}
+
+#[test]
+fn the_first_fragment_of_a_syn_is_not_sent_to_another_member() {
+    let mut world = World::started(|parts| parts.pools[0].reselect_tries = 2);
+    assert_eq!(world.send(EXTERNAL, &first_fragment_of_syn(2_000)).len(), 1);
+    world.run(600);
+    assert_eq!(world.send(EXTERNAL, &build::tcp(&syn(2_000))).len(), 1);
+    let clients: Vec<_> = world.flows().iter().map(|flow| flow.client).collect();
+    assert_eq!(clients, [(address(CLIENT), 2_000)]);
+    assert_eq!(world.all_drops(), []);
+}
+
+#[test]
+fn the_first_fragment_of_a_packet_does_not_queue() {
+    let mut world = World::started(|parts| {
+        parts.pools[0].members.truncate(1);
+        parts.pools[0].members[0].connection_limit = 1;
+        parts.pools[0].queue = Some(Queue { depth: 0, time_ms: 1_000 });
+    });
+    world.send(EXTERNAL, &build::tcp(&syn(2_000)));
+    assert_eq!(only(&world.send(EXTERNAL, &first_fragment_of_syn(2_001))).flags, RST | ACK);
+    assert_eq!(world.all_drops(), [("members-full", 1)]);
 }
