@@ -5,9 +5,9 @@ mod world;
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::PortId;
-use sluice_dataplane::config::snapshot::{Ingress, Nat, Parts, Queue};
+use sluice_dataplane::config::snapshot::{Ingress, Nat, Parts, Queue, Snat, VirtualKind};
 use sluice_dataplane::limits::Limits;
-use sluice_dataplane::packet::build::{self, Tcp, address};
+use sluice_dataplane::packet::build::{self, Tcp, Udp, address};
 use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST, SYN};
 use sluice_dataplane::packet::rewrite::LinkHeader;
 use world::*;
@@ -101,4 +101,24 @@ fn the_first_fragment_of_a_packet_does_not_queue() {
     world.send(EXTERNAL, &build::tcp(&syn(2_000)));
     assert_eq!(only(&world.send(EXTERNAL, &first_fragment_of_syn(2_001))).flags, RST | ACK);
     assert_eq!(world.all_drops(), [("members-full", 1)]);
+}
+
+#[test]
+fn a_large_datagram_to_a_stateless_virtual_server_is_cut_where_it_may_be() {
+    let stateless = |parts: &mut Parts| {
+        (parts.virtuals[2].kind, parts.virtuals[2].snat) = (VirtualKind::Stateless, Snat::None);
+    };
+    let large = |flags: u8| {
+        let payload = [7; 2_000];
+        let udp = Udp { src_mac: CLIENT_MAC, dst_mac: EXTERNAL_MAC, payload: &payload, ..Udp::default() };
+        let mut frame = build::udp(&udp);
+        build::patch_ipv4(&mut frame, |header| header[6] = flags);
+        frame
+    };
+    let mut world = World::started(stateless);
+    let pieces = world.send(EXTERNAL, &large(0));
+    assert_eq!(pieces.iter().map(|out| out.port).collect::<Vec<_>>(), [INTERNAL, INTERNAL]);
+    assert_eq!(pieces.iter().map(|out| out.bytes.len() - 34).sum::<usize>(), 2_008);
+    let answer = world.send(EXTERNAL, &large(0x40));
+    assert_eq!((answer.len(), answer[0].port, &answer[0].bytes[34..36]), (1, EXTERNAL, &[3, 4][..]));
 }
