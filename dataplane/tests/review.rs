@@ -5,7 +5,9 @@ mod world;
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::PortId;
-use sluice_dataplane::config::snapshot::{Ingress, Nat, Parts, Queue, Snat, VirtualKind};
+use sluice_dataplane::config::snapshot::{
+    Ingress, Nat, Parts, Queue, Snat, SnatPool, SourcePort, VirtualKind,
+};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp, address};
 use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST, SYN};
@@ -121,4 +123,22 @@ fn a_large_datagram_to_a_stateless_virtual_server_is_cut_where_it_may_be() {
     assert_eq!(pieces.iter().map(|out| out.bytes.len() - 34).sum::<usize>(), 2_008);
     let answer = world.send(EXTERNAL, &large(0x40));
     assert_eq!((answer.len(), answer[0].port, &answer[0].bytes[34..36]), (1, EXTERNAL, &[3, 4][..]));
+}
+
+#[test]
+fn a_connection_is_refused_for_its_source_only_when_no_address_of_the_snat_pool_has_one() {
+    let mut world = World::started(|parts| {
+        let addresses = ["10.1.0.50", "10.1.0.51"].map(address).to_vec();
+        parts.snat_pools = vec![SnatPool { name: "two".into(), addresses }];
+        parts.pools[0].members.truncate(1);
+        (parts.virtuals[0].snat, parts.virtuals[0].source_port) = (Snat::Pool(0), SourcePort::PreserveStrict);
+    });
+    let mut source = |src: &str, port| {
+        let out = only(&world.send(EXTERNAL, &build::tcp(&Tcp { src, ..syn(port) })));
+        (out.flags == SYN).then_some(out.src)
+    };
+    assert_eq!(source("198.51.100.7", 2_000), Some(("10.1.0.50".into(), 2_000)));
+    assert_eq!(source("198.51.100.7", 2_001), Some(("10.1.0.51".into(), 2_001)));
+    assert_eq!(source("198.51.100.8", 2_000), Some(("10.1.0.51".into(), 2_000)), "not its turn, but free");
+    assert_eq!(source("198.51.100.9", 2_000), None);
 }
