@@ -32,6 +32,8 @@ pub(crate) struct WaitingRoom {
     in_pool: HashMap<PoolId, u32>,
     /// Somebody may have left a member since the queue was last served.
     poked: bool,
+    /// Pools that were found full while the queue is being served.
+    full: Vec<PoolId>,
     /// When the connection being served came.
     serving: Option<Instant>,
 }
@@ -119,23 +121,32 @@ impl Pipeline {
         (!is_full).then_some(Fate::Queue(Ticket { key: packet.key, pool: pool.id, virtual_id: item.id }))
     }
 
-    /// Lets go on who can, and refuses whose time is up. Each connection is looked at once.
+    /// Lets go on who can, and refuses whose time is up. Each connection is looked at once, and each pool that is
+    /// full: O(waiting + members of their pools), besides the first packets that go on.
     #[cold]
     pub(crate) fn serve_queue(&mut self, out: &mut Outgoing) {
         self.queue.poked = false;
+        let mut full = std::mem::take(&mut self.queue.full);
+        full.clear();
         let mut place = 0;
         for _ in 0..self.queue.waiting.len() {
             let Some(waiting) = self.queue.waiting.get(place) else { break };
             let (pool, since) = (waiting.pool, waiting.since);
             if self.is_over(pool, since) {
                 self.give_up(place, out);
+            } else if full.contains(&pool) {
+                place += 1;
             } else if self.has_room(pool) {
+                let before = self.queue.waiting.len();
                 self.go_on(place, out);
+                // Back at the head, it has moved the others on by one.
+                place += usize::from(self.queue.waiting.len() == before);
             } else {
+                full.push(pool);
                 place += 1;
             }
         }
-        self.queue.serving = None;
+        self.queue.full = full;
     }
 
     fn is_over(&self, pool: PoolId, since: Instant) -> bool {
