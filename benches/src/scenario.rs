@@ -149,7 +149,7 @@ pub fn worker(
     let limits = limits(flows);
     let quotas = Arc::new(Quotas::new(&limits, workers));
     let snapshot = Arc::new(Snapshot::build(parts));
-    quotas.set_limits(None, &snapshot);
+    quotas.set_limits(&snapshot);
     WorkerSpec {
         number: 0,
         workers,

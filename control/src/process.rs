@@ -125,7 +125,7 @@ impl Process {
         let clock = Clock::start();
         start_member_states(&members, &view);
         let quotas = Arc::new(Quotas::new(&limits, opened.cores.len()));
-        quotas.set_limits(None, &view.snapshot);
+        quotas.set_limits(&view.snapshot);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
         let persistence = Arc::new(PersistenceTable::new(limits.persistence, limits.members));
         let shared = (&members, &quotas, &persistence);
@@ -158,7 +158,7 @@ impl Process {
         let before = self.view();
         change_member_states(&self.members, &before, &view, self.clock.now());
         if before.snapshot.generation() != view.snapshot.generation() {
-            self.quotas.set_limits(Some(&before.snapshot), &view.snapshot);
+            self.quotas.set_limits(&view.snapshot);
             let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
             *retired = Some(Arc::clone(&before.snapshot));
         }

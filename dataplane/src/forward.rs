@@ -312,8 +312,11 @@ fn is_reopening(flow: &Flow, direction: Direction, frame: &Frame, packet: &Packe
 fn is_late_syn(flow: &Flow, seq: u32) -> bool {
     let client = Direction::FromClient.index();
     let behind = u64::from(flow.next_seq[client].wrapping_sub(seq));
-    (2..=flow.bytes[client]).contains(&behind)
+    (2..=flow.bytes[client].min(BEHIND_MAX)).contains(&behind)
 }
+
+/// Further behind is ahead (RFC 9293 section 3.4): else nobody could reopen what has carried 4 GiB.
+const BEHIND_MAX: u64 = 1 << 31;
 
 #[inline(always)]
 fn remember_last_hop(flow: &mut Flow, link: LinkId, frame: &Frame) {
@@ -361,4 +364,17 @@ fn segments_of_super_frame(frame: &Frame, packet: &Packet) -> u64 {
     };
     let each = frame.offload.segmentation.map_or(1, |cut| cut.payload_bytes.max(1));
     u64::from(payload.div_ceil(u32::from(each)).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syn_ahead_of_a_connection_that_carried_gigabytes_is_not_late() {
+        let mut flow: Flow = bytemuck::Zeroable::zeroed();
+        (flow.next_seq[0], flow.bytes[0]) = (1_000_000, 5 << 30);
+        assert!(is_late_syn(&flow, 900_000) && is_late_syn(&flow, 1_000_000 - 2));
+        assert!(!is_late_syn(&flow, 1_000_000) && !is_late_syn(&flow, 1_000_500));
+    }
 }

@@ -12,6 +12,7 @@
 use crate::address::Address;
 use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
 use crate::config::snapshot::{Snat, Virtual, VirtualKind};
+use crate::flow::key::FlowKey;
 use crate::flow::table::FlowId;
 use crate::flow::{Direction, flow_flag};
 use crate::frame::Frame;
@@ -61,10 +62,7 @@ impl Pipeline {
         packet: &Packet,
         out: &mut Outgoing,
     ) -> Fate {
-        let key = &packet.key;
-        let known = |address| self.snapshot.nat_of_origin(address).map_or(address, |nat| nat.translation);
-        let ends = endpoint_hash(known(key.src), key.src_port) ^ endpoint_hash(known(key.dst), key.dst_port);
-        let owner = self.owners.of_hash(ends);
+        let owner = self.owner_of_passage(&packet.key);
         if owner != self.worker {
             return Fate::HandOver(owner);
         }
@@ -72,6 +70,13 @@ impl Pipeline {
             Ok(id) => self.forward(port, frame, packet, id, Direction::FromClient, out),
             Err(reason) => self.refuse(port, frame, packet, reason, VirtualId::NONE, out),
         }
+    }
+
+    /// The worker that owns both directions of a passage, by either direction's key.
+    pub(crate) fn owner_of_passage(&self, key: &FlowKey) -> usize {
+        let known = |address| self.snapshot.nat_of_origin(address).map_or(address, |nat| nat.translation);
+        let ends = endpoint_hash(known(key.src), key.src_port) ^ endpoint_hash(known(key.dst), key.dst_port);
+        self.owners.of_hash(ends)
     }
 
     pub(crate) fn open_passage(

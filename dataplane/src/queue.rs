@@ -20,7 +20,7 @@ use crate::flow::key::FlowKey;
 use crate::frame::Frame;
 use crate::lb::{Balancer, View};
 use crate::outgoing::Outgoing;
-use crate::packet::parse::{self, Packet};
+use crate::packet::parse::{self, Found, Packet};
 use crate::pipeline::{Fate, Pipeline, Slot};
 use crate::verdict::DropReason;
 
@@ -32,6 +32,8 @@ pub(crate) struct WaitingRoom {
     in_pool: HashMap<PoolId, u32>,
     /// Somebody may have left a member since the queue was last served.
     poked: bool,
+    /// Pools that were found full while the queue is being served.
+    full: Vec<PoolId>,
     /// When the connection being served came.
     serving: Option<Instant>,
 }
@@ -103,10 +105,14 @@ pub(crate) struct Ticket {
 }
 
 impl Pipeline {
-    /// Has the first packet wait for a member of `item`'s pool; `None` when there is no queue or no room in it.
+    /// Has the first packet wait for a member of `item`'s pool; `None` when there is no queue or no room in it. A
+    /// packet in fragments does not wait: the others would have nowhere to go meanwhile.
     pub(crate) fn queue_up(&mut self, item: &Virtual, packet: &Packet) -> Option<Fate> {
         let pool = self.snapshot.pool(item.pool?)?;
         let Queue { depth, .. } = pool.queue?;
+        if self.fragment_at_hand.is_some() {
+            return None;
+        }
         if self.queue.holds(&packet.key) {
             return Some(self.dropped(DropReason::QueuedAlready, item.id));
         }
@@ -115,23 +121,32 @@ impl Pipeline {
         (!is_full).then_some(Fate::Queue(Ticket { key: packet.key, pool: pool.id, virtual_id: item.id }))
     }
 
-    /// Lets go on who can, and refuses whose time is up. Each connection is looked at once.
+    /// Lets go on who can, and refuses whose time is up. Each connection is looked at once, and each pool that is
+    /// full: O(waiting + members of their pools), besides the first packets that go on.
     #[cold]
     pub(crate) fn serve_queue(&mut self, out: &mut Outgoing) {
         self.queue.poked = false;
+        let mut full = std::mem::take(&mut self.queue.full);
+        full.clear();
         let mut place = 0;
         for _ in 0..self.queue.waiting.len() {
             let Some(waiting) = self.queue.waiting.get(place) else { break };
             let (pool, since) = (waiting.pool, waiting.since);
             if self.is_over(pool, since) {
                 self.give_up(place, out);
+            } else if full.contains(&pool) {
+                place += 1;
             } else if self.has_room(pool) {
+                let before = self.queue.waiting.len();
                 self.go_on(place, out);
+                // Back at the head, it has moved the others on by one.
+                place += usize::from(self.queue.waiting.len() == before);
             } else {
+                full.push(pool);
                 place += 1;
             }
         }
-        self.queue.serving = None;
+        self.queue.full = full;
     }
 
     fn is_over(&self, pool: PoolId, since: Instant) -> bool {
@@ -169,8 +184,12 @@ impl Pipeline {
         let Some(Waiting { port, frame, virtual_id, .. }) = self.queue.take(place) else { return };
         let mut slot = Slot::BLANK;
         let mac = self.ports[usize::from(port.0)].mac;
-        slot.found = parse::parse_into(&mut slot.packet, frame.bytes(), mac);
-        let _ = self.refuse(port, &frame, &slot.packet, DropReason::QueueTimeout, virtual_id, out);
+        let reason = DropReason::QueueTimeout;
+        // One with a fragment header though it is whole (RFC 6946) has no answer.
+        let _ = match parse::parse_into(&mut slot.packet, frame.bytes(), mac) {
+            Found::Ip => self.refuse(port, &frame, &slot.packet, reason, virtual_id, out),
+            Found::Fragment | Found::Arp | Found::Nothing(_) => self.dropped(reason, virtual_id),
+        };
     }
 }
 

@@ -50,6 +50,8 @@ struct Table {
 struct Room {
     /// Units of the connection limit that nobody holds.
     units: AtomicI64,
+    /// The limit that the units are of; stays when the limit goes, until the object or another has one again.
+    limit: AtomicI64,
     /// When the next connection is due under the rate limit, in nanoseconds (theoretical arrival time of the generic
     /// cell rate algorithm, ITU-T I.371).
     next_ns: AtomicU64,
@@ -69,14 +71,16 @@ impl Quotas {
         Self { tables: [table(limits.virtual_servers), table(limits.members), table(limits.members)] }
     }
 
-    /// Moves from the connection limits of `before` to those of `after`. Only the control thread calls this, before
-    /// it publishes `after`.
-    pub fn set_limits(&self, before: Option<&Snapshot>, after: &Snapshot) {
-        let old = before.map_or(&[][..], Snapshot::connection_limits);
-        // In one step: room that is away for a moment would refuse connections.
-        for (what, before, after) in differences(old, after.connection_limits()) {
-            let units = i64::from(after.unwrap_or(0)) - i64::from(before.unwrap_or(0));
-            self.add_room(what, units);
+    /// Moves to the connection limits of `after`. Only the control thread calls this, before it publishes `after`.
+    ///
+    /// Each room changes at once by the difference, and one whose limit goes not at all: workers that still run the
+    /// configuration before notice nothing.
+    pub fn set_limits(&self, after: &Snapshot) {
+        for (what, limit) in after.connection_limits() {
+            let limit = i64::from(*limit);
+            if let Some(room) = self.room(*what) {
+                room.units.fetch_add(limit - room.limit.swap(limit, Ordering::AcqRel), Ordering::AcqRel);
+            }
         }
     }
 
@@ -161,16 +165,15 @@ impl QuotaShare {
         }
     }
 
-    /// True when a unit could be had now. Looks at the other workers' leases only when the room is used up.
+    /// True when a unit could be had now. Looks at the leases only when the room is used up.
     pub fn has_room(&self, what: Limited) -> bool {
         if !self.is_counted(what) {
             return true;
         }
         let room = self.quotas.room(what).map_or(0, |room| room.units.load(Ordering::Acquire));
-        if room != 0 {
-            return room > 0;
-        }
-        (0..self.quotas.workers()).any(|worker| self.lease_of(worker, what) > 0)
+        // A lowered limit makes the room negative until the leases are called in.
+        let leases = (0..self.quotas.workers()).map(|worker| i64::from(self.lease_of(worker, what)));
+        room > 0 || room + leases.sum::<i64>() > 0
     }
 
     /// True when one more connection fits under `rate` a second, 0 for no limit; a quiet second allows a burst of as
@@ -335,7 +338,7 @@ mod tests {
     fn workers(count: usize, snapshot: &Snapshot) -> (Arc<Quotas>, Vec<QuotaShare>) {
         let limits = Limits { virtual_servers: 8, members: 8, ..Limits::default() };
         let quotas = Arc::new(Quotas::new(&limits, count));
-        quotas.set_limits(None, snapshot);
+        quotas.set_limits(snapshot);
         let share = |worker| {
             let mut share = QuotaShare::new(Arc::clone(&quotas), worker);
             share.follow(None, snapshot, |_| 0);
@@ -390,7 +393,7 @@ mod tests {
         let (before, after) = (limited_to(100), limited_to(10));
         let (quotas, mut shares) = workers(2, &before);
         assert_eq!(takes(&shares[0], 30) + takes(&shares[1], 30), 60);
-        quotas.set_limits(Some(&before), &after);
+        quotas.set_limits(&after);
         shares.iter_mut().for_each(|share| share.follow(Some(&before), &after, |_| 30));
         assert_eq!(takes(&shares[0], 1), 0);
         (0..30).for_each(|_| shares[0].give_back(WEB));
@@ -401,19 +404,51 @@ mod tests {
     }
 
     #[test]
+    fn a_lowered_limit_has_room_again_when_its_connections_are_gone() {
+        let (before, after) = (limited_to(100), limited_to(30));
+        let (quotas, mut shares) = workers(1, &before);
+        assert_eq!(takes(&shares[0], 10), 10);
+        quotas.set_limits(&after);
+        shares[0].follow(Some(&before), &after, |_| 10);
+        assert!(shares[0].has_room(WEB), "ten of thirty are open");
+        (0..10).for_each(|_| shares[0].give_back(WEB));
+        assert!(shares[0].has_room(WEB), "none is open");
+        assert_eq!(takes(&shares[0], 100), 30);
+        assert!(!shares[0].has_room(WEB));
+    }
+
+    #[test]
+    fn workers_that_still_run_the_configuration_before_notice_nothing() {
+        let (before, without) = (limited_to(2), limited_to(0));
+        let (quotas, mut shares) = workers(2, &before);
+        assert!(shares[0].take(WEB));
+        quotas.set_limits(&before);
+        assert!(shares[0].take(WEB), "the limit has not changed");
+        assert!(!shares[1].take(WEB));
+        shares[0].give_back(WEB);
+        quotas.set_limits(&without);
+        assert!(shares[1].take(WEB), "the limit goes, and does not become 0");
+        shares.iter_mut().for_each(|share| share.follow(Some(&before), &without, |_| 1));
+        // The next object with this id may have a limit of its own.
+        quotas.set_limits(&limited_to(7));
+        shares.iter_mut().for_each(|share| share.follow(Some(&without), &limited_to(7), |_| 0));
+        assert_eq!(takes(&shares[0], 20), 7);
+    }
+
+    #[test]
     fn connections_from_before_the_limit_count() {
         let (before, after) = (limited_to(0), limited_to(10));
         let (quotas, mut shares) = workers(2, &before);
         assert_eq!(takes(&shares[0], 1_000), 1_000, "no limit");
-        quotas.set_limits(Some(&before), &after);
+        quotas.set_limits(&after);
         shares[0].follow(Some(&before), &after, |_| 4);
         shares[1].follow(Some(&before), &after, |_| 3);
         assert_eq!(takes(&shares[0], 10), 3);
         // And none is left behind when the limit goes and comes again.
-        quotas.set_limits(Some(&after), &before);
+        quotas.set_limits(&before);
         shares[0].follow(Some(&after), &before, |_| 7);
         shares[1].follow(Some(&after), &before, |_| 3);
-        quotas.set_limits(Some(&before), &after);
+        quotas.set_limits(&after);
         shares.iter_mut().for_each(|share| share.follow(Some(&before), &after, |_| 0));
         assert_eq!(takes(&shares[1], 20), 10);
     }

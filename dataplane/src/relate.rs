@@ -57,9 +57,13 @@ impl Pipeline {
             return Fate::HandOver(ICMP_WORKER);
         }
         let matched = snapshot.match_virtual(&key, link);
-        let home = self.home(matched.filter(|item| snapshot.may_take(item, key.dst)), &key);
-        if home.worker() != self.worker {
-            return Fate::HandOver(home.worker());
+        let matched = matched.filter(|item| snapshot.may_take(item, key.dst));
+        let owner = match self.one_to_one(matched, &Packet { key, ..Packet::BLANK }, link) {
+            Some(_) => self.owner_of_passage(&key),
+            None => self.home(matched, &key).worker(),
+        };
+        if owner != self.worker {
+            return Fate::HandOver(owner);
         }
         self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE)
     }

@@ -17,8 +17,8 @@ use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, flow_flag};
 use crate::frame::Frame;
 use crate::outgoing::Outgoing;
-use crate::packet::parse::{self, Class, Packet, tcp_flag};
-use crate::pipeline::{Fate, Pipeline, Slot};
+use crate::packet::parse::{Class, Packet, tcp_flag};
+use crate::pipeline::{Fate, Pipeline};
 use crate::quota::Limited;
 use crate::select::Target;
 use crate::verdict::DropReason;
@@ -32,6 +32,7 @@ pub(crate) struct Attempts {
 struct Attempt {
     port: PortId,
     syn: Frame,
+    packet: Packet,
     failed: Vec<MemberId>,
     tries: u8,
 }
@@ -44,16 +45,19 @@ impl Attempts {
 }
 
 impl Pipeline {
-    /// Keeps a copy of the SYN that has opened flow `id`, when its pool asks for it and there is room.
+    /// Keeps a copy of the SYN that has opened flow `id`, when its pool asks for it and there is room. The first
+    /// fragment of one is not enough to try again with.
     pub(crate) fn keep_syn(&mut self, id: FlowId, port: PortId, frame: &Frame, packet: &Packet) {
         let member = self.flows.at_mut(id).member_id;
         let tries = self.snapshot.pool_of_member(member).map_or(0, |pool| pool.reselect_tries);
-        if tries == 0 || packet.class != Class::Tcp || self.attempts.by_client.len() >= ATTEMPTS_MAX {
+        let is_whole_syn = packet.class == Class::Tcp && self.fragment_at_hand.is_none();
+        if tries == 0 || !is_whole_syn || self.attempts.by_client.len() >= ATTEMPTS_MAX {
             return;
         }
         let Some(mut syn) = self.frames.copy_of(frame.bytes()) else { return };
         syn.offload = frame.offload;
-        self.attempts.by_client.insert(packet.key, Attempt { port, syn, failed: Vec::new(), tries });
+        let attempt = Attempt { port, syn, packet: *packet, failed: Vec::new(), tries };
+        self.attempts.by_client.insert(packet.key, attempt);
         self.flows.at_mut(id).set(flow_flag::RESELECT);
     }
 
@@ -97,23 +101,17 @@ impl Pipeline {
         let item = snapshot.virtual_by_id(flow.virtual_id)?;
         let mut frame = self.frames.copy_of(attempt.syn.bytes())?;
         frame.offload = attempt.syn.offload;
-        let mut slot = Slot::BLANK;
-        let mac = self.ports[usize::from(attempt.port.0)].mac;
-        slot.found = parse::parse_into(&mut slot.packet, frame.bytes(), mac);
-        let target = self.target(item, &slot.packet, &attempt.failed).ok()?;
+        let (port, packet) = (attempt.port, attempt.packet);
+        let target = self.target(item, &packet, &attempt.failed).ok()?;
         self.close(id);
-        let link = LinkId::new(attempt.port, slot.packet.vlan);
-        let opened = self.open_again(item, target, link, &frame, &slot.packet);
+        let opened = self.open_again(item, target, LinkId::new(port, packet.vlan), &frame, &packet);
         let id = match opened {
             Ok(id) => id,
-            Err(reason) => {
-                return Some(self.refuse(attempt.port, &frame, &slot.packet, reason, item.id, out));
-            }
+            Err(reason) => return Some(self.refuse(port, &frame, &packet, reason, item.id, out)),
         };
         self.flows.at_mut(id).set(flow_flag::RESELECT);
-        let port = attempt.port;
-        self.attempts.by_client.insert(slot.packet.key, attempt);
-        let fate = self.forward(port, &mut frame, &slot.packet, id, Direction::FromClient, out);
+        self.attempts.by_client.insert(packet.key, attempt);
+        let fate = self.forward(port, &mut frame, &packet, id, Direction::FromClient, out);
         self.carry_out(fate, port, frame, out);
         Some(self.dropped(DropReason::Reselected, item.id))
     }

@@ -7,6 +7,7 @@ use crate::config::snapshot::Virtual;
 use crate::flow::Direction;
 use crate::flow::key::FlowKey;
 use crate::forward::{is_too_big, segments};
+use crate::fragment::Oversized;
 use crate::frame::Frame;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
@@ -72,9 +73,15 @@ impl Pipeline {
         };
         let (link, mac): (LinkId, _) = self.neighbors.mac(neighbor).unwrap_or((hop.link, Default::default()));
         let facts = self.ports[usize::from(link.port().0)];
+        let is_known = self.neighbors.mac(neighbor).is_some();
         if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
-            let error = IcmpError::TooBig(facts.mtu);
-            return self.refuse_with_icmp(port, frame, packet, DropReason::TooBig, error, out);
+            if !is_known {
+                return self.dropped(DropReason::TooBig, item.id);
+            }
+            let (to, direction) = (*to, Direction::FromClient);
+            let (virtual_id, member_id) = (item.id, member);
+            let way = Oversized { packet, to, link, mac, virtual_id, member_id, direction };
+            return self.forward_oversized(port, frame, &way, out);
         }
         let packets = segments(frame, packet);
         rewrite::translate(frame, packet, to);
@@ -84,10 +91,6 @@ impl Pipeline {
             return self.dropped(DropReason::NoFrame, item.id);
         }
         self.count(item.id, member, Direction::FromClient, packets, u64::from(packet.ip_len));
-        if self.neighbors.mac(neighbor).is_some() {
-            Fate::Send(link.port())
-        } else {
-            Fate::Wait(neighbor, item.id)
-        }
+        if is_known { Fate::Send(link.port()) } else { Fate::Wait(neighbor, item.id) }
     }
 }

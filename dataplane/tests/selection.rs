@@ -281,6 +281,30 @@ fn a_strictly_preserved_port_is_kept_or_the_connection_refused() {
     assert_eq!(world.drops(DropReason::SnatPortTaken), 1);
 }
 
+#[test]
+fn a_strictly_preserved_port_may_be_used_again_at_once() {
+    let mut world = World::started(|parts| {
+        parts.virtuals[0].source_port = SourcePort::PreserveStrict;
+        parts.pools[0].members.truncate(1);
+    });
+    for turn in 0..3 {
+        assert_eq!(only(&send(&mut world, EXTERNAL, &syn(2_000))).src.1, 2_000, "turn {turn}");
+        let refusal = Tcp {
+            src_mac: member_mac(11),
+            dst_mac: INTERNAL_MAC,
+            src: "10.1.0.11",
+            dst: SELF_IN,
+            src_port: 8080,
+            dst_port: 2_000,
+            flags: RST | ACK,
+            seq: 0,
+            ack: syn(2_000).seq + 1,
+            ..Tcp::default()
+        };
+        assert_eq!(only(&send(&mut world, INTERNAL, &refusal)).flags, RST | ACK);
+    }
+}
+
 fn with_nat(parts: &mut Parts) {
     parts.nats.push(Nat {
         name: "host".into(),

@@ -95,9 +95,9 @@ impl Stages {
         self.time("check: parse to diff", || check(&node, &against).is_ok());
         let parts = compile(&next, &assigned, 2, &nothing).parts;
         self.time_with("build", || parts.clone(), Snapshot::build);
-        let (before, after) = (Snapshot::build(running.parts), Snapshot::build(parts));
+        let after = Snapshot::build(parts);
         let quotas = || Quotas::new(&limits(), 1);
-        self.time_with("quotas", quotas, |quotas| quotas.set_limits(Some(&before), &after));
+        self.time_with("quotas", quotas, |quotas| quotas.set_limits(&after));
         Ok(())
     }
 

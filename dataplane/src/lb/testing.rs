@@ -74,7 +74,7 @@ impl Bench {
         parts.generation += 1;
         change(&mut parts);
         let after = Snapshot::build_after(parts, &self.snapshot);
-        self.quotas.set_limits(Some(&self.snapshot), &after);
+        self.quotas.set_limits(&after);
         self.quota.follow(Some(&self.snapshot), &after, |what| connections_of(&self.counters, what));
         self.snapshot = after;
     }

@@ -1,5 +1,7 @@
 //! The address and port that a member sees.
 
+use std::sync::Arc;
+
 use crate::address::Address;
 use crate::config::snapshot::{Snat, SourcePort, Virtual};
 use crate::flow::{Flow, flow_flag};
@@ -9,6 +11,15 @@ use crate::route::NextHop;
 use crate::select::Target;
 use crate::snat::ports::Pair;
 use crate::verdict::DropReason;
+
+/// What a connection asks of a SNAT address.
+struct Asked<'a> {
+    choice: SourcePort,
+    /// The client's port.
+    wanted: u16,
+    target: &'a Target,
+    protocol: u8,
+}
 
 impl Pipeline {
     /// The address and port that the member will see, and whether the port is from the SNAT ports.
@@ -23,37 +34,53 @@ impl Pipeline {
         hop: NextHop,
     ) -> Result<((Address, u16), bool), DropReason> {
         let client = (packet.key.src, packet.key.src_port);
-        let address = match self.snapshot.snat_of(virtual_server, client.0) {
+        let (choice, protocol) = (virtual_server.source_port, packet.key.protocol);
+        let asked = Asked { choice, wanted: client.1, target, protocol };
+        let source = match self.snapshot.snat_of(virtual_server, client.0) {
             Snat::None | Snat::List(_) => return Ok((client, false)),
-            Snat::Automap => self.snapshot.self_ip_towards(hop.link, hop.address),
-            Snat::Pool(place) => self.next_snat_address(place, target.address),
+            Snat::Automap => {
+                let address = self.snapshot.self_ip_towards(hop.link, hop.address);
+                self.source_at(address.ok_or(DropReason::NoSnatAddress)?, &asked)
+            }
+            Snat::Pool(place) => self.source_of_pool(place, &asked),
         };
-        let address = address.ok_or(DropReason::NoSnatAddress)?;
-        let protocol = packet.key.protocol;
-        let pair = Pair { address, member: target.address, member_port: target.port, protocol };
-        let port = self.source_port(virtual_server.source_port, pair, client.1)?;
-        Ok(((address, port), true))
+        source.map(|source| (source, true))
+    }
+
+    /// From the next address in turn of a SNAT pool, of the member's family, that has a port for the member.
+    fn source_of_pool(&mut self, place: usize, asked: &Asked) -> Result<(Address, u16), DropReason> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let pool = snapshot.parts().snat_pools.get(place).ok_or(DropReason::NoSnatAddress)?;
+        let first = self.snat_cursor.checked_rem(pool.addresses.len()).unwrap_or(0);
+        self.snat_cursor = self.snat_cursor.wrapping_add(1);
+        let in_turn = pool.addresses[first..].iter().chain(&pool.addresses[..first]);
+        let of_family = in_turn.filter(|address| address.is_v4() == asked.target.address.is_v4());
+        let mut why_not = DropReason::NoSnatAddress;
+        for address in of_family.take(ADDRESSES_TRIED) {
+            match self.source_at(*address, asked) {
+                Ok(source) => return Ok(source),
+                Err(reason) => why_not = reason,
+            }
+        }
+        Err(why_not)
+    }
+
+    fn source_at(&mut self, address: Address, asked: &Asked) -> Result<(Address, u16), DropReason> {
+        let Target { address: member, port: member_port, .. } = *asked.target;
+        let pair = Pair { address, member, member_port, protocol: asked.protocol };
+        let port = self.source_port(asked.choice, pair, asked.wanted)?;
+        Ok((address, port))
     }
 
     fn source_port(&mut self, choice: SourcePort, pair: Pair, wanted: u16) -> Result<u16, DropReason> {
         match choice {
             SourcePort::Preserve if self.snat.take_exactly(pair, wanted) => Ok(wanted),
-            SourcePort::PreserveStrict if self.snat.take_exactly(pair, wanted) => Ok(wanted),
+            SourcePort::PreserveStrict if self.snat.take_strictly(pair, wanted) => Ok(wanted),
             SourcePort::PreserveStrict => Err(DropReason::SnatPortTaken),
             SourcePort::Preserve | SourcePort::Change => {
                 self.snat.take(pair).map_err(|_| DropReason::SnatExhausted)
             }
         }
-    }
-
-    /// The next address in turn of a SNAT pool, of the member's family.
-    fn next_snat_address(&mut self, place: usize, member: Address) -> Option<Address> {
-        let addresses = &self.snapshot.parts().snat_pools.get(place)?.addresses;
-        let first = self.snat_cursor;
-        self.snat_cursor = first.wrapping_add(1);
-        let mut in_turn =
-            (0..addresses.len()).map(|step| addresses[first.wrapping_add(step) % addresses.len()]);
-        in_turn.find(|address| address.is_v4() == member.is_v4())
     }
 
     /// Gives back the port that the flow had of the SNAT ports.
@@ -69,3 +96,7 @@ impl Pipeline {
         }
     }
 }
+
+/// Addresses of a SNAT pool that are asked for a port before the connection is refused: bounds what a new connection
+/// costs when all of a large pool are used up.
+const ADDRESSES_TRIED: usize = 16;

@@ -35,10 +35,9 @@ impl Sim {
 
     /// Every worker takes the new configuration within some milliseconds.
     pub(super) fn publish(&mut self) {
-        self.checker.has_changed = true;
         self.parts.generation += 1;
-        let before = std::mem::replace(&mut self.snapshot, Arc::new(Snapshot::build(self.parts.clone())));
-        self.quotas.set_limits(Some(&before), &self.snapshot);
+        self.snapshot = Arc::new(Snapshot::build(self.parts.clone()));
+        self.quotas.set_limits(&self.snapshot);
         for number in 0..self.nodes.len() {
             let at = self.now + self.random.below(4);
             self.later(at, Event::Apply(number));

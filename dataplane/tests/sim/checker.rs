@@ -30,9 +30,6 @@ pub struct Checker {
     damaging: bool,
     virtual_limits: Vec<(VirtualId, u64)>,
     member_limits: Vec<(MemberId, u64)>,
-    are_limits_exact: bool,
-    /// The configuration is not the first one any more.
-    pub has_changed: bool,
     flows_max: usize,
     half_open_max: usize,
 }
@@ -48,8 +45,6 @@ impl Checker {
             damaging: plan.weather.corrupts > 0,
             virtual_limits: virtual_limits(&plan.parts),
             member_limits: member_limits(&plan.parts),
-            are_limits_exact: plan.workers == 1 || LIMITS_EXACT_OVER_WORKERS,
-            has_changed: false,
             flows_max: share.flows,
             half_open_max: share.half_open,
         }
@@ -109,9 +104,7 @@ impl Checker {
     /// After every step: no limit is passed, every frame has its fate.
     pub fn check_now(&mut self, nodes: &[Node], waiting: usize) {
         self.check_balance(nodes, waiting);
-        if self.are_limits_exact {
-            self.check_limits(nodes);
-        }
+        self.check_limits(nodes);
     }
 
     fn check_balance(&mut self, nodes: &[Node], waiting: usize) {
@@ -158,9 +151,8 @@ impl Checker {
             for flow in flows {
                 let client = (flow.client, flow.destination, flow.protocol);
                 let member = (flow.member, flow.source, flow.protocol);
-                let is_moved = !OWNERS_SURVIVE_APPLIES && self.has_changed && flow.source == flow.client;
                 let is_new = clients.insert(client) & members.insert(member);
-                self.expect(is_new || is_moved, || format!("two flows have the same ends: {flow:?}"));
+                self.expect(is_new, || format!("two flows have the same ends: {flow:?}"));
                 *open.entry(flow.virtual_id.0).or_insert(0u64) += 1;
             }
         }
@@ -258,8 +250,4 @@ const NO_FRAME_OF_THEIRS: [DropReason; 5] = [
     DropReason::MalformedNeighbor,
     DropReason::AddressConflict,
 ];
-/// Whether connection limits hold exactly over several workers.
-const LIMITS_EXACT_OVER_WORKERS: bool = true;
-/// Whether connections whose source is not translated stay with their worker when an apply changes who is a member.
-const OWNERS_SURVIVE_APPLIES: bool = true;
 const VIOLATIONS_SHOWN: usize = 8;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sluice_dataplane::address::Address;
+use sluice_dataplane::config::snapshot::SourcePort;
 
 use super::endpoint::{Break, Endpoint, Out, Side, State, tag_of};
 use super::random::Random;
@@ -25,6 +26,8 @@ pub struct Clients {
     /// Late packets of a connection that had the source port before.
     pub stale: u64,
     damaging: bool,
+    /// A source port stays unused after its connection until late packets have died out, but where it must be kept.
+    ports_rest: bool,
 }
 
 /// One connection, seen by its client.
@@ -70,6 +73,11 @@ impl Clients {
             started: 0,
             stale: 0,
             damaging: plan.weather.corrupts > 0,
+            ports_rest: !plan
+                .parts
+                .virtuals
+                .iter()
+                .any(|item| item.source_port == SourcePort::PreserveStrict),
         }
     }
 
@@ -172,7 +180,7 @@ impl Clients {
             return Ok(());
         }
         let order = |tag| self.by_tag(tag).map_or(0, |end| end.order);
-        if !PORTS_QUARANTINED && order(other) < order(tag) {
+        if !self.ports_rest && order(other) < order(tag) {
             self.stale += 1;
             return Ok(());
         }
@@ -297,5 +305,3 @@ fn tag(number: usize) -> u16 {
 const PORTS: u64 = 24;
 const ASK_AGAIN_MS: u64 = 300;
 const TRIES_MAX: u32 = 24;
-/// Whether a source port stays unused long enough after its connection for late packets to die out.
-const PORTS_QUARANTINED: bool = true;

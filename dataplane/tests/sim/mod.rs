@@ -120,7 +120,7 @@ impl Sim {
         let snapshot = Arc::new(Snapshot::build(plan.parts.clone()));
         let states = Arc::new(MemberStates::new(setup::MEMBERS_MAX));
         let quotas = Arc::new(Quotas::new(&plan.limits, plan.workers));
-        quotas.set_limits(None, &snapshot);
+        quotas.set_limits(&snapshot);
         let mut checker = Checker::new(&plan);
         if sabotage == Sabotage::TighterLimits {
             checker.tighten();

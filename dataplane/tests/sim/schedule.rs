@@ -90,7 +90,7 @@ impl Plan {
         Self {
             seed,
             workers,
-            spread: spread(&mut random, &parts),
+            spread: spread(&mut random),
             weather,
             calm,
             limits: setup::limits(&mut random, calm),
@@ -108,12 +108,10 @@ impl Plan {
     }
 }
 
-/// Clients' packets may come anywhere only where no SNAT makes the first worker the owner.
-fn spread(random: &mut Random, parts: &Parts) -> Spread {
-    let transparent = parts.virtuals.iter().all(|item| item.snat == Snat::None);
+fn spread(random: &mut Random) -> Spread {
     match random.below(3) {
         0 => Spread::ByFlow,
-        1 if transparent || CLIENTS_ANYWHERE => Spread::Anywhere,
+        1 => Spread::Anywhere,
         _ => Spread::AnywhereInside,
     }
 }
@@ -204,6 +202,3 @@ impl Connection {
         self.protocol == TCP
     }
 }
-
-/// Whether packets of a client whose source is translated find their flow from any worker's queue.
-const CLIENTS_ANYWHERE: bool = true;

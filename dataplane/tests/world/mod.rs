@@ -88,7 +88,7 @@ impl World {
         let persistence = Arc::new(PersistenceTable::new(limits.persistence, 64));
         let mesh = handoff::mesh(workers).expect("an event for each worker");
         let quotas = Arc::new(Quotas::new(&limits, workers));
-        quotas.set_limits(None, &Snapshot::build(parts.clone()));
+        quotas.set_limits(&Snapshot::build(parts.clone()));
         let world = |(number, handoff)| {
             Self::one((number, workers), handoff, limits, parts, (&members, &quotas, &persistence))
         };
@@ -190,12 +190,11 @@ impl World {
     }
 
     pub fn apply(&mut self, change: impl FnOnce(&mut Parts)) {
-        let before = Snapshot::build(self.parts.clone());
         change(&mut self.parts);
         self.parts.generation += 1;
         let snapshot = Arc::new(Snapshot::build(self.parts.clone()));
         if self.number == 0 {
-            self.quotas.set_limits(Some(&before), &snapshot);
+            self.quotas.set_limits(&snapshot);
         }
         self.worker.apply(snapshot, Instant::from_ms(self.now_ms));
     }
