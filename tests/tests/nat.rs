@@ -9,13 +9,21 @@ const EGRESS: &str = r#"
 snat_pools:
   one: {addresses: [192.0.2.51]}
   two: {addresses: [192.0.2.52, 192.0.2.53]}
+  six: {addresses: ["2001:db8:1::51"]}
 snat_lists:
   egress:
     - {source: 10.1.0.0/24, snat: automap}
     - {source: 10.1.0.11, snat: {pool: one}}
     - {source: 10.1.0.128/25, snat: {pool: two}}
+    - {source: "2001:db8:2::11", snat: {pool: six}}
 virtual_servers:
   out: {destination: "0.0.0.0/0:*", protocol: any, type: forwarding-ip, ports: [internal], snat: {list: egress}}
+  out6: {destination: "[::]/0:*", protocol: any, type: forwarding-ip, ports: [internal], snat: {list: egress}}
+"#;
+
+/// The client is the gateway to everything else.
+const ROUTES: &str = r#"
+routes: [{destination: 0.0.0.0/0, gateway: 192.0.2.1}, {destination: "::/0", gateway: "2001:db8:1::1"}]
 "#;
 
 /// Sluice on `workers`, and an nginx on the client that says whom it sees.
@@ -66,36 +74,48 @@ fn servers_go_out_by_addresses_that_their_own_choose() {
             assert_eq!(outside.seen(1, "10.1.0.12"), "192.0.2.10", "automap");
             let two = outside.seen(1, "10.1.0.200");
             assert!(["192.0.2.52", "192.0.2.53"].contains(&two.as_str()), "{two}");
+            let six = seen(outside.server(0), "2001:db8:2::11", "[2001:db8:1::1]:8080");
+            assert_eq!(six, "2001:db8:1::51");
         }
         ping(outside.server(0), "192.0.2.1", "10.1.0.11");
         ping(outside.server(1), "192.0.2.1", "10.1.0.200");
+        ping(outside.server(0), "2001:db8:1::1", "2001:db8:2::11");
     }
 }
 
 #[test]
 fn a_trace_shows_every_hop_whatever_it_is_made_of() {
-    let text = format!("{EGRESS}routes: [{{destination: 0.0.0.0/0, gateway: 192.0.2.1}}]\n");
+    let text = format!("{EGRESS}{ROUTES}");
     let Some(outside) = Outside::start(LinkKind::Veth, 2, &text) else { return };
     let client = outside.world.lab.client();
     // The client is a router here, with a host behind it.
     let far = Namespace::add(&format!("{}-far", client.name())).expect("a namespace");
     client.ip(&[format!("link add far type veth peer name eth0 netns {}", far.name())]).expect("a link");
-    client.address("far", &["198.51.100.1/24"]).expect("an address");
+    client.address("far", &["198.51.100.1/24", "2001:db8:f::1/64"]).expect("addresses");
     client.sysctl("net/ipv4/ip_forward", "1").expect("a setting");
-    far.address("eth0", &["198.51.100.2/24"]).expect("an address");
-    far.ip(&["route add default via 198.51.100.1"]).expect("a route");
+    client.sysctl("net/ipv6/conf/all/forwarding", "1").expect("a setting");
+    far.address("eth0", &["198.51.100.2/24", "2001:db8:f::2/64"]).expect("addresses");
+    far.ip(&["route add default via 198.51.100.1", "route add default via 2001:db8:f::1"]).expect("routes");
 
     for kind in ["--udp", "--icmp", "--tcp", "--mtu"] {
-        let mut trace = outside.server(0).command("traceroute");
-        let text = run(trace.args([kind, "-n", "-q", "1", "-N", "1", "-w", "3", "198.51.100.2"]));
-        let hops: Vec<_> = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
-        assert_eq!(hops, ["10.1.0.10", "192.0.2.1", "198.51.100.2"], "{kind}: {text}");
+        for hops in
+            [["10.1.0.10", "192.0.2.1", "198.51.100.2"], ["2001:db8:2::10", "2001:db8:1::1", "2001:db8:f::2"]]
+        {
+            let mut trace = outside.server(0).command("traceroute");
+            let text = run(trace.args([kind, "-n", "-q", "1", "-N", "1", "-w", "3", hops[2]]));
+            let seen = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
+            assert_eq!(seen.collect::<Vec<_>>(), hops, "{kind}: {text}");
+        }
     }
 }
 
 #[test]
 fn a_host_with_a_second_address_is_reached_by_it_and_known_by_it() {
-    let nat = "nats: {mail: {origin: 10.1.0.11, translation: 192.0.2.25}}\n";
+    let nat = "nats:
+  mail: {origin: 10.1.0.11, translation: 192.0.2.25}
+  mail6: {origin: \"2001:db8:2::11\", translation: \"2001:db8:1::25\"}
+  other: {origin: 10.1.0.12, translation: 192.0.2.26, ports: [internal]}
+";
     for link in [LinkKind::Veth, LinkKind::Macvlan] {
         let Some(outside) = Outside::start(link, 3, nat) else { return };
         let client = outside.world.lab.client();
@@ -108,7 +128,14 @@ fn a_host_with_a_second_address_is_reached_by_it_and_known_by_it() {
         }
         ping(outside.server(0), "192.0.2.1", "10.1.0.11");
         ping(client, "192.0.2.25", "192.0.2.1");
-        // To others it is still known by its own.
-        assert_eq!(seen(outside.server(1), "10.1.0.12", "10.1.0.11:8080"), "10.1.0.12");
+        assert_eq!(seen(outside.server(0), "2001:db8:2::11", "[2001:db8:1::1]:8080"), "2001:db8:1::25");
+        assert_eq!(seen(client, "2001:db8:1::1", "[2001:db8:1::25]:8080"), "2001:db8:1::1");
+        ping(outside.server(0), "2001:db8:1::1", "2001:db8:2::11");
+        ping(client, "2001:db8:1::25", "2001:db8:1::1");
+        // A neighbour behind the same sluice uses the name that others use, and is known by its own.
+        assert_eq!(seen(outside.server(1), "10.1.0.12", "192.0.2.25:8080"), "192.0.2.26");
+        assert_eq!(outside.seen(1, "10.1.0.12"), "192.0.2.26");
+        let error = peer::connect(client, "192.0.2.26:8080").expect_err("not from outside");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
     }
 }

@@ -123,3 +123,26 @@ fn a_member_where_nobody_listens_is_passed_over() {
     let row = show::entry(&row, "member", "10.1.0.12:9");
     assert!(show::number(row, "/connections/total") > 0, "its kernel was asked, and refused: {row}");
 }
+
+#[test]
+fn silent_and_refusing_members_cost_retries_and_no_connection() {
+    let unreachable =
+        pool("    reselect_tries: 3\n", [""; 4]).replace("10.1.0.12, port: 8081", "10.1.0.99, port: 1");
+    let Some(farm) = Farm::start(LinkKind::Veth, &unreachable) else { return };
+    // The second server drops what comes for port 8080, as a firewall would.
+    let silent =
+        "add table t; add chain t c {type filter hook input priority 0;}; add rule t c tcp dport 8080 drop";
+    run(farm.world.lab.servers()[1].namespace.command("nft").arg(silent));
+    let tried = connect_at_once(&farm.world, "192.0.2.100:80", 40);
+    assert_eq!(tried.open.len(), 40, "{:?}", tried.refused);
+    let mut names = tried.open.into_iter().map(|mut stream| peer::fetch(&mut stream).expect("an answer"));
+    assert!(names.all(|name| ["server1", "server3"].contains(&name.as_str())));
+}
+
+#[test]
+fn a_client_is_refused_when_every_member_refuses() {
+    let text = pool("    reselect_tries: 5\n", [""; 4]).replace("port: 808", "port: 908");
+    let Some(farm) = Farm::start(LinkKind::Veth, &text) else { return };
+    let tried = connect_at_once(&farm.world, "192.0.2.100:80", 10);
+    assert!(tried.open.is_empty() && tried.all_reset(), "{:?}", tried.refused);
+}

@@ -324,19 +324,26 @@ fn owned_addresses(parts: &Parts, links: &[LinkId]) -> HashMap<Address, Owned> {
     for &address in parts.snat_pools.iter().flat_map(|pool| &pool.addresses) {
         add(address, nearest(address, links.to_vec(), &parts.self_ips), false, true);
     }
-    // Echo requests to a translation are its origin's to answer.
+    // Echo requests to a translation are its origin's to answer. Replies to its origin come in where its subnet is,
+    // wherever others may begin.
     for nat in &parts.nats {
         let heard: Vec<_> = links.iter().copied().filter(|&link| nat.ingress.contains(link)).collect();
         add(nat.translation, nearest(nat.translation, heard, &parts.self_ips), false, false);
+        add(nat.translation, holding(nat.translation, links, &parts.self_ips), false, false);
     }
     owned
 }
 
 /// Of `links`, those whose subnets hold `address`; all of them when none does.
 fn nearest(address: Address, links: Vec<LinkId>, self_ips: &[SelfIp]) -> Vec<LinkId> {
-    let holds = |link: &LinkId| self_ips.iter().any(|ip| ip.link == *link && ip.subnet.contains(address));
-    let near: Vec<_> = links.iter().copied().filter(holds).collect();
+    let near = holding(address, &links, self_ips);
     if near.is_empty() { links } else { near }
+}
+
+/// Those of `links` whose subnets hold `address`.
+fn holding(address: Address, links: &[LinkId], self_ips: &[SelfIp]) -> Vec<LinkId> {
+    let holds = |link: &LinkId| self_ips.iter().any(|ip| ip.link == *link && ip.subnet.contains(address));
+    links.iter().copied().filter(holds).collect()
 }
 
 /// From id to place in a list; `u32::MAX` where there is none.
@@ -387,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translation_is_announced_where_its_traffic_comes_in() {
+    fn a_translation_is_announced_where_its_traffic_and_replies_come_in() {
         let tagged = LinkId::new(PortId(1), 7);
         let nat = |translation: &str, ingress| Nat {
             name: translation.into(),
@@ -398,12 +405,17 @@ mod tests {
         let snapshot = Snapshot::build(Parts {
             ports: vec!["external".into(), "internal".into()],
             self_ips: vec![self_ip("192.0.2.10", 24, OUTSIDE)],
-            nats: vec![nat("192.0.2.60", Ingress::Any), nat("203.0.113.60", Ingress::Links(vec![tagged]))],
+            nats: vec![
+                nat("192.0.2.60", Ingress::Any),
+                nat("192.0.2.61", Ingress::Ports(vec![PortId(1)])),
+                nat("203.0.113.60", Ingress::Links(vec![tagged])),
+            ],
             ..Parts::default()
         });
         let owned = |text| snapshot.owned(address(text)).cloned();
         let announced = |links| Some(Owned { links, echo: false, is_source: false });
         assert_eq!(owned("192.0.2.60"), announced(vec![OUTSIDE]));
+        assert_eq!(owned("192.0.2.61"), announced(vec![OUTSIDE, INSIDE, tagged]));
         assert_eq!(owned("203.0.113.60"), announced(vec![tagged]));
         assert_eq!(owned("10.1.0.5"), None);
         assert!(snapshot.has_link(tagged));
