@@ -11,7 +11,6 @@ use sluice_dataplane::config::snapshot::{
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, address};
 use sluice_dataplane::packet::parse::tcp_flag::{RST, SYN};
-use sluice_dataplane::query::FlowInfo;
 use world::*;
 
 const TIMEOUT_MS: u64 = 180_000;
@@ -286,8 +285,8 @@ fn workers_share_records() {
         let client = format!("198.51.100.{last}");
         let members: HashSet<_> = (0..WORKERS)
             .map(|at| {
-                // Each port has an owner of its own, wherever its SYN comes in. The next hop of the member is known to
-                // all of them, or asked for; the flow says where it goes.
+                // Whatever worker it belongs to: the next hop of the member is known there, or asked for; the flow
+                // says where it goes.
                 let syn = Tcp {
                     src_mac: CLIENT_MAC,
                     dst_mac: EXTERNAL_MAC,
@@ -300,9 +299,9 @@ fn workers_share_records() {
                 };
                 workers[at].send(EXTERNAL, &build::tcp(&syn));
                 workers.iter_mut().for_each(|worker| drop(worker.run(0)));
-                let flows: Vec<_> = workers.iter_mut().flat_map(World::flows).collect();
-                let is_own = |flow: &&FlowInfo| flow.client == (address(&client), 1_000 + at as u16);
-                let own = flows.iter().find(is_own).expect("its flow");
+                let mut flows = workers.iter_mut().flat_map(World::flows);
+                let own = (address(&client), 1_000 + at as u16);
+                let own = flows.find(|flow| flow.client == own).expect("its flow");
                 assert_eq!(own.virtual_id, VirtualId(0));
                 own.member
             })

@@ -1,12 +1,12 @@
-//! Where features meet: one-to-one translations over workers, fragments that queue, what a stateless virtual server
-//! does with large datagrams.
+//! Where features meet: one-to-one translations over workers, fragments that would queue, large datagrams without a
+//! flow, SNAT pools with preserved ports, ratios with persistence.
 
 mod world;
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::PortId;
 use sluice_dataplane::config::snapshot::{
-    Ingress, Nat, Parts, Queue, Snat, SnatPool, SourcePort, VirtualKind,
+    Ingress, Method, Nat, Parts, Persistence, PersistenceKind, Queue, Snat, SnatPool, SourcePort, VirtualKind,
 };
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp, address};
@@ -141,4 +141,19 @@ fn a_connection_is_refused_for_its_source_only_when_no_address_of_the_snat_pool_
     assert_eq!(source("198.51.100.7", 2_001), Some(("10.1.0.51".into(), 2_001)));
     assert_eq!(source("198.51.100.8", 2_000), Some(("10.1.0.51".into(), 2_000)), "not its turn, but free");
     assert_eq!(source("198.51.100.9", 2_000), None);
+}
+
+#[test]
+fn a_persisted_connection_is_a_turn_of_its_member() {
+    let mut world = World::started(|parts| {
+        parts.pools[0].members.truncate(2);
+        parts.pools[0].method = Method::RatioMember;
+        parts.virtuals[0].persistence = Some(Persistence::new(PersistenceKind::SourceAddress));
+    });
+    let mut member =
+        |src: &str, port| only(&world.send(EXTERNAL, &build::tcp(&Tcp { src, ..syn(port) }))).dst;
+    let first = member("198.51.100.7", 2_000);
+    assert!((2_001..2_004).all(|port| member("198.51.100.7", port) == first));
+    let others = ["198.51.100.8", "198.51.100.9", "198.51.100.10", "198.51.100.11"];
+    assert!(others.iter().all(|src| member(src, 2_000) != first), "four turns of the other member are due");
 }

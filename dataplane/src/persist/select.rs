@@ -77,6 +77,7 @@ impl Chooser<'_> {
             let overrides_limit = by.override_connection_limit;
             if overrides_limit || self.view.has_room(member) {
                 self.view.counters.persistence_hits.add(1);
+                self.balancer.on_persisted(pool, &self.view, member.id);
                 return Ok(Chosen { member, overrides_limit });
             }
             self.view.counters.persistence_misses.add(1);
