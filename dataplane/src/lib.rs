@@ -14,6 +14,7 @@ mod expire;
 pub mod flow;
 pub mod frame;
 pub mod handoff;
+pub mod http;
 pub mod lb;
 pub mod limits;
 pub mod neighbor;
