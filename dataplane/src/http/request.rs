@@ -308,11 +308,11 @@ impl Request {
     }
 }
 
-/// 505 when the line ends with a well-formed version that is not ours (RFC 9110 section 15.6.6).
+/// 505 when the line is one but for a well-formed version that is not ours (RFC 9110 section 15.6.6).
 fn version_fault(line: &[u8]) -> Fault {
-    let last = line.trim_ascii_end().rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    match last {
-        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Fault::Version,
+    let mut words = line.trim_ascii_end().rsplit(|&byte| byte == b' ');
+    match (words.next(), words.count()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']), 2) => Fault::Version,
         _ => Fault::RequestLine,
     }
 }
