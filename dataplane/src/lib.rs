@@ -24,6 +24,7 @@ pub mod packet;
 pub mod pipeline;
 pub mod pool;
 pub mod port;
+pub mod proxy_protocol;
 pub mod query;
 mod queue;
 pub mod quota;
