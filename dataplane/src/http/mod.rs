@@ -30,6 +30,7 @@ mod request;
 mod request_reader;
 mod response;
 mod response_reader;
+pub mod route;
 mod section;
 mod serialize;
 mod target;
