@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`scenario`] | the one-armed configuration that all benches use, and the frames that go through it |
+//! | [`http`] | usual HTTP messages, read and written |
 //! | [`steady`] | a worker on a memory port with all its flows made |
 //! | [`operations`] | the list of what is measured one by one |
 //! | [`machine`] | cores, hugepages, child processes, processor time; gives back what it takes |
@@ -11,6 +12,7 @@
 //! | `wire` (feature `dpdk`) | the packet generator and the devices under test |
 #![forbid(unsafe_code)]
 
+pub mod http;
 pub mod machine;
 pub mod operations;
 pub mod peers;

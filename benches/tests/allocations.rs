@@ -42,3 +42,12 @@ fn opening_and_ending_flows_allocates_nothing() {
     println!("{made} allocations for {} new flows; drops {:?}", 32 * TURNS, worker.drops());
     assert_eq!(made, 0);
 }
+
+#[test]
+fn reading_writing_and_routing_messages_allocates_nothing() {
+    use sluice_benches::http;
+    assert_eq!(allocations_of(1_000, http::request()), 0);
+    assert_eq!(allocations_of(1_000, http::response()), 0);
+    assert_eq!(allocations_of(1_000, http::chunks()), 0);
+    assert_eq!(allocations_of(1_000, http::route(100)), 0);
+}

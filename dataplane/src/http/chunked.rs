@@ -8,6 +8,7 @@
 
 use super::fields::Fields;
 use super::grammar::{hex, is_tchar};
+use super::names::is_for_trailers;
 use super::refusal::Fault;
 use super::section::{Section, SectionLimits};
 
@@ -173,7 +174,7 @@ impl Chunked {
         if trailers.iter_known().any(|(_, _, known)| known.is_refused_in_trailer()) {
             return Err(Fault::Trailer);
         }
-        trailers.retain(|_, known| !known.is_dropped_from_trailer());
+        trailers.retain(is_for_trailers);
         self.state = State::Done;
         Ok(Part::End(taken))
     }

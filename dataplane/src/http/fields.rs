@@ -14,6 +14,7 @@ use super::grammar::{is_field_value, is_token};
 use super::limits::HttpLimits;
 use super::names::Name;
 use super::refusal::Fault;
+use super::twins::{has_twin, names_have_underscore};
 
 /// A part of the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +67,8 @@ pub enum EditError {
 pub struct Fields {
     pub(super) bytes: Vec<u8>,
     list: Vec<Field>,
+    /// Which known names may be in the list, a bit each.
+    present: u32,
     size: usize,
     /// `bytes.len() <= room`, `size <= size_max`, `list.len() <= count_max`.
     room: usize,
@@ -87,7 +90,7 @@ impl Fields {
 
     fn with_room(room: usize, size_max: usize, count_max: usize) -> Self {
         let (bytes, list) = (Vec::with_capacity(room), Vec::with_capacity(count_max));
-        Self { bytes, list, size: 0, room, size_max, count_max }
+        Self { bytes, list, present: 0, size: 0, room, size_max, count_max }
     }
 
     /// How many there are.
@@ -134,6 +137,7 @@ impl Fields {
         let at = self.store(&[name, value]).ok_or(EditError::Full)?;
         let (name, value) = (Span::new(at, name.len()), Span::new(at + name.len(), value.len()));
         self.list.push(Field { name, value, known });
+        self.present |= known.bit();
         self.size = grown;
         Ok(())
     }
@@ -180,7 +184,7 @@ impl Fields {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.list.clear();
-        self.size = 0;
+        (self.present, self.size) = (0, 0);
     }
 
     /// Bytes and fields that a section may have.
@@ -201,7 +205,8 @@ impl Fields {
 
     /// The values of a known name in order.
     pub(super) fn known(&self, name: Name) -> impl Iterator<Item = &[u8]> {
-        self.list.iter().filter(move |field| field.known == name).map(|field| field.value.of(&self.bytes))
+        let list = if self.present & name.bit() == 0 { &[][..] } else { &self.list };
+        list.iter().filter(move |field| field.known == name).map(|field| field.value.of(&self.bytes))
     }
 
     /// The first two values of a known name.
@@ -247,7 +252,9 @@ impl Fields {
             0..=SHORT => self.index_with::<SHORT>(start)?,
             _ => self.index_with::<{ HttpLimits::FIELDS_MAX }>(start)?,
         }
-        self.drop_twins();
+        if names_have_underscore(&self.bytes[start..]) {
+            self.drop_twins();
+        }
         if self.size > size_max { Err(Fault::HeadTooLarge) } else { Ok(()) }
     }
 
@@ -266,7 +273,9 @@ impl Fields {
             let name = header.name.as_bytes();
             self.size += name.len() + header.value.len() + FIELD_OVERHEAD;
             let value = if header.value.is_empty() { Span::default() } else { span(header.value) };
-            self.list.push(Field { name: span(name), value, known: Name::of(name) });
+            let known = Name::of(name);
+            self.present |= known.bit();
+            self.list.push(Field { name: span(name), value, known });
         }
         Ok(())
     }
@@ -274,35 +283,14 @@ impl Fields {
     /// Removes fields that an origin which takes `_` for `-` would mistake for another one of this message, or for
     /// one that says who asks or where the message ends.
     fn drop_twins(&mut self) {
-        if !self.iter().any(|(name, _)| name.contains(&b'_')) {
-            return;
-        }
         for index in (0..self.list.len()).rev() {
             let name = self.list[index].name.of(&self.bytes);
-            if name.contains(&b'_') && self.has_twin(name) {
+            if name.contains(&b'_') && has_twin(name, self.iter().map(|(other, _)| other)) {
                 let field = self.list.remove(index);
                 self.size -= field.size();
             }
         }
     }
-
-    fn has_twin(&self, name: &[u8]) -> bool {
-        let mut plain = [0; TWIN_MAX];
-        let Some(plain) = plain.get_mut(..name.len()) else { return true };
-        plain.iter_mut().zip(name).for_each(|(to, &from)| *to = folded(from));
-        Name::of(plain) != Name::Other || self.iter().any(|(other, _)| is_twin(name, other))
-    }
-}
-
-/// True when the names differ, but only by `_` for `-` and by case.
-fn is_twin(name: &[u8], other: &[u8]) -> bool {
-    name.len() == other.len()
-        && !name.eq_ignore_ascii_case(other)
-        && name.iter().zip(other).all(|(&a, &b)| folded(a) == folded(b))
-}
-
-fn folded(byte: u8) -> u8 {
-    if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
 fn check(name: &[u8], value: &[u8]) -> Result<Name, EditError> {
@@ -317,8 +305,6 @@ fn check(name: &[u8], value: &[u8]) -> Result<Name, EditError> {
 const FIELD_OVERHEAD: usize = 32;
 /// Fields of most heads; more take a longer array on the stack.
 const SHORT: usize = 24;
-/// Longer names with `_` are not compared but left out, so that comparing stays cheap.
-const TWIN_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -6,20 +6,20 @@ pub(super) const fn is_tchar(byte: u8) -> bool {
     TCHAR[byte as usize]
 }
 
-static TCHAR: [bool; 256] = tchar_table();
+static TCHAR: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
 
-const fn tchar_table() -> [bool; 256] {
+/// Letters, digits and these.
+pub(super) const fn table(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 128 {
-        let other = b"!#$%&'*+-.^_`|~";
-        let mut at = 0;
         table[byte] = (byte as u8).is_ascii_alphanumeric();
-        while at < other.len() {
-            table[byte] |= other[at] as usize == byte;
-            at += 1;
-        }
         byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
     }
     table
 }

@@ -34,6 +34,7 @@ pub mod route;
 mod section;
 mod serialize;
 mod target;
+mod twins;
 
 pub use body::{Body, Step};
 pub use encode::{Encoder, Written};

@@ -4,7 +4,7 @@
 //! characters that a URI may not hold are escaped, `//` becomes `/`, and dot segments are removed (section 5.2.4).
 
 use super::fields::Span;
-use super::grammar::{hex, hex_digit, is_unreserved};
+use super::grammar::{hex, hex_digit, is_unreserved, table};
 use super::limits::PathRules;
 use super::refusal::Fault;
 
@@ -34,14 +34,21 @@ pub(super) fn normalise(
 
 /// True when nothing is to be done. May be false for a normal path, which then comes out the same.
 fn is_normal(path: &[u8]) -> bool {
-    let plain = |&byte: &u8| is_path_char(byte) && byte != b'%';
-    path.iter().all(plain) && !path.windows(2).any(|two| matches!(two, b"//" | b"/."))
+    let mut after_slash = false;
+    path.iter().all(|&byte| {
+        let plain = is_path_char(byte) && !(after_slash && matches!(byte, b'/' | b'.'));
+        after_slash = byte == b'/';
+        plain
+    })
 }
 
 /// What stands in a path as it is: `pchar` without escapes, and `/` (RFC 3986 section 3.3).
+#[inline]
 fn is_path_char(byte: u8) -> bool {
-    is_unreserved(byte) || b"!$&'()*+,;=:@/".contains(&byte)
+    PATH_CHAR[byte as usize]
 }
+
+static PATH_CHAR: [bool; 256] = table(b"-._~!$&'()*+,;=:@/");
 
 /// Appends the path with its escapes normalised.
 fn unescape(bytes: &mut Vec<u8>, span: Span, rules: PathRules, end: usize) -> Result<(), Fault> {

@@ -7,7 +7,7 @@ use super::head::Method;
 use super::reader::{CRLF, Event, Progress, Stage, read_body, read_section};
 use super::refusal::{Fault, Refusal};
 use super::request::Request;
-use super::section::{Line, Lines, Section, SectionLimits};
+use super::section::{Lines, Section, SectionLimits};
 
 /// Reads requests. Small: the head is the caller's, and only needed while a message is under way.
 #[derive(Debug)]
@@ -91,10 +91,14 @@ impl RequestReader {
     }
 
     fn line(&mut self, mut lines: Lines, input: &[u8], request: &mut Request) -> Result<Progress, Fault> {
-        let end = request.limits().line + CRLF;
-        let read = lines.read(input, &mut request.fields, end, Fault::LineTooLong)?;
+        let room = (request.limits().line + CRLF).saturating_sub(request.fields.bytes.len());
+        let line = lines.next(input, room, Fault::LineTooLong)?;
+        let taken = line.map_or(input.len(), |line| line.taken);
+        request.fields.store(&[&input[..taken]]).ok_or(Fault::LineTooLong)?;
         self.stage = Stage::Line(lines);
-        let Line::Ended { taken, .. } = read else { return Ok(Progress::new(input.len(), Event::More)) };
+        if line.is_none() {
+            return Ok(Progress::new(taken, Event::More));
+        }
         if request.fields.bytes.len() == CRLF {
             self.skip(request)?;
         } else {

@@ -83,7 +83,7 @@ impl Response {
         self.version
     }
 
-    /// True for 1xx but 101: the final response is still to come (RFC 9110 section 15.2).
+    /// True for 1xx but 101: the final response is still to come. Not for a client of HTTP/1.0 (RFC 9110 section 15.2).
     pub fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101
     }

@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::reader::{CRLF, Event, Progress, Stage, read_body, read_section};
 use super::refusal::{Fault, Refusal};
 use super::response::{Asked, Response};
-use super::section::{Line, Lines, Section, SectionLimits};
+use super::section::{Lines, Section, SectionLimits};
 
 /// Reads responses. Small: the head is the caller's, and only needed while a message is under way.
 #[derive(Debug)]
@@ -92,10 +92,14 @@ impl ResponseReader {
     }
 
     fn line(&mut self, mut lines: Lines, input: &[u8], response: &mut Response) -> Result<Progress, Fault> {
-        let end = response.limits().line + CRLF;
-        let read = lines.read(input, &mut response.fields, end, Fault::LineTooLong)?;
+        let room = (response.limits().line + CRLF).saturating_sub(response.fields.bytes.len());
+        let line = lines.next(input, room, Fault::LineTooLong)?;
+        let taken = line.map_or(input.len(), |line| line.taken);
+        response.fields.store(&[&input[..taken]]).ok_or(Fault::LineTooLong)?;
         self.stage = Stage::Line(lines);
-        let Line::Ended { taken, .. } = read else { return Ok(Progress::new(input.len(), Event::More)) };
+        if line.is_none() {
+            return Ok(Progress::new(taken, Event::More));
+        }
         response.read_line()?;
         self.stage = Stage::Fields(Section::after(&response.fields));
         Ok(Progress::new(taken, Event::More))

@@ -6,45 +6,48 @@
 use super::fields::Fields;
 use super::refusal::Fault;
 
-/// What became of the input.
+/// A line that ended in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
-    /// All of it was taken and no line ended.
-    Unfinished,
-    /// A line ended after this many bytes; it lies at the end of the buffer, from here.
-    Ended { taken: usize, at: usize },
+pub(super) struct Line {
+    /// Bytes of the input up to its end.
+    pub(super) taken: usize,
+    /// Bytes of the whole line with its CRLF. `taken <= len` unless it began in the input.
+    pub(super) len: usize,
 }
 
-/// Reads lines into a buffer.
+/// Finds the ends of lines.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Lines {
-    /// Where the line that is being read begins in the buffer.
-    at: usize,
+    /// Bytes of the line in earlier pieces.
+    len: usize,
+    /// The last of those is CR.
+    cr: bool,
 }
 
 impl Lines {
-    /// Takes the input up to the end of a line. `end` is where the buffer may reach at most, `fault` what it means
-    /// when it would reach further.
-    pub(super) fn read(
-        &mut self,
-        input: &[u8],
-        fields: &mut Fields,
-        end: usize,
-        fault: Fault,
-    ) -> Result<Line, Fault> {
+    /// Looks for the end of the line; without one all of the input belongs to it.
+    ///
+    /// # Errors
+    ///
+    /// `full` when the line does not end within `room` bytes, [`Fault::LineEnd`] when it does not end with CRLF.
+    pub(super) fn next(&mut self, input: &[u8], room: usize, full: Fault) -> Result<Option<Line>, Fault> {
         let found = memchr::memchr(b'\n', input);
         let taken = found.map_or(input.len(), |at| at + 1);
-        if taken > end.saturating_sub(fields.bytes.len()) {
-            return Err(fault);
+        if taken > room {
+            return Err(full);
         }
-        fields.store(&[&input[..taken]]).ok_or(fault)?;
-        let at = self.at;
+        let len = self.len + taken;
+        let before = input[..found.unwrap_or(taken)].last();
+        let cr = before.map_or(self.cr, |&byte| byte == b'\r');
         match found {
-            None => Ok(Line::Unfinished),
-            Some(_) if !fields.bytes[at..].ends_with(b"\r\n") => Err(Fault::LineEnd),
+            None => {
+                *self = Self { len, cr };
+                Ok(None)
+            }
+            Some(_) if !cr => Err(Fault::LineEnd),
             Some(_) => {
-                self.at = fields.bytes.len();
-                Ok(Line::Ended { taken, at })
+                *self = Self::default();
+                Ok(Some(Line { taken, len }))
             }
         }
     }
@@ -68,41 +71,51 @@ pub(super) struct SectionLimits {
 impl Section {
     /// A section that begins where the buffer ends.
     pub(super) fn after(fields: &Fields) -> Self {
-        let start = fields.bytes.len();
-        Self { lines: Lines { at: start }, start, count: 0 }
+        Self { lines: Lines::default(), start: fields.bytes.len(), count: 0 }
     }
 
-    /// Takes input; how many bytes, and whether the section is complete and indexed.
+    /// Takes input; how many bytes, and whether the section is complete and indexed. Copies what it takes at once.
     pub(super) fn read(
         &mut self,
         input: &[u8],
         fields: &mut Fields,
         limits: SectionLimits,
     ) -> Result<(usize, bool), Fault> {
+        let (used, complete) = self.scan(input, &fields.bytes, limits)?;
+        fields.store(&[&input[..used]]).ok_or(Fault::HeadTooLarge)?;
+        if complete {
+            fields.index(self.start, self.count, limits.bytes)?;
+        }
+        Ok((used, complete))
+    }
+
+    fn scan(&mut self, input: &[u8], before: &[u8], limits: SectionLimits) -> Result<(usize, bool), Fault> {
+        let room = (self.start + limits.bytes).saturating_sub(before.len());
         let mut used = 0;
-        let end = self.start + limits.bytes;
-        while let Line::Ended { taken, at } =
-            self.lines.read(&input[used..], fields, end, Fault::HeadTooLarge)?
-        {
-            used += taken;
-            if fields.bytes.len() - at == 2 {
-                fields.index(self.start, self.count, limits.bytes)?;
+        while let Some(line) = self.lines.next(&input[used..], room - used, Fault::HeadTooLarge)? {
+            let begun = line.len - line.taken;
+            let first = if begun > 0 { before[before.len() - begun] } else { input[used] };
+            used += line.taken;
+            if line.len == EMPTY {
                 return Ok((used, true));
             }
             self.count += 1;
-            self.check_line(&fields.bytes[at..], limits)?;
+            self.check(first, limits)?;
         }
         Ok((input.len(), false))
     }
 
-    fn check_line(&self, line: &[u8], limits: SectionLimits) -> Result<(), Fault> {
-        match line {
+    fn check(&self, first: u8, limits: SectionLimits) -> Result<(), Fault> {
+        match first {
             _ if self.count > limits.fields => Err(Fault::TooManyFields),
-            [b' ' | b'\t', ..] => Err(Fault::Folded),
+            b' ' | b'\t' => Err(Fault::Folded),
             _ => Ok(()),
         }
     }
 }
+
+/// Bytes of a line that has only its CRLF.
+const EMPTY: usize = 2;
 
 #[cfg(test)]
 mod tests {

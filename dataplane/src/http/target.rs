@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::fields::Span;
-use super::grammar::{decimal, is_unreserved};
+use super::grammar::{decimal, table};
 use super::head::{Method, Scheme};
 use super::refusal::Fault;
 
@@ -23,7 +23,7 @@ pub(super) struct Target {
 impl Target {
     /// Reads a target, whose bytes are visible characters.
     pub(super) fn read(target: &[u8], method: Method) -> Result<Self, Fault> {
-        if target.iter().any(|&byte| byte >= 0x80 || byte == b'#') {
+        if !target.is_ascii() || memchr::memchr(b'#', target).is_some() {
             return Err(Fault::Target);
         }
         match (target, method) {
@@ -70,7 +70,7 @@ impl Target {
 
     fn with_path(self, target: &[u8], at: usize) -> Self {
         let rest = target.get(at..).unwrap_or_default();
-        let question = rest.iter().position(|&byte| byte == b'?');
+        let question = memchr::memchr(b'?', rest);
         let len = question.unwrap_or(rest.len());
         let query = question.map(|_| Span::new(at + len + 1, rest.len() - len - 1));
         Self { path: Some(Span::new(at, len)), query, ..self }
@@ -112,7 +112,7 @@ fn v6_len(bytes: &[u8]) -> Option<usize> {
 }
 
 fn is_name(host: &[u8]) -> bool {
-    let inside = |&byte: &u8| is_unreserved(byte) && byte != b'~';
+    let inside = |&byte: &u8| HOST_CHAR[byte as usize];
     !host.is_empty() && host.len() <= HOST_MAX && !host.starts_with(b".") && host.iter().all(inside)
 }
 
@@ -120,6 +120,8 @@ fn port(digits: &[u8]) -> Option<u16> {
     let value = decimal(digits.get(..digits.len().min(6))?)?;
     u16::try_from(value).ok().filter(|&port| port != 0 && digits.len() <= 5)
 }
+
+static HOST_CHAR: [bool; 256] = table(b"-._");
 
 /// The longest DNS name, with its final dot.
 const HOST_MAX: usize = 254;

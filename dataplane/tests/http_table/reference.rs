@@ -5,9 +5,9 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) start: Vec<u8>,
-    pub(crate) fields: Vec<(String, Vec<u8>)>,
+    pub(crate) fields: FieldList,
     pub(crate) body: Vec<u8>,
-    pub(crate) trailers: Vec<(String, Vec<u8>)>,
+    pub(crate) trailers: FieldList,
 }
 
 /// All requests in these bytes, which hold nothing else.
@@ -58,15 +58,15 @@ pub(crate) fn response(bytes: &[u8], bodiless: bool) -> Option<Vec<Message>> {
     Some(messages)
 }
 
-type Section<'a> = (Vec<(String, Vec<u8>)>, &'a [u8]);
+type FieldList = Vec<(String, Vec<u8>)>;
 
-fn head(bytes: &[u8]) -> Option<(Vec<u8>, Vec<(String, Vec<u8>)>, &[u8])> {
+fn head(bytes: &[u8]) -> Option<(Vec<u8>, FieldList, &[u8])> {
     let (start, rest) = line(bytes)?;
     let (fields, rest) = section(rest)?;
     Some((start.to_vec(), fields, rest))
 }
 
-fn section(mut bytes: &[u8]) -> Option<Section<'_>> {
+fn section(mut bytes: &[u8]) -> Option<(FieldList, &[u8])> {
     let mut fields = Vec::new();
     loop {
         let (text, rest) = line(bytes)?;
@@ -90,12 +90,7 @@ fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     if text.iter().any(|byte| b"\r\n\0".contains(byte)) { None } else { Some((text, &bytes[end + 2..])) }
 }
 
-fn body<'a>(
-    start: Vec<u8>,
-    fields: Vec<(String, Vec<u8>)>,
-    rest: &'a [u8],
-    without: Option<usize>,
-) -> Option<(Message, &'a [u8])> {
+fn body(start: Vec<u8>, fields: FieldList, rest: &[u8], without: Option<usize>) -> Option<(Message, &[u8])> {
     let values = |wanted: &str| {
         fields.iter().filter(|(name, _)| name == wanted).map(|(_, v)| v.clone()).collect::<Vec<_>>()
     };
@@ -117,9 +112,7 @@ fn body<'a>(
     Some((Message { start, fields, body, trailers }, rest))
 }
 
-type Chunks<'a> = (Vec<u8>, Vec<(String, Vec<u8>)>, &'a [u8]);
-
-fn chunks(mut bytes: &[u8]) -> Option<Chunks<'_>> {
+fn chunks(mut bytes: &[u8]) -> Option<(Vec<u8>, FieldList, &[u8])> {
     let mut body = Vec::new();
     loop {
         let (size, rest) = line(bytes)?;

@@ -159,7 +159,7 @@ impl Paths {
 
     fn find(&self, request: &Request) -> Option<usize> {
         let path = request.path().unwrap_or_default();
-        let first = |entries| first(entries, request);
+        let first = |entries: &Vec<Entry>| first(entries, request);
         let prefixes = self.lengths.iter().filter_map(|&len| self.prefixes.get(prefix(path, len)?));
         let exact = self.exact.get(path).and_then(first);
         let found = exact.or_else(|| prefixes.filter_map(first).next());
@@ -173,7 +173,7 @@ impl Paths {
 }
 
 /// The first of these that the request follows.
-fn first(entries: &Vec<Entry>, request: &Request) -> Option<usize> {
+fn first(entries: &[Entry], request: &Request) -> Option<usize> {
     entries.iter().find(|entry| entry.matches(request)).map(|entry| entry.rule)
 }
 
