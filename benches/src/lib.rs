@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`scenario`] | the one-armed configuration that all benches use, and the frames that go through it |
+//! | [`http`] | usual HTTP messages, read and written |
 //! | [`steady`] | a worker on a memory port with all its flows made |
 //! | [`operations`] | the list of what is measured one by one |
 //! | [`picks`] | what choosing a member costs, and making a Maglev table |
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod handshake;
+pub mod http;
 pub mod large;
 pub mod machine;
 pub mod operations;

@@ -66,3 +66,12 @@ fn fragments_allocate_nothing() {
     });
     assert_eq!((made, table.len()), (0, PACKETS_MAX));
 }
+
+#[test]
+fn reading_writing_and_routing_messages_allocates_nothing() {
+    use sluice_benches::http;
+    assert_eq!(allocations_of(1_000, http::request()), 0);
+    assert_eq!(allocations_of(1_000, http::response()), 0);
+    assert_eq!(allocations_of(1_000, http::chunks()), 0);
+    assert_eq!(allocations_of(1_000, http::route(100)), 0);
+}

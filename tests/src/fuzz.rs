@@ -4,6 +4,14 @@
 
 #[path = "../../dataplane/tests/world/mod.rs"]
 mod harness;
+#[path = "../../dataplane/tests/http_table/check.rs"]
+mod http_check;
+#[path = "../../dataplane/tests/http_table/reference.rs"]
+#[allow(dead_code)]
+mod reference;
+#[path = "../../dataplane/tests/http_table/run.rs"]
+#[allow(dead_code)]
+mod run;
 
 use std::cell::RefCell;
 
@@ -12,8 +20,10 @@ use sluice_control::parse;
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::PortId;
 use sluice_dataplane::frame::FramePool;
+use sluice_dataplane::http::{Asked, Method, Version};
 use sluice_dataplane::packet::mss;
 use sluice_dataplane::packet::parse::{Class, Packet, Parsed, parse as parse_frame};
+use sluice_dataplane::proxy_protocol::{self, Origin, Tlvs, V1_MAX, V2_MAX};
 
 use harness::World;
 
@@ -91,4 +101,55 @@ pub fn worker_burst(bytes: &[u8]) {
         let open: u64 = (0..3).map(|id| world.open_connections(id)).sum();
         assert_eq!(open, world.flows().len() as u64);
     });
+}
+
+/// Requests of a client, in pieces of a size that the first byte says: the pieces change nothing, and what is passed
+/// on is read the same by a strict reader that shares nothing with the engine.
+pub fn http_requests(bytes: &[u8]) {
+    let Some((&control, input)) = bytes.split_first() else { return };
+    let whole = run::requests([input]);
+    assert_eq!(run::requests(input.chunks(usize::from(control) + 1)), whole);
+    http_check::requests(&whole).expect("everyone reads the same");
+}
+
+/// A chunked request body; as [`http_requests`].
+pub fn http_chunks(bytes: &[u8]) {
+    let Some((&control, input)) = bytes.split_first() else { return };
+    let head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    http_requests(&[&[control], head.as_slice(), input].concat());
+}
+
+/// Responses of a member to a request that the first byte describes; as [`http_requests`].
+pub fn http_responses(bytes: &[u8]) {
+    let Some((&control, input)) = bytes.split_first() else { return };
+    let method = [Method::Get, Method::Head, Method::Connect, Method::Post][usize::from(control & 3)];
+    let asked = Asked { method, upgrade: control & 4 != 0 };
+    let client = if control & 8 != 0 { Version::Http10 } else { Version::Http11 };
+    let told = run::Told { asked, client, close: control & 16 != 0, eof: control & 32 != 0 };
+    let whole = run::responses([input], told);
+    assert_eq!(run::responses(input.chunks(usize::from(control >> 6) + 1), told), whole);
+    http_check::responses(&whole, told).expect("everyone reads the same");
+}
+
+/// A PROXY header: a fault is a fault however much has come, and what is taken is written and read again as itself.
+pub fn proxy_header(bytes: &[u8]) {
+    let whole = proxy_protocol::parse(bytes);
+    for len in 0..bytes.len().min(300) {
+        let early = proxy_protocol::parse(&bytes[..len]);
+        assert!(early == Ok(None) || early == whole);
+    }
+    let Ok(Some(header)) = whole else { return };
+    assert!(header.len <= bytes.len());
+    let mut out = [0; V2_MAX];
+    let len = proxy_protocol::write_v1(&header.origin, &mut out).expect("room");
+    assert!(len <= V1_MAX && matches!(proxy_protocol::parse(&out[..len]), Ok(Some(_))));
+    // Without the fields, so that a checksum of our own always fits.
+    let len = proxy_protocol::write_v2(&header.origin, Tlvs::default(), true, &mut out).expect("room");
+    let again = proxy_protocol::parse(&out[..len]).expect("ours").expect("all of it");
+    assert_eq!((again.origin, again.len), (header.origin, len));
+    let kept = proxy_protocol::write_v2(&header.origin, header.tlvs, false, &mut out)
+        .expect("no longer than it was");
+    let again = proxy_protocol::parse(&out[..kept]).expect("ours").expect("all of it");
+    let plain = |(kind, _): &(u8, &[u8])| ![proxy_protocol::CRC_TLV, proxy_protocol::NOOP_TLV].contains(kind);
+    assert!(again.tlvs.eq(header.tlvs.filter(plain)) || header.origin == Origin::Local);
 }

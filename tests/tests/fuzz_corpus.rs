@@ -28,3 +28,23 @@ fn configuration() {
 fn worker_burst() {
     run_corpus("worker_burst", sluice_tests::fuzz::worker_burst);
 }
+
+#[test]
+fn http_requests() {
+    run_corpus("http_requests", sluice_tests::fuzz::http_requests);
+}
+
+#[test]
+fn http_chunks() {
+    run_corpus("http_chunks", sluice_tests::fuzz::http_chunks);
+}
+
+#[test]
+fn http_responses() {
+    run_corpus("http_responses", sluice_tests::fuzz::http_responses);
+}
+
+#[test]
+fn proxy_header() {
+    run_corpus("proxy_header", sluice_tests::fuzz::proxy_header);
+}
