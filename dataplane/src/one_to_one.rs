@@ -72,6 +72,18 @@ impl Pipeline {
         }
     }
 
+    /// The worker to ask first about a packet of no local flow: it may be one of a passage, though a virtual server
+    /// would take it, too. `None` when this is that worker, or when it has been asked.
+    pub(crate) fn passage_to_ask(&self, key: &FlowKey) -> Option<usize> {
+        let snapshot = &self.snapshot;
+        let may_be =
+            snapshot.nat_of_origin(key.src).is_some() || snapshot.nat_of_translation(key.dst).is_some();
+        if self.owners.workers() == 1 || self.trail.hops != 0 || !may_be {
+            return None;
+        }
+        Some(self.owner_of_passage(key)).filter(|owner| *owner != self.worker)
+    }
+
     /// The worker that owns both directions of a passage, by either direction's key.
     pub(crate) fn owner_of_passage(&self, key: &FlowKey) -> usize {
         let known = |address| self.snapshot.nat_of_origin(address).map_or(address, |nat| nat.translation);

@@ -194,7 +194,7 @@ impl Pipeline {
 }
 
 /// First packets that wait at most, over all pools of a worker.
-const QUEUED_MAX: usize = 1_024;
+const QUEUED_MAX: usize = 256;
 
 /// Where the operator sets no time: a client has given up by then (RFC 9293 section 3.8.3 asks for 3 minutes at
 /// least, common ones take 2).

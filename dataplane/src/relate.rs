@@ -11,6 +11,7 @@ use crate::packet::parse::Packet;
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pipeline::{Fate, Pipeline};
 use crate::query_flow::{ICMP_WORKER, is_echo};
+use crate::select::HOPS_MAX;
 use crate::verdict::DropReason;
 
 impl Pipeline {
@@ -58,11 +59,8 @@ impl Pipeline {
         }
         let matched = snapshot.match_virtual(&key, link);
         let matched = matched.filter(|item| snapshot.may_take(item, key.dst));
-        let owner = match self.one_to_one(matched, &Packet { key, ..Packet::BLANK }, link) {
-            Some(_) => self.owner_of_passage(&key),
-            None => self.home(matched, &key).worker(),
-        };
-        if owner != self.worker {
+        let owner = self.passage_to_ask(&key).unwrap_or_else(|| self.home(matched, &key).worker());
+        if owner != self.worker && self.trail.hops < HOPS_MAX {
             return Fate::HandOver(owner);
         }
         self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE)

@@ -138,6 +138,6 @@ impl Pipeline {
 }
 
 /// SYNs kept at most.
-const ATTEMPTS_MAX: usize = 1_024;
+const ATTEMPTS_MAX: usize = 256;
 /// A SYN this long after the first is a retransmission, not a duplicate on the way (RFC 6298 section 2.1: 1 s).
 const SILENCE_MS: u32 = 500;

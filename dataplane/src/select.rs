@@ -60,6 +60,9 @@ impl Pipeline {
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let matched = snapshot.match_virtual(&packet.key, link);
         let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
+        if let Some(owner) = self.passage_to_ask(&packet.key) {
+            return Fate::HandOver(owner);
+        }
         if let Some(passage) = self.one_to_one(matched, packet, link) {
             return self.pass_one_to_one(passage, port, frame, packet, out);
         }
@@ -373,7 +376,7 @@ fn needs_no_flow(item: &Virtual) -> bool {
 }
 
 /// While an apply is on its way two workers may each think a packet the other's.
-const HOPS_MAX: u8 = 3;
+pub(crate) const HOPS_MAX: u8 = 3;
 
 /// Tries to find a member while other workers take the last units of the limits.
 const PICKS_MAX: usize = 4;

@@ -23,6 +23,15 @@ pub(crate) struct Sweep {
     version: u64,
     /// Where it goes on; `None` when it is over.
     place: Option<usize>,
+    /// Something has changed since it began: when it is over it begins anew.
+    again: bool,
+}
+
+impl Sweep {
+    /// The configuration has changed, and with it perhaps what becomes of open connections.
+    pub(crate) fn begin_anew(&mut self) {
+        self.version = u64::MAX;
+    }
 }
 
 impl Pipeline {
@@ -34,7 +43,8 @@ impl Pipeline {
             let acts = self.snapshot.parts().pools.iter();
             let acts =
                 acts.map(|pool| pool.service_down_action).any(|action| action != ServiceDownAction::None);
-            self.sweep = Sweep { version, place: acts.then_some(0) };
+            let runs = self.sweep.place.filter(|_| acts);
+            self.sweep = Sweep { version, place: runs.or(acts.then_some(0)), again: runs.is_some() };
         }
         self.sweep.place.is_some() && self.sweep_on(out)
     }
@@ -43,14 +53,16 @@ impl Pipeline {
     fn sweep_on(&mut self, out: &mut Outgoing) -> bool {
         let Some(place) = self.sweep.place else { return false };
         let (ids, next) = self.flows.page(place, SWEPT_A_TURN);
-        self.sweep.place = next;
+        // To the end before it begins anew: members that come and go do not keep it from the last flows.
+        self.sweep.place = next.or(self.sweep.again.then_some(0));
+        self.sweep.again &= next.is_some();
         for id in ids {
             let Some(flow) = self.flows.get(id).copied() else { continue };
             if self.members.of(flow.member_id) == MemberState::Offline {
                 self.member_is_down(id, &flow, out);
             }
         }
-        next.is_some()
+        self.sweep.place.is_some()
     }
 
     fn member_is_down(&mut self, id: FlowId, flow: &Flow, out: &mut Outgoing) {

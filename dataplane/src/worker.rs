@@ -265,6 +265,7 @@ impl Pipeline {
         let snapshot = Arc::clone(&self.snapshot);
         let counters = Arc::clone(&self.counters);
         self.quota.follow(Some(&before), &self.snapshot, |what| connections_of(&counters, what));
+        self.sweep.begin_anew();
         self.snat.exclude(snapshot.listened_sources());
         self.had_untranslated |= snapshot.has_untranslated();
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());

@@ -495,3 +495,31 @@ fn pings_reach_the_host_behind_a_one_to_one_translation() {
     let reply = echo((member_mac(13), "10.1.0.13"), (INTERNAL_MAC, CLIENT), 0, 77);
     assert_eq!(see_echo(&send(1, INTERNAL, &reply)[0]), ("192.0.2.60".into(), CLIENT.into(), 0, 77));
 }
+
+#[test]
+fn replies_of_a_one_to_one_translation_find_their_flow_beside_an_egress_virtual_server() {
+    let mut parts = usual();
+    with_nat(&mut parts);
+    with_egress(&mut parts);
+    let mut worlds = World::several(4, Limits { flows: 256, frames: 64, ..Limits::default() }, &parts);
+    worlds.iter_mut().for_each(World::start);
+    for port in 2_000..2_032 {
+        let inward = Tcp { dst: "192.0.2.60", dst_port: 22, ..syn(port) };
+        let reply = Tcp {
+            src_mac: member_mac(13),
+            dst_mac: INTERNAL_MAC,
+            src: "10.1.0.13",
+            dst: CLIENT,
+            src_port: 22,
+            dst_port: port,
+            flags: SYN | ACK,
+            ack: 1_001,
+            ..Tcp::default()
+        };
+        let entry = usize::from(port) % 4;
+        assert_eq!(only(&send_at(&mut worlds, entry, EXTERNAL, &inward)).dst.0, "10.1.0.13");
+        let mut out = send_at(&mut worlds, (entry + 1) % 4, INTERNAL, &reply);
+        out.extend(worlds.iter_mut().flat_map(|world| world.run(0)));
+        assert_eq!(only(&out).src.0, "192.0.2.60", "port {port}");
+    }
+}

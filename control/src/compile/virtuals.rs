@@ -6,7 +6,8 @@ use sluice_dataplane::config::snapshot as plane;
 use super::network::unusable_host;
 use super::{Compile, pointer};
 use crate::model::{
-    Destination, Name, OneOrMany, Protocol, SourcePortChoice, Span, VirtualServer, VirtualType,
+    Destination, Name, OneOrMany, Protocol, SnatChoice, SourcePortChoice, Span, VirtualServer, VirtualType,
+    Workers,
 };
 use crate::parse::Pointer;
 
@@ -31,17 +32,32 @@ impl Compile<'_> {
             ingress: self.ingress(path, server),
             pool: self.pool(path, server),
             snat: self.snat(path, server),
-            source_port: match server.source_port {
-                SourcePortChoice::Preserve => plane::SourcePort::Preserve,
-                SourcePortChoice::PreserveStrict => plane::SourcePort::PreserveStrict,
-                SourcePortChoice::Change => plane::SourcePort::Change,
-            },
+            source_port: self.source_port(path, server),
             connection_limit: server.connection_limit.as_u32(),
             rate_limit: server.rate_limit.as_u32(),
             persistence: self.persistence(path, server),
             mss_clamp: self.mss_clamp(path, server),
             timeouts: self.timeouts(path, server),
             auto_last_hop: server.auto_last_hop,
+        }
+    }
+
+    fn source_port(&mut self, path: &Pointer, server: &VirtualServer) -> plane::SourcePort {
+        let one_worker = match &self.model.system.workers {
+            Workers::Auto => false,
+            Workers::Count(count) => count.get() == 1,
+            Workers::Cores(cores) => cores.len() == 1,
+        };
+        match server.source_port {
+            SourcePortChoice::Preserve => plane::SourcePort::Preserve,
+            SourcePortChoice::Change => plane::SourcePort::Change,
+            SourcePortChoice::PreserveStrict => {
+                if !one_worker && server.snat != SnatChoice::None {
+                    let why = "with several workers only ports whose replies come home can be kept, and other connections are refused: use workers: 1";
+                    self.warn(path.child("source_port"), why);
+                }
+                plane::SourcePort::PreserveStrict
+            }
         }
     }
 

@@ -231,6 +231,9 @@ impl Pipeline {
         let snapshot = &self.snapshot;
         let matched = snapshot.match_virtual(&packet.key, LinkId::new(port, packet.vlan));
         let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
+        if let Some(owner) = self.passage_to_ask(&packet.key) {
+            return owner;
+        }
         match self.home(matched, &packet.key) {
             Home::Here(_) => self.worker,
             home => home.worker(),
