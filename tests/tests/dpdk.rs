@@ -118,7 +118,8 @@ fn many_at_once(world: &World) {
     assert_eq!(tried.open.len(), 60, "{:?}", tried.refused);
     let names = tried.open.iter_mut().map(|stream| peer::fetch(stream).expect("an answer"));
     let of_first = names.filter(|name| name == "server1").count();
-    assert!((29..=31).contains(&of_first), "{of_first} of 60: each worker is even to one");
+    // Each worker is even to one, but for a SYN that came twice.
+    assert!((26..=34).contains(&of_first), "{of_first} of 60");
     for url in ["http://192.0.2.100/?[1-50]", "http://[2001:db8:1::100]/?[1-50]"] {
         let text = run(curl(world.lab.client()).args(["--header", "Connection: close", url]));
         assert_eq!(text.lines().filter(|line| line.starts_with("server")).count(), 50, "{url}");
