@@ -3,7 +3,9 @@
 use crate::config::ids::MemberId;
 use crate::config::snapshot::{Virtual, VirtualKind};
 use crate::counters::WorkerCounters;
-use crate::flow::Flow;
+use crate::flow::table::FlowId;
+use crate::flow::tcp_track::TcpState;
+use crate::flow::{Flow, flow_flag};
 use crate::packet::parse::{Class, Packet, tcp_flag};
 use crate::persist::select::Chosen;
 use crate::pipeline::Pipeline;
@@ -89,6 +91,34 @@ impl Pipeline {
         }
         let node = self.snapshot.member(flow.member_id).map(|member| member.node);
         self.counters.open_member(flow.member_id, node.unwrap_or_default());
+    }
+
+    /// A flow has changed its TCP state: a connection that is over makes room under the limits at once, though its
+    /// flow is kept for what comes late; one that goes on after all counts again.
+    pub(crate) fn count_state(&mut self, id: FlowId, state: TcpState) {
+        let flow = *self.flows.at_mut(id);
+        match (state.is_over(), flow.has(flow_flag::UNCOUNTED)) {
+            (true, false) => {
+                self.flows.at_mut(id).set(flow_flag::UNCOUNTED);
+                self.count_closed(&flow);
+                self.queue.poke();
+            }
+            (false, true) => {
+                self.flows.at_mut(id).flags &= !flow_flag::UNCOUNTED;
+                self.count_revived(&flow);
+            }
+            _ => {}
+        }
+    }
+
+    fn count_revived(&self, flow: &Flow) {
+        self.quota.take_anyway(Limited::Virtual(flow.virtual_id));
+        self.quota.take_anyway(Limited::Member(flow.member_id));
+        self.quota.take_anyway(Limited::Node(self.counters.node_of(flow.member_id)));
+        if let Some(counters) = self.counters.of_virtual(flow.virtual_id) {
+            counters.connections.reopen();
+        }
+        self.counters.reopen_member(flow.member_id);
     }
 
     /// Counts the end of a connection, and gives back its units.

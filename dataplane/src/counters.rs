@@ -80,6 +80,11 @@ impl Connections {
         }
     }
 
+    /// One that had ended goes on after all.
+    pub fn reopen(&self) {
+        self.current.add(1);
+    }
+
     /// One has ended.
     #[inline]
     pub fn close(&self) {
@@ -247,6 +252,13 @@ impl WorkerCounters {
         if let Some(counters) = self.of_node(node) {
             counters.connections.open();
         }
+    }
+
+    /// Counts a connection to `member` again that had ended and goes on after all.
+    pub fn reopen_member(&self, member: MemberId) {
+        let node = self.of_node(self.node_of(member)).map(|counters| &counters.connections);
+        let member = self.of_member(member).map(|counters| &counters.connections);
+        member.into_iter().chain(node).for_each(Connections::reopen);
     }
 
     /// Counts the end of a connection to `member`, on the node that it was opened on.

@@ -27,6 +27,7 @@ impl Pipeline {
     /// Moves the flow's timer to what its new state asks for.
     #[cold]
     pub(crate) fn on_tcp_state(&mut self, id: FlowId, state: TcpState) {
+        self.count_state(id, state);
         let flow = *self.flows.at_mut(id);
         if state.is_half_open() {
             return;
@@ -57,7 +58,9 @@ impl Pipeline {
             self.end_of_wait(id, &flow);
         }
         self.queue.poke();
-        self.count_closed(&flow);
+        if !flow.has(flow_flag::UNCOUNTED) {
+            self.count_closed(&flow);
+        }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

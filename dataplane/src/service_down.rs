@@ -58,7 +58,8 @@ impl Pipeline {
         self.sweep.again &= next.is_some();
         for id in ids {
             let Some(flow) = self.flows.get(id).copied() else { continue };
-            if self.members.of(flow.member_id) == MemberState::Offline {
+            let is_counted = !flow.has(flow_flag::UNCOUNTED);
+            if is_counted && self.members.of(flow.member_id) == MemberState::Offline {
                 self.member_is_down(id, &flow, out);
             }
         }

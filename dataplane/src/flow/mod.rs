@@ -101,6 +101,8 @@ pub mod flow_flag {
     pub const RESELECT: u8 = 4;
     /// Its member's first packet is waited for, to see how soon it comes.
     pub const ASKED: u8 = 8;
+    /// The connection is over and no longer counted; the flow is kept for what comes late.
+    pub const UNCOUNTED: u8 = 16;
 }
 
 impl Flow {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sluice_dataplane::address::Address;
-use sluice_dataplane::config::snapshot::SourcePort;
+use sluice_dataplane::config::snapshot::{Parts, Snat, SourcePort, Virtual};
 
 use super::endpoint::{Break, Endpoint, Out, Side, State, tag_of};
 use super::random::Random;
@@ -26,7 +26,7 @@ pub struct Clients {
     /// Late packets of a connection that had the source port before.
     pub stale: u64,
     damaging: bool,
-    /// A source port stays unused after its connection until late packets have died out, but where it must be kept.
+    /// All source ports are sluice's choice, and stay unused after a connection until late packets have died out.
     ports_rest: bool,
 }
 
@@ -73,12 +73,16 @@ impl Clients {
             started: 0,
             stale: 0,
             damaging: plan.weather.corrupts > 0,
-            ports_rest: !plan
-                .parts
-                .virtuals
-                .iter()
-                .any(|item| item.source_port == SourcePort::PreserveStrict),
+            // With few sets, or many pairs by a flood, pairs without a connection forget what rests.
+            ports_rest: plan.calm
+                && plan.share().snat_port_sets >= 64
+                && plan.parts.virtuals.iter().all(chooses_ports),
         }
+    }
+
+    /// Another configuration is on its way to the workers.
+    pub fn on_change(&mut self, parts: &Parts) {
+        self.ports_rest &= parts.virtuals.iter().all(chooses_ports);
     }
 
     /// The connection with this tag.
@@ -180,7 +184,8 @@ impl Clients {
             return Ok(());
         }
         let order = |tag| self.by_tag(tag).map_or(0, |end| end.order);
-        if !self.ports_rest && order(other) < order(tag) {
+        // A port that did not rest: the member still answers the SYN of a half-open flow that made room.
+        if !self.ports_rest && (order(other) < order(tag) || packet.payload.is_empty()) {
             self.stale += 1;
             return Ok(());
         }
@@ -305,3 +310,7 @@ fn tag(number: usize) -> u16 {
 const PORTS: u64 = 24;
 const ASK_AGAIN_MS: u64 = 300;
 const TRIES_MAX: u32 = 24;
+
+fn chooses_ports(item: &Virtual) -> bool {
+    item.snat != Snat::None && item.source_port != SourcePort::PreserveStrict
+}
