@@ -408,7 +408,7 @@ pub enum Method {
 /// A pool member.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member {
-    /// Stable over applies; also indexes [`MemberStates`].
+    /// Stable over applies; also indexes [`crate::pool::MemberStates`].
     pub id: MemberId,
     /// The node it runs on.
     pub node: NodeId,
