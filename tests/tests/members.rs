@@ -49,7 +49,7 @@ fn count(letters: &str, letter: char) -> usize {
 
 #[test]
 fn a_disabled_member_keeps_its_connections_and_gets_no_new_ones() {
-    let Some(echoes) = Echoes::start("", "", "") else { return };
+    let Some(echoes) = Echoes::start("    slow_ramp_time: 0s\n", "", "") else { return };
     let mut on_first = std::iter::repeat_with(|| echoes.connect()).take(4).find(|(_, letter)| *letter == '1');
     let (kept, _) = on_first.as_mut().expect("one of four connections goes to the first member");
 
@@ -96,7 +96,7 @@ fn ratio_gives_each_member_its_share() {
 
 #[test]
 fn least_connections_fills_up_the_member_with_fewer() {
-    let options = "    load_balancing: least-connections-member\n";
+    let options = "    load_balancing: least-connections-member\n    slow_ramp_time: 0s\n";
     let Some(echoes) = Echoes::start(options, "", "") else { return };
     echoes.member("disable");
     let mut held: Vec<_> = (0..6).map(|_| echoes.connect()).collect();
