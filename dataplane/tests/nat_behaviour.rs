@@ -730,11 +730,12 @@ fn syns_of_both_sides_are_clamped_where_asked() {
 fn the_table_names_tests_that_exist() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
-    let sources: String = ["tests/nat_behaviour.rs", "tests/pipeline.rs", "tests/fragments.rs"]
-        .into_iter()
-        .chain(["src/packet/fragment.rs", "src/fragment/table.rs"])
-        .map(read)
-        .collect();
+    let sources: String =
+        ["tests/nat_behaviour.rs", "tests/pipeline.rs", "tests/fragments.rs", "tests/selection.rs"]
+            .into_iter()
+            .chain(["src/packet/fragment.rs", "src/fragment/table.rs"])
+            .map(read)
+            .collect();
     let table = read("../docs/NAT_BEHAVIOUR.md");
     let words = table.split('`').skip(1).step_by(2);
     let names: Vec<&str> =
