@@ -73,8 +73,6 @@ pub const OPERATIONS: &[Operation] = &[
     burst("memory port alone", 300, || SteadyWorker::new(1_000).into_echo()),
     burst("worker burst/requests, 1 k flows", 300, || SteadyWorker::new(1_000).into_requests()),
     burst("worker burst/replies, 1 k flows", 300, || SteadyWorker::new(1_000).into_replies()),
-    burst("worker burst/requests, one of 2 workers", 300, || SteadyWorker::one_of(2, 1_000).into_requests()),
-    burst("worker burst/replies, one of 2 workers", 300, || SteadyWorker::one_of(2, 1_000).into_replies()),
     burst("worker burst/requests, 100 k flows", 300, || SteadyWorker::new(100_000).into_requests()),
     burst("worker burst/new flows that expire", 300, || SteadyWorker::new(50_000).into_new_flows()),
     Operation {

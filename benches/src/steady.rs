@@ -42,7 +42,7 @@ impl SteadyWorker {
     /// # Panics
     /// When a flow cannot be made.
     pub fn new(flows: u32) -> Self {
-        Self::one_of(1, flows)
+        Self::of(1, scenario::parts(), flows).with_flows()
     }
 
     /// Makes all flows.
@@ -59,14 +59,6 @@ impl SteadyWorker {
         let unknown = steady.seen.iter().filter(|&&seen| seen == Seen::default()).count();
         assert_eq!(unknown, 0, "flows that never came back; drops: {:?}", steady.drops());
         self
-    }
-
-    /// As [`SteadyWorker::new`], as the first of `workers`.
-    ///
-    /// # Panics
-    /// When a flow cannot be made.
-    pub fn one_of(workers: usize, flows: u32) -> Self {
-        Self::of(workers, scenario::parts(), flows).with_flows()
     }
 
     /// With a TCP virtual server, and no connection yet.
