@@ -356,6 +356,23 @@ fn one_to_one_translation_lets_the_host_out() {
     assert_eq!((seen.dst, seen.dst_mac), (("10.1.0.13".into(), 2_000), member_mac(13)));
 }
 
+/// A client's SYN to port 22 of the host that [`with_nat`] translates, and the host's answer.
+fn through_nat(port: u16) -> (Tcp<'static>, Tcp<'static>) {
+    let inward = Tcp { dst: "192.0.2.60", dst_port: 22, ..syn(port) };
+    let reply = Tcp {
+        src_mac: member_mac(13),
+        dst_mac: INTERNAL_MAC,
+        src: "10.1.0.13",
+        dst: CLIENT,
+        src_port: 22,
+        dst_port: port,
+        flags: SYN | ACK,
+        ack: 1_001,
+        ..Tcp::default()
+    };
+    (inward, reply)
+}
+
 #[test]
 fn both_directions_of_a_one_to_one_translation_meet_at_one_worker() {
     let mut parts = usual();
@@ -363,18 +380,7 @@ fn both_directions_of_a_one_to_one_translation_meet_at_one_worker() {
     let mut worlds = World::several(4, Limits { flows: 256, frames: 64, ..Limits::default() }, &parts);
     worlds.iter_mut().for_each(World::start);
     for port in 2_000..2_032 {
-        let inward = Tcp { dst: "192.0.2.60", dst_port: 22, ..syn(port) };
-        let reply = Tcp {
-            src_mac: member_mac(13),
-            dst_mac: INTERNAL_MAC,
-            src: "10.1.0.13",
-            dst: CLIENT,
-            src_port: 22,
-            dst_port: port,
-            flags: SYN | ACK,
-            ack: 1_001,
-            ..Tcp::default()
-        };
+        let (inward, reply) = through_nat(port);
         // Each arrives at a worker that need not own it.
         let entry = usize::from(port) % 4;
         assert_eq!(only(&send_at(&mut worlds, entry, EXTERNAL, &inward)).dst.0, "10.1.0.13");
@@ -503,18 +509,7 @@ fn replies_of_a_one_to_one_translation_find_their_flow_beside_an_egress_virtual_
     let mut worlds = World::several(4, Limits { flows: 256, frames: 64, ..Limits::default() }, &parts);
     worlds.iter_mut().for_each(World::start);
     for port in 2_000..2_032 {
-        let inward = Tcp { dst: "192.0.2.60", dst_port: 22, ..syn(port) };
-        let reply = Tcp {
-            src_mac: member_mac(13),
-            dst_mac: INTERNAL_MAC,
-            src: "10.1.0.13",
-            dst: CLIENT,
-            src_port: 22,
-            dst_port: port,
-            flags: SYN | ACK,
-            ack: 1_001,
-            ..Tcp::default()
-        };
+        let (inward, reply) = through_nat(port);
         let entry = usize::from(port) % 4;
         assert_eq!(only(&send_at(&mut worlds, entry, EXTERNAL, &inward)).dst.0, "10.1.0.13");
         let mut out = send_at(&mut worlds, (entry + 1) % 4, INTERNAL, &reply);

@@ -188,7 +188,7 @@ impl Snapshot {
         self.parts.nodes.get(place as usize)
     }
 
-    /// The Maglev table of a pool that is balanced, or whose clients persist, by hash.
+    /// The Maglev table of a pool that is balanced by hash.
     pub fn maglev(&self, pool: PoolId) -> Option<&Maglev> {
         self.maglevs.of(pool)
     }

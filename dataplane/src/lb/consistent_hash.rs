@@ -129,19 +129,4 @@ mod tests {
             .for_each(|id| bench.states.set(MemberId(id), MemberState::Offline));
         assert_eq!(all(&mut bench, 50), [700; 50]);
     }
-
-    #[test]
-    fn a_hash_of_ones_own_leads_to_the_same_member() {
-        let mut bench = Bench::new(Method::ConsistentHash, &[1; 5]);
-        let client = bench.client;
-        let hash = crate::lb::maglev::hash_of(client.0, client.1);
-        assert_eq!(bench.pick_by_hash(hash), bench.try_pick());
-    }
-
-    #[test]
-    fn without_a_table_the_hash_chooses_among_those_at_work() {
-        let mut bench = Bench::new(Method::RoundRobin, &[1; 5]);
-        let picks: Vec<_> = (0..5u64).map(|hash| bench.pick_by_hash(hash << 16).unwrap()).collect();
-        assert_eq!(picks, [0, 1, 2, 3, 4]);
-    }
 }

@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use crate::address::Address;
 use crate::config::ids::PoolId;
-use crate::config::snapshot::{Member, Method, Parts, PersistenceKind, Pool};
+use crate::config::snapshot::{Member, Method, Parts, Pool};
 
 /// Slots of a table, a prime.
 pub const SLOTS: usize = 65_537;
@@ -162,11 +162,7 @@ pub struct MaglevTables {
 impl MaglevTables {
     /// Tables for the pools that need one, taken from `former` where the members are the same.
     pub fn build(parts: &Parts, former: &MaglevTables) -> Self {
-        let hashed = |kind| kind == PersistenceKind::Hash;
-        let persistent =
-            parts.virtuals.iter().filter(|item| item.persistence.is_some_and(|by| hashed(by.kind)));
-        let persistent: HashSet<PoolId> = persistent.filter_map(|item| item.pool).collect();
-        let needs = |pool: &&Pool| pool.method == Method::ConsistentHash || persistent.contains(&pool.id);
+        let needs = |pool: &&Pool| pool.method == Method::ConsistentHash;
         let mut known: HashMap<&[Entry], Arc<Maglev>> =
             former.by_pool.values().map(|table| (&*table.members, Arc::clone(table))).collect();
         let mut made: HashMap<Box<[Entry]>, Arc<Maglev>> = HashMap::new();
@@ -317,15 +313,5 @@ mod tests {
         changed.pools[1].members[0].ratio = 7;
         let after = MaglevTables::build(&changed, &tables);
         assert_ne!(tables.of(PoolId(1)), after.of(PoolId(1)));
-    }
-
-    #[test]
-    fn a_pool_whose_clients_persist_by_hash_has_a_table() {
-        use crate::config::snapshot::{Persistence, Virtual};
-        let pool = Pool { id: PoolId(4), members: members(&[1, 1]), ..Pool::default() };
-        let persistence = Some(Persistence::new(PersistenceKind::Hash));
-        let virtuals = vec![Virtual { pool: Some(pool.id), persistence, ..Virtual::default() }];
-        let parts = Parts { pools: vec![pool], virtuals, ..Parts::default() };
-        assert!(MaglevTables::build(&parts, &MaglevTables::default()).of(PoolId(4)).is_some());
     }
 }

@@ -124,18 +124,6 @@ impl Balancer {
         place.and_then(|place| pool.members.get(place)).ok_or_else(|| pick.refusal())
     }
 
-    /// The member that `hash` leads to by the pool's Maglev table, whatever the pool's method. Members that take
-    /// no connection are passed over as in [`Method::ConsistentHash`].
-    ///
-    /// # Errors
-    /// [`NoPick`].
-    pub fn pick_by_hash<'p>(&mut self, pool: &'p Pool, view: &View, hash: u64) -> Result<&'p Member, NoPick> {
-        self.follow(pool, view);
-        let pick = Pick::new(pool, view, &self.roster);
-        let place = consistent_hash::pick(view.snapshot.maglev(pool.id), hash, &pick);
-        place.and_then(|place| pool.members.get(place)).ok_or_else(|| pick.refusal())
-    }
-
     /// A connection has gone to `member` without a pick, by persistence. The ratio methods count it as the
     /// member's turn; ratio-session, which balances sessions, does not, nor do others. O(members).
     pub fn on_persisted(&mut self, pool: &Pool, view: &View, member: MemberId) {

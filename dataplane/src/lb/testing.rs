@@ -126,10 +126,6 @@ impl Bench {
         self.pick()
     }
 
-    pub(crate) fn pick_by_hash(&mut self, hash: u64) -> Result<u32, NoPick> {
-        self.with(|balancer, pool, view| balancer.pick_by_hash(pool, view, hash).map(|member| member.id.0))
-    }
-
     pub(crate) fn is_at_limit(&mut self) -> bool {
         self.with(Balancer::is_at_limit)
     }
