@@ -5,6 +5,7 @@
 //! [`port`]; the configuration arrives as a [`config::snapshot::Snapshot`].
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod address;
 mod admit;
 mod asked;
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod counters;
 mod expire;
+pub mod filter;
 pub mod flow;
 mod forward;
 pub mod fragment;
@@ -43,6 +45,7 @@ mod select;
 mod service_down;
 pub mod snat;
 mod stateless;
+pub mod tcp;
 pub mod verdict;
 pub mod virtual_server;
 pub mod worker;

@@ -38,6 +38,7 @@ impl Compile<'_> {
             persistence: self.persistence(path, server),
             mss_clamp: self.mss_clamp(path, server),
             timeouts: self.timeouts(path, server),
+            proxy: None,
             auto_last_hop: server.auto_last_hop,
         }
     }

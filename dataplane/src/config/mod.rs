@@ -4,4 +4,5 @@
 pub mod ids;
 pub mod mailbox;
 pub mod parts;
+pub mod proxy;
 pub mod snapshot;

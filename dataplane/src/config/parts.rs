@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::ids::{LinkId, MemberId, NodeId, PoolId, PortId, VirtualId};
+use super::proxy::ProxyProfile;
 use crate::address::{Address, Prefix};
 
 /// What a configuration says, in plain values. `compile` in the control crate makes it.
@@ -110,6 +111,8 @@ pub struct Virtual {
     pub timeouts: Timeouts,
     /// Replies go to the link address that the client's packet came from.
     pub auto_last_hop: bool,
+    /// How connections are proxied; for [`VirtualKind::Standard`], and only there.
+    pub proxy: Option<Arc<ProxyProfile>>,
 }
 
 impl Default for Virtual {
@@ -130,6 +133,7 @@ impl Default for Virtual {
             mss_clamp: None,
             timeouts: Timeouts::TCP,
             auto_last_hop: true,
+            proxy: None,
         }
     }
 }
@@ -144,6 +148,8 @@ impl Virtual {
 /// What a virtual server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VirtualKind {
+    /// Connections end here, and others are opened to pool members.
+    Standard,
     /// Packets are rewritten and forwarded to a pool member.
     PerformanceL4,
     /// Packets are routed, with flow state, to where they were going.

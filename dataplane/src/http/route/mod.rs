@@ -30,7 +30,7 @@ pub enum HostMatch {
 }
 
 /// The paths that a rule is for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum PathMatch {
     /// This path.
     Exact(String),
@@ -41,7 +41,7 @@ pub enum PathMatch {
 }
 
 /// What a request must have to follow a rule.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rule {
     /// One of these hosts; any when there is none.
     pub hosts: Vec<HostMatch>,

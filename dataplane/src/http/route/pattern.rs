@@ -13,7 +13,17 @@ use regex_automata::{Anchored, Input};
 /// An expression that must match the whole text. Bytes, not Unicode: `.` is any byte but a line feed, `\d` and `\w`
 /// are ASCII.
 #[derive(Debug, Clone)]
-pub struct Pattern(Arc<dense::DFA<Vec<u32>>>);
+pub struct Pattern {
+    text: Arc<str>,
+    automaton: Arc<dense::DFA<Vec<u32>>>,
+}
+
+/// By what is written, not by what it matches.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
 
 /// Why an expression was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,14 +49,14 @@ impl Pattern {
             .syntax(rules)
             .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(SIZE_MAX)))
             .build(&format!("(?:{text})\\z"))
-            .map(|dfa| Self(Arc::new(dfa)))
+            .map(|dfa| Self { text: text.into(), automaton: Arc::new(dfa) })
             .map_err(|error| PatternError(reason(&error)))
     }
 
     /// True when it matches the whole text. O(bytes), no allocation.
     pub fn matches(&self, text: &[u8]) -> bool {
         let input = Input::new(text).anchored(Anchored::Yes);
-        matches!(self.0.try_search_fwd(&input), Ok(Some(_)))
+        matches!(self.automaton.try_search_fwd(&input), Ok(Some(_)))
     }
 }
 

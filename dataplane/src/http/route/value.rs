@@ -5,7 +5,7 @@ use crate::http::fields::Fields;
 use crate::http::grammar::hex;
 
 /// What a value must be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ValueMatch {
     /// These bytes.
     Exact(String),
@@ -16,7 +16,7 @@ pub enum ValueMatch {
 }
 
 /// A field that a request must have; one value of that name is enough.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FieldMatch {
     /// The name, in any case.
     pub name: String,
@@ -36,7 +36,7 @@ impl FieldMatch {
 
 /// A query parameter that a request must have; of several with its name the first counts. Names and exact values are
 /// compared without their escapes, expressions with them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct QueryMatch {
     /// The name.
     pub name: String,
