@@ -162,6 +162,7 @@ pub fn worker(
         quotas,
         members: Arc::new(MemberStates::new(limits.members)),
         persistence: Arc::new(PersistenceTable::new(limits.persistence, limits.members)),
+        rates: Arc::default(),
         counters: Arc::new(WorkerCounters::new(&limits)),
         idle: Idle::Poll,
         clock: Clock::start(),

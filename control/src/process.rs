@@ -335,6 +335,7 @@ fn worker_specs(
     };
     let mut queues: Vec<_> =
         opened.ports.into_iter().map(|port| (port.info, port.queues.into_iter())).collect();
+    let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
     let owned = opened.cores.into_iter().zip(opened.pools).zip(handoff::mesh(workers)?);
     let mut spec = |(number, ((core, frames), handoff)): (usize, ((_, FramePool), Handoff))| WorkerSpec {
         number,
@@ -348,6 +349,7 @@ fn worker_specs(
         members: Arc::clone(members),
         quotas: Arc::clone(quotas),
         persistence: Arc::clone(persistence),
+        rates: Arc::clone(&rates),
         counters: Arc::new(WorkerCounters::new(limits)),
         idle,
         clock,

@@ -26,9 +26,27 @@ impl Pipeline {
             return Err(DropReason::Rejected);
         }
         opens(packet)?;
-        if self.draining {
-            return Err(DropReason::Draining);
+        self.admits(virtual_server)?;
+        self.take_from_virtual(virtual_server)
+    }
+
+    /// Whether `virtual_server` takes new connections at all. Takes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn admits(&self, virtual_server: &Virtual) -> Result<(), DropReason> {
+        match virtual_server.enabled {
+            false => Err(DropReason::VirtualDisabled),
+            true if self.draining => Err(DropReason::Draining),
+            true => Ok(()),
         }
+    }
+
+    /// Takes a unit of the virtual server's connection limit and of its rate.
+    ///
+    /// # Errors
+    /// Which of them is used up.
+    pub(crate) fn take_from_virtual(&self, virtual_server: &Virtual) -> Result<(), DropReason> {
         let what = Limited::Virtual(virtual_server.id);
         if !self.quota.take(what) {
             return Err(DropReason::ConnectionLimit);

@@ -104,6 +104,24 @@ pub struct VirtualCounters {
     pub connections: Connections,
     /// Packets dropped that had matched it, by reason.
     pub drops: [Counter; DropReason::COUNT],
+    /// What it did where it speaks HTTP.
+    pub http: HttpCounters,
+}
+
+/// What a virtual server with HTTP did.
+#[derive(Debug, Zeroable)]
+#[repr(C)]
+pub struct HttpCounters {
+    /// Requests whose head was read.
+    pub requests: Counter,
+    /// Responses by the first digit of their status, 1 to 5; our own, too.
+    pub responses: [Counter; 5],
+    /// Requests that were none and refused.
+    pub refused: Counter,
+    /// Requests that went to another member or over another connection because the first had failed.
+    pub retries: Counter,
+    /// Requests that went over a connection that had waited for them.
+    pub reused: Counter,
 }
 
 /// One pool member's counters on one worker.

@@ -30,6 +30,7 @@ pub mod persist;
 pub mod pipeline;
 pub mod pool;
 pub mod port;
+mod proxy;
 pub mod proxy_protocol;
 pub mod query;
 mod query_flow;

@@ -5,6 +5,7 @@
 //!              known flow ─────────────────▶ forward            packet/rewrite
 //!              ARP, ND, echo, ICMP ────────▶ answer             respond
 //!              fragment ─▶ wait for ports ─▶ forward            fragment
+//!              proxied ─▶ the engine ─▶ (run_proxies)            proxy
 //!              first packet ─▶ select ─────▶ forward            select
 //!                                └─ nobody ▶ refuse             respond
 //! ```
@@ -18,6 +19,7 @@ use crate::config::ids::{LinkId, PoolId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::flow::table::FlowTable;
+use crate::filter::RateTable;
 use crate::flow::timer::Timers;
 use crate::fragment::identification::Identifications;
 use crate::fragment::table::{EntryId, FragmentTable};
@@ -31,6 +33,7 @@ use crate::outgoing::Outgoing;
 use crate::packet::parse::{self, Class, Found, Packet};
 use crate::persist::PersistenceTable;
 use crate::pool::MemberStates;
+use crate::proxy::Proxies;
 use crate::queue::{Ticket, WaitingRoom};
 use crate::quota::{QuotaShare, Quotas};
 use crate::rate::TokenBucket;
@@ -63,6 +66,7 @@ pub struct Pipeline {
     pub(crate) latencies: LatencyBook,
     pub(crate) asked: Asked,
     pub(crate) persistence: Arc<PersistenceTable>,
+    pub(crate) proxies: Proxies,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
@@ -116,6 +120,8 @@ pub struct PipelineSpec {
     pub quotas: Arc<Quotas>,
     /// Shared by all workers.
     pub persistence: Arc<PersistenceTable>,
+    /// Shared by all workers.
+    pub rates: Arc<RateTable>,
     /// This worker's.
     pub counters: Arc<WorkerCounters>,
     /// For packets of our own.
@@ -138,6 +144,8 @@ impl Pipeline {
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
         let mut snat = SnatPorts::new(owners, worker, spec.limits.snat_port_sets, port_seed);
         snat.exclude(spec.snapshot.listened_sources());
+        let mtu = spec.ports.iter().map(|port| port.mtu).min().unwrap_or(1500);
+        let proxies = Proxies::new(&spec.limits, mtu, spec.seed, spec.backing, spec.rates);
         Self {
             epoch: spec.snapshot.generation() as u32,
             snapshot: spec.snapshot,
@@ -161,6 +169,7 @@ impl Pipeline {
             latencies: LatencyBook::new(&spec.limits),
             asked: Asked::default(),
             persistence: spec.persistence,
+            proxies,
             counters: spec.counters,
             frames: spec.frames,
             half_open_max: spec.limits.half_open,

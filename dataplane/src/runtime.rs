@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::mailbox::{self, Mail, Receiver, Sender};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
+use crate::filter::RateTable;
 use crate::frame::FramePool;
 use crate::handoff::Handoff;
 use crate::limits::Limits;
@@ -62,6 +63,8 @@ pub struct WorkerSpec {
     pub quotas: Arc<Quotas>,
     /// Shared by all workers.
     pub persistence: Arc<PersistenceTable>,
+    /// Shared by all workers.
+    pub rates: Arc<RateTable>,
     /// What it counts into; made for the process's whole limits, not the worker's share.
     pub counters: Arc<WorkerCounters>,
     /// What to do when there is nothing to do.

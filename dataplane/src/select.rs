@@ -1,7 +1,7 @@
 //! The first packet of a connection: virtual server, member, source address and port, flow.
 
 use crate::address::{Address, Mac};
-use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
+use crate::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
 use crate::config::snapshot::{Pool, Snapshot, Timeouts, Virtual, VirtualKind};
 use crate::flow::key::FlowKey;
 use crate::flow::table::{FlowId, InsertError};
@@ -49,6 +49,9 @@ impl Pipeline {
         packet: &Packet,
         out: &mut Outgoing,
     ) -> Fate {
+        if let Some(fate) = self.proxied(port, frame, packet, out) {
+            return fate;
+        }
         let link = LinkId::new(port, packet.vlan);
         if packet.class == Class::Other {
             if !self.snapshot.parts().settings.reject_unmatched {
@@ -74,6 +77,12 @@ impl Pipeline {
             None => self.not_found(port, frame, packet, (DropReason::NoVirtual, VirtualId::NONE), out),
             Some(item) if item.kind == VirtualKind::Stateless => {
                 self.send_stateless(item, port, frame, packet, out)
+            }
+            Some(item) if item.kind == VirtualKind::Standard => {
+                match self.knock(item, port, frame, packet, out) {
+                    Ok(fate) => fate,
+                    Err(reason) => self.not_opened(item, port, frame, packet, reason, out),
+                }
             }
             Some(item) => match self.open(item, link, frame, packet) {
                 Ok(id) => {
@@ -197,8 +206,19 @@ impl Pipeline {
         packet: &Packet,
         failed: &[MemberId],
     ) -> Result<Target, DropReason> {
+        self.target_in(virtual_server, virtual_server.pool, packet, failed)
+    }
+
+    /// As [`Pipeline::target`], in another pool than the virtual server's.
+    pub(crate) fn target_in(
+        &mut self,
+        virtual_server: &Virtual,
+        pool: Option<PoolId>,
+        packet: &Packet,
+        failed: &[MemberId],
+    ) -> Result<Target, DropReason> {
         let own = Target { member_id: MemberId::NONE, address: packet.key.dst, port: packet.key.dst_port };
-        let Some(pool_id) = virtual_server.pool else { return Ok(own) };
+        let Some(pool_id) = pool else { return Ok(own) };
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let pool = snapshot.pool(pool_id).ok_or(DropReason::NoMember)?;
         let request = Request {

@@ -62,6 +62,12 @@ reasons! {
     MalformedTcp = "malformed-tcp",
     /// A UDP header whose length makes no sense, or an IPv6 UDP datagram without checksum.
     MalformedUdp = "malformed-udp",
+    /// A TCP segment to us whose checksum is wrong.
+    BadChecksum = "bad-checksum",
+    /// As many proxied connections as there may be.
+    ProxiesFull = "proxies-full",
+    /// A connection that must begin with a PROXY header, and does not, or with a malformed one.
+    ProxyHeader = "proxy-header",
     /// An ICMP message that is neither an echo request to us nor about one of our flows.
     UnwantedIcmp = "unwanted-icmp",
     /// ARP or neighbour discovery that breaks its RFC.

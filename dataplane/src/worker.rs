@@ -86,6 +86,7 @@ impl Worker {
                 members: spec.members,
                 quotas: spec.quotas,
                 persistence: spec.persistence,
+                rates: spec.rates,
                 counters: Arc::clone(&spec.counters),
                 frames: spec.frames,
                 seed,
@@ -109,6 +110,7 @@ impl Worker {
         let mut busy = self.receive(now);
         busy |= self.pipeline.process_strays(&mut self.outgoing, now);
         busy |= self.run_due(now);
+        busy |= self.pipeline.run_proxies(&mut self.outgoing);
         self.pipeline.run_neighbor_events(&mut self.outgoing);
         busy |= self.send();
         self.count_turn(now, busy);
@@ -156,7 +158,8 @@ impl Worker {
         // Slow work waits for the timers' turn, so the sooner of the two would be a time at which nothing happens.
         let due =
             if self.pipeline.timers_idle() { self.slow_due.max(self.timers_due) } else { self.timers_due };
-        due.since(now)
+        let proxies = self.pipeline.proxies_due_in();
+        proxies.map_or(due.since(now), |proxies| proxies.min(due.since(now)))
     }
 
     /// Says how long the worker has slept.

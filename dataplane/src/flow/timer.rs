@@ -19,6 +19,7 @@ pub struct Timers {
     /// By list: the first flow in it, as id + 1; 0 is none. The last two are the half-open list's head and tail.
     heads: Vec<u32>,
     half_open_tail: u32,
+    slot_ms: u64,
     links: Slab<Link>,
     /// The next slot to fire, counted since the start.
     tick: u64,
@@ -38,7 +39,13 @@ struct Link {
 impl Timers {
     /// For flow ids below `capacity`.
     pub fn new(capacity: usize, backing: Backing) -> Self {
+        Self::with_slot_ms(capacity, SLOT_MS, backing)
+    }
+
+    /// With slots of another length, in milliseconds.
+    pub fn with_slot_ms(capacity: usize, slot_ms: u64, backing: Backing) -> Self {
         Self {
+            slot_ms,
             heads: vec![0; SLOTS + 1],
             half_open_tail: 0,
             links: Slab::new(capacity, backing),
@@ -56,7 +63,7 @@ impl Timers {
     /// fires early, to be armed again. A time that has passed fires on the next [`Timers::poll_due`].
     pub fn arm(&mut self, id: FlowId, due_ms: u64) {
         self.disarm(id);
-        let tick = (due_ms / SLOT_MS + 1).clamp(self.tick, self.tick + SLOTS as u64 - 1);
+        let tick = (due_ms / self.slot_ms + 1).clamp(self.tick, self.tick + SLOTS as u64 - 1);
         let list = tick as usize % SLOTS;
         self.push_front(id, list);
     }
@@ -101,10 +108,18 @@ impl Timers {
         self.links[id.index()] = Link { previous: 0, next: 0, list: 0 };
     }
 
+    /// When the first slot with a flow in it has passed, in milliseconds; `None` when there is none. Looks at every
+    /// slot up to that: for a worker that is about to sleep.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        let ticks = self.tick..self.tick + SLOTS as u64;
+        let mut used = ticks.filter(|tick| self.heads[*tick as usize % SLOTS] != 0);
+        used.next().map(|tick| tick * self.slot_ms)
+    }
+
     /// Takes out and returns one flow whose slot has passed at `now_ms`; `None` when there is no more. The caller
     /// decides whether the flow is really due, and bounds how many it takes a turn.
     pub fn poll_due(&mut self, now_ms: u64) -> Option<FlowId> {
-        let now_tick = now_ms / SLOT_MS;
+        let now_tick = now_ms / self.slot_ms;
         if now_tick > self.tick + SLOTS as u64 {
             // Asleep for longer than the wheel's span: one full turn visits every slot.
             self.tick = now_tick - SLOTS as u64;

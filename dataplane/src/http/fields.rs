@@ -181,7 +181,7 @@ impl Fields {
 
 /// What parsers and the serialiser do with the buffer.
 impl Fields {
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.list.clear();
         (self.present, self.size) = (0, 0);

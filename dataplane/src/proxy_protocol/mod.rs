@@ -83,6 +83,11 @@ pub struct Header<'a> {
 pub struct Tlvs<'a>(&'a [u8]);
 
 impl<'a> Tlvs<'a> {
+    /// The fields as they stand in the header.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// Fields as they stand in a header, to be written in another.
     ///
     /// # Errors

@@ -75,6 +75,7 @@ impl Node {
             members,
             quotas,
             persistence,
+            rates: Arc::default(),
             counters: Arc::clone(&counters),
             idle: Idle::Poll,
             clock: Clock::start(),

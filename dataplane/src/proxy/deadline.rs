@@ -1,0 +1,80 @@
+//! When a proxy has waited too long, by what it waits for; no phase waits for ever.
+
+use std::time::Duration;
+
+use super::stream::{Phase, Stream};
+use super::{Layer, Proxy};
+use crate::clock::Instant;
+use crate::flow::Flow;
+use crate::pipeline::Pipeline;
+use crate::tcp::Engine;
+
+impl Pipeline {
+    /// When the proxy is to be looked at though nothing happens.
+    pub(crate) fn deadline_of(&self, proxy: &Proxy) -> Option<Instant> {
+        let after = |since: Instant, ms: u32| Some(since + Duration::from_millis(u64::from(ms)));
+        match &proxy.layer {
+            Layer::Header => after(proxy.began, FIRST_BYTE_MS),
+            Layer::Stream(stream) => self.deadline_of_stream(proxy, stream),
+            Layer::Http(http) => self.deadline_of_http(proxy, http),
+            Layer::Idle(_) => {
+                let idle_ms = proxy.profile.http.as_ref().map_or(0, |http| http.reuse.idle_ms);
+                after(proxy.began, idle_ms)
+            }
+            Layer::Closing(_) => after(proxy.active, self.fin_wait_ms(proxy)),
+        }
+    }
+
+    fn deadline_of_stream(&self, proxy: &Proxy, stream: &Stream) -> Option<Instant> {
+        let (since, ms) = match stream.phase {
+            Phase::Choosing => (self.now, RETRY_MS),
+            Phase::Connecting => (stream.since, proxy.profile.server_tcp.connect_ms),
+            Phase::Passing if stream.closed != [false; 2] => (proxy.active, self.fin_wait_ms(proxy)),
+            Phase::Passing if stream.is_tunnel => {
+                (proxy.active, proxy.profile.http.as_ref().map_or(FIRST_BYTE_MS, |http| http.timeouts.tunnel_ms))
+            }
+            Phase::Passing => (proxy.active, self.idle_timeout_ms(proxy)),
+        };
+        Some(since + Duration::from_millis(u64::from(ms)))
+    }
+
+    fn fin_wait_ms(&self, proxy: &Proxy) -> u32 {
+        proxy.profile.client_tcp.fin_wait_ms.max(proxy.profile.server_tcp.fin_wait_ms)
+    }
+
+    fn idle_timeout_ms(&self, proxy: &Proxy) -> u32 {
+        let flow = Flow { virtual_id: proxy.virtual_id, protocol: 6, ..bytemuck::Zeroable::zeroed() };
+        self.timeouts(&flow).idle_ms
+    }
+
+    /// True when it has waited too long.
+    pub(crate) fn is_overdue(&self, proxy: &Proxy) -> bool {
+        self.deadline_of(proxy).is_some_and(|due| due <= self.now)
+    }
+
+    /// Does what too long a wait leads to.
+    #[cold]
+    pub(crate) fn on_deadline(&mut self, proxy: &mut Proxy) {
+        match &proxy.layer {
+            Layer::Header | Layer::Closing(_) => self.cut(proxy),
+            Layer::Stream(stream) => match stream.phase {
+                Phase::Choosing => {}
+                // The member counts as one that has refused.
+                Phase::Connecting => proxy.server.into_iter().for_each(|conn| self.proxies.engine.abort(conn)),
+                Phase::Passing => self.cut(proxy),
+            },
+            Layer::Http(_) => self.on_http_deadline(proxy),
+            Layer::Idle(idle) => {
+                let idle = *idle;
+                self.remove_idle(&idle);
+                proxy.server.into_iter().for_each(|conn| self.proxies.engine.close(conn));
+                (proxy.layer, proxy.active) = (Layer::Closing(0), self.now);
+            }
+        }
+    }
+}
+
+/// How long a PROXY header may take.
+const FIRST_BYTE_MS: u32 = 5_000;
+/// How often a connection that waits for a member asks again.
+pub(crate) const RETRY_MS: u32 = 50;

@@ -1,0 +1,236 @@
+//! The turn of the proxies: what is due, then each that something has happened to, then what it has to send.
+
+use std::time::Duration;
+
+use super::{Layer, Proxy};
+use crate::clock::Instant;
+use crate::flow::table::FlowId;
+use crate::outgoing::Outgoing;
+use crate::pipeline::Pipeline;
+use crate::tcp::time_wait::Waiting;
+use crate::tcp::{ConnId, Engine, State};
+
+impl Pipeline {
+    /// Lets every proxy with something to do go on. True when there was one.
+    #[inline]
+    pub(crate) fn run_proxies(&mut self, out: &mut Outgoing) -> bool {
+        let has_due = self.wake_due(out);
+        if !self.proxies.slots.has_ready() {
+            return has_due;
+        }
+        let mut ready = std::mem::take(&mut self.proxies.ready);
+        self.proxies.slots.take_ready(&mut ready);
+        for slot in ready.drain(..) {
+            self.run_one(slot, out);
+        }
+        self.proxies.ready = ready;
+        true
+    }
+
+    /// How long nothing of the proxies is due; `None` for as long as no packet comes.
+    pub(crate) fn proxies_due_in(&self) -> Option<Duration> {
+        if self.proxies.slots.has_ready() {
+            return Some(Duration::ZERO);
+        }
+        let handshakes = !self.proxies.handshakes.is_empty() || !self.proxies.time_wait.is_empty();
+        let wheel = (self.proxies.slots.len() > 0).then(|| self.proxies.timers.next_due_ms()).flatten();
+        let wheel = wheel.map(|due_ms| Instant::from_ms(due_ms).since(self.now));
+        let tables = handshakes.then_some(TABLES_PERIOD);
+        wheel.into_iter().chain(tables).min()
+    }
+
+    /// Wakes the proxies whose timers have fired, and looks after handshakes and what is over.
+    fn wake_due(&mut self, out: &mut Outgoing) -> bool {
+        let now_ms = self.now_ms();
+        if now_ms == self.proxies.looked_ms {
+            return false;
+        }
+        self.proxies.looked_ms = now_ms;
+        for _ in 0..DUE_A_TURN {
+            let Some(answer) = self.proxies.handshakes.poll(self.now) else { break };
+            self.send_syn_ack(&answer, out);
+        }
+        for _ in 0..DUE_A_TURN {
+            let Some(over) = self.proxies.time_wait.poll(self.now) else { break };
+            self.give_back_pair(over.port, over.key.dst_port);
+        }
+        for _ in 0..DUE_A_TURN {
+            let Some(id) = self.proxies.timers.poll_due(now_ms) else { return false };
+            if let Some(proxy) = self.proxies.slots.at_mut(id.0) {
+                proxy.armed = None;
+            }
+            self.proxies.slots.wake(id.0);
+        }
+        // More may be due: the next turn comes at once.
+        self.proxies.looked_ms = 0;
+        true
+    }
+
+    fn run_one(&mut self, slot: u32, out: &mut Outgoing) {
+        let Some(mut proxy) = self.proxies.slots.take(slot) else { return };
+        proxy.is_ready = false;
+        self.step(&mut proxy);
+        let conns = [proxy.client, proxy.server];
+        let mut more = false;
+        for conn in conns.into_iter().flatten() {
+            more |= self.depart(conn, out);
+        }
+        self.settle(&mut proxy);
+        if proxy.client.is_none() && proxy.server.is_none() {
+            return self.end(proxy);
+        }
+        self.arm(&mut proxy);
+        self.proxies.slots.put(proxy);
+        if more || std::mem::take(&mut self.proxies.again) {
+            self.proxies.slots.wake(slot);
+        }
+    }
+
+    fn step(&mut self, proxy: &mut Proxy) {
+        if self.is_overdue(proxy) {
+            self.on_deadline(proxy);
+        }
+        loop {
+            let before = std::mem::discriminant(&proxy.layer);
+            match &proxy.layer {
+                Layer::Header => self.read_header(proxy),
+                Layer::Stream(_) => self.stream(proxy),
+                Layer::Http(_) => self.http(proxy),
+                Layer::Idle(_) => self.idle(proxy),
+                Layer::Closing(_) => return self.closing(proxy),
+            }
+            if std::mem::discriminant(&proxy.layer) == before {
+                return;
+            }
+            proxy.active = self.now;
+        }
+    }
+
+    /// A connection that waits for a request: any sign of life ends it.
+    fn idle(&mut self, proxy: &mut Proxy) {
+        let (Layer::Idle(idle), Some(conn)) = (&proxy.layer, proxy.server) else { return };
+        let idle = *idle;
+        let engine = &mut self.proxies.engine;
+        let state = engine.state(conn);
+        if state == State::Open && !engine.is_peer_done(conn) && engine.readable(conn) == 0 {
+            return;
+        }
+        match engine.readable(conn) {
+            0 => engine.close(conn),
+            _ => engine.abort(conn),
+        }
+        self.remove_idle(&idle);
+        proxy.layer = Layer::Closing(0);
+    }
+
+    /// Both sides are told all there is: what still comes is thrown away until both are over.
+    fn closing(&mut self, proxy: &mut Proxy) {
+        let Layer::Closing(left) = &mut proxy.layer else { return };
+        for conn in [proxy.client, proxy.server].into_iter().flatten() {
+            let engine = &mut self.proxies.engine;
+            let mut thrown = 0;
+            while engine.readable(conn) > 0 {
+                thrown += engine.read(conn, <[u8]>::len);
+            }
+            if thrown > *left {
+                engine.abort(conn);
+            }
+            *left = left.saturating_sub(thrown);
+        }
+    }
+
+    /// Takes leave of connections that are over.
+    pub(crate) fn settle(&mut self, proxy: &mut Proxy) {
+        for is_client in [true, false] {
+            let conn = if is_client { proxy.client } else { proxy.server };
+            let Some(conn) = conn else { continue };
+            let state = self.proxies.engine.state(conn);
+            let is_seen = matches!(proxy.layer, Layer::Closing(_));
+            if !state.is_over() || !is_seen {
+                continue;
+            }
+            self.forget_end(conn, state);
+            match is_client {
+                true => proxy.client = None,
+                false => (proxy.server, proxy.member) = (None, None),
+            }
+        }
+    }
+
+    /// The server's connection of `proxy` is of no use any more, whatever becomes of the client's.
+    pub(crate) fn drop_server(&mut self, proxy: &mut Proxy, gently: bool) {
+        let Some(conn) = proxy.server else { return };
+        let state = self.proxies.engine.state(conn);
+        if state.is_over() {
+            self.forget_end(conn, state);
+            (proxy.server, proxy.member) = (None, None);
+            return;
+        }
+        match gently {
+            true => self.proxies.engine.close(conn),
+            false => self.proxies.engine.abort(conn),
+        }
+        if self.detach(proxy, Layer::Closing(0)).is_none() {
+            self.proxies.engine.abort(conn);
+            self.forget_end(conn, State::Aborted);
+            (proxy.server, proxy.member) = (None, None);
+        }
+    }
+
+    /// Forgets a connection; what is left of it is in TIME-WAIT.
+    pub(crate) fn forget_end(&mut self, conn: ConnId, state: State) {
+        let numbers = self.proxies.engine.numbers(conn);
+        self.proxies.engine.release(conn);
+        let Some(end) = self.proxies.ends.remove(conn.index) else { return };
+        if !end.is_client {
+            self.let_go_member(end.member_id);
+            self.counters.close_member(end.member_id);
+            self.queue.poke();
+        }
+        if state != State::TimeWait {
+            return self.give_back_pair(end.pair, end.key.dst_port);
+        }
+        let waiting = Waiting { key: end.key, seq: numbers.0, ack: numbers.1, port: end.pair };
+        if let Some(over) = self.proxies.time_wait.insert(waiting, self.now) {
+            self.give_back_pair(over.port, over.key.dst_port);
+        }
+    }
+
+    /// The end of a proxy that has no connection left.
+    fn end(&mut self, mut proxy: Box<Proxy>) {
+        self.log_connection(&mut proxy);
+        if proxy.is_counted {
+            self.uncount(&proxy);
+        }
+        if proxy.armed.is_some() {
+            self.proxies.timers.disarm(FlowId(proxy.slot));
+        }
+        self.proxies.slots.forget(proxy.slot);
+    }
+
+    fn uncount(&mut self, proxy: &Proxy) {
+        self.quota.give_back(crate::quota::Limited::Virtual(proxy.virtual_id));
+        if let Some(counters) = self.counters.of_virtual(proxy.virtual_id) {
+            counters.connections.close();
+        }
+    }
+
+    /// Arms the timer for what is due first. One that is armed for earlier fires in vain, which costs less than moving it
+    /// with every packet.
+    fn arm(&mut self, proxy: &mut Proxy) {
+        let mut due = self.deadline_of(proxy);
+        for conn in [proxy.client, proxy.server].into_iter().flatten() {
+            due = [due, self.proxies.engine.due(conn, self.now)].into_iter().flatten().min();
+        }
+        let Some(due) = due else { return };
+        if proxy.armed.is_none_or(|armed| due < armed) {
+            proxy.armed = Some(due);
+            self.proxies.timers.arm(FlowId(proxy.slot), due.as_ns() / 1_000_000);
+        }
+    }
+}
+
+/// Bounds the work of one turn.
+const DUE_A_TURN: usize = 64;
+/// How often handshakes and TIME-WAIT are looked at.
+const TABLES_PERIOD: Duration = Duration::from_millis(100);

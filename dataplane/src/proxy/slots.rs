@@ -1,0 +1,94 @@
+//! Where the proxies of one worker are, and which of them have something to do.
+
+use super::Proxy;
+
+/// Places for proxies, each in memory that is used again.
+pub(crate) struct Slots {
+    places: Vec<Option<Box<Proxy>>>,
+    free: Vec<u32>,
+    ready: Vec<u32>,
+    len: usize,
+    capacity: usize,
+}
+
+impl Slots {
+    /// For `capacity` proxies.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { places: Vec::new(), free: Vec::new(), ready: Vec::new(), len: 0, capacity }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many places have ever been used: all proxies are below.
+    pub(crate) fn end(&self) -> u32 {
+        self.places.len() as u32
+    }
+
+    /// True when there is no room for another.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len >= self.capacity
+    }
+
+    /// A place for `proxy`, whose number is written into it; none when full.
+    pub(crate) fn insert(&mut self, mut proxy: Box<Proxy>) -> Option<u32> {
+        if self.is_full() {
+            return None;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() as u32 - 1
+        });
+        proxy.slot = slot;
+        self.places[slot as usize] = Some(proxy);
+        self.len += 1;
+        Some(slot)
+    }
+
+    /// The proxy at a place.
+    pub(crate) fn at(&self, slot: u32) -> Option<&Proxy> {
+        self.places.get(slot as usize)?.as_deref()
+    }
+
+    /// The proxy at a place, to be changed.
+    pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Proxy> {
+        self.places.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// Takes a proxy out for its step; [`Slots::put`] or [`Slots::forget`] follows.
+    pub(crate) fn take(&mut self, slot: u32) -> Option<Box<Proxy>> {
+        self.places.get_mut(slot as usize)?.take()
+    }
+
+    /// Puts it back.
+    pub(crate) fn put(&mut self, proxy: Box<Proxy>) {
+        let slot = proxy.slot as usize;
+        self.places[slot] = Some(proxy);
+    }
+
+    /// A proxy that was taken out does not come back.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        self.free.push(slot);
+        self.len -= 1;
+    }
+
+    /// Something has happened that the proxy must see.
+    pub(crate) fn wake(&mut self, slot: u32) {
+        let Some(proxy) = self.places.get_mut(slot as usize).and_then(Option::as_deref_mut) else { return };
+        if !std::mem::replace(&mut proxy.is_ready, true) {
+            self.ready.push(slot);
+        }
+    }
+
+    /// The next one with something to do, in the order of waking.
+    pub(crate) fn take_ready(&mut self, into: &mut Vec<u32>) {
+        std::mem::swap(&mut self.ready, into);
+    }
+
+    /// True when some proxy has something to do.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+}

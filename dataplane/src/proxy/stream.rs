@@ -1,0 +1,166 @@
+//! Bytes from one side to the other, as they come.
+
+use super::{Layer, LINGER_BYTES, Proxy};
+use crate::clock::Instant;
+use crate::pipeline::Pipeline;
+use crate::tcp::{ConnId, Engine, Passed, State};
+use crate::verdict::DropReason;
+
+/// A connection without a protocol of ours.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stream {
+    pub(crate) phase: Phase,
+    /// When the phase began.
+    pub(crate) since: Instant,
+    /// Each side's end has been passed on to the other: from the client, from the member.
+    pub(crate) closed: [bool; 2],
+    /// It began as HTTP.
+    pub(crate) is_tunnel: bool,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No member yet.
+    Choosing,
+    /// The member has not answered yet.
+    Connecting,
+    /// Both sides are there.
+    Passing,
+}
+
+impl Stream {
+    pub(crate) fn new(now: Instant, is_tunnel: bool) -> Self {
+        let phase = if is_tunnel { Phase::Passing } else { Phase::Choosing };
+        Self { phase, since: now, closed: [false; 2], is_tunnel }
+    }
+}
+
+impl Pipeline {
+    /// Goes on as far as it can.
+    pub(crate) fn stream(&mut self, proxy: &mut Proxy) {
+        let Layer::Stream(mut stream) = proxy.layer else { return };
+        let Some(client) = proxy.client else { return };
+        if self.proxies.engine.state(client).is_over() && !self.is_drained(client) {
+            return self.cut(proxy);
+        }
+        if stream.phase == Phase::Choosing {
+            self.choose_for_stream(proxy, &mut stream);
+        }
+        if stream.phase == Phase::Connecting {
+            self.await_member(proxy, &mut stream);
+        }
+        if stream.phase == Phase::Passing {
+            self.pass_both(proxy, &mut stream);
+        }
+        if let Layer::Stream(kept) = &mut proxy.layer {
+            *kept = stream;
+        }
+    }
+
+    fn choose_for_stream(&mut self, proxy: &mut Proxy, stream: &mut Stream) {
+        let pool = self.snapshot.virtual_by_id(proxy.virtual_id).and_then(|item| item.pool);
+        match self.connect(proxy, pool) {
+            Ok(()) => (stream.phase, stream.since) = (Phase::Connecting, self.now),
+            Err(DropReason::MembersFull) if self.may_wait(proxy, stream.since) => {}
+            Err(reason) => {
+                self.count_drop(reason, proxy.virtual_id);
+                self.cut(proxy);
+            }
+        }
+    }
+
+    /// The member answers, or another is asked.
+    fn await_member(&mut self, proxy: &mut Proxy, stream: &mut Stream) {
+        let Some(server) = proxy.server else { return };
+        match self.proxies.engine.state(server) {
+            State::Connecting => {}
+            State::Open => {
+                self.send_header(proxy);
+                (stream.phase, stream.since) = (Phase::Passing, self.now);
+                proxy.active = self.now;
+            }
+            _ if self.may_try_another(proxy) => {
+                self.give_up_member(proxy);
+                (stream.phase, stream.since) = (Phase::Choosing, self.now);
+                self.choose_for_stream(proxy, stream);
+            }
+            _ => self.cut(proxy),
+        }
+    }
+
+    fn pass_both(&mut self, proxy: &mut Proxy, stream: &mut Stream) {
+        let Some((client, server)) = proxy.client.zip(proxy.server) else { return self.cut(proxy) };
+        let engine = &mut self.proxies.engine;
+        let (up, down) = (engine.pass(client, server, copy), engine.pass(server, client, copy));
+        proxy.bytes[0] += up.taken as u64;
+        proxy.bytes[1] += down.written as u64;
+        if up.taken + down.taken > 0 {
+            proxy.active = self.now;
+        }
+        for (side, from, to) in [(0, client, server), (1, server, client)] {
+            if !stream.closed[side] && engine.is_peer_done(from) {
+                engine.close(to);
+                stream.closed[side] = true;
+                proxy.active = self.now;
+            }
+        }
+        let broken = |conn| {
+            matches!(engine.state(conn), State::Reset | State::TimedOut | State::Aborted)
+        };
+        if broken(client) || broken(server) {
+            self.cut(proxy);
+        } else if stream.closed == [true; 2] {
+            proxy.layer = Layer::Closing(LINGER_BYTES);
+        }
+    }
+
+    /// True when the peer has closed and all it sent is read.
+    fn is_drained(&self, conn: ConnId) -> bool {
+        self.proxies.engine.is_peer_done(conn)
+    }
+
+    /// Ends both sides at once, each with a RST where it is still open (RFC 9293 section 3.5.2).
+    pub(crate) fn cut(&mut self, proxy: &mut Proxy) {
+        for conn in [proxy.client, proxy.server].into_iter().flatten() {
+            if !self.proxies.engine.state(conn).is_over() {
+                self.proxies.engine.abort(conn);
+            }
+        }
+        proxy.layer = Layer::Closing(0);
+    }
+
+    /// True when another member may be asked in place of the one that has not taken the connection.
+    pub(crate) fn may_try_another(&self, proxy: &Proxy) -> bool {
+        let pool = proxy.member.and_then(|member| self.snapshot.pool(member.pool));
+        pool.is_some_and(|pool| proxy.failed.len() < usize::from(pool.reselect_tries))
+    }
+
+    /// The member has not taken the connection.
+    pub(crate) fn give_up_member(&mut self, proxy: &mut Proxy) {
+        if let Some(member) = proxy.member
+            && proxy.failed.len() < FAILED_MAX
+        {
+            proxy.failed.push(member.id);
+        }
+        self.drop_server(proxy, false);
+    }
+
+    /// True while a connection whose members are all at their limits waits for one, as its pool's queue says.
+    pub(crate) fn may_wait(&self, proxy: &Proxy, since: Instant) -> bool {
+        let pool = self.snapshot.virtual_by_id(proxy.virtual_id).and_then(|item| item.pool);
+        let queue = pool.and_then(|pool| self.snapshot.pool(pool)).and_then(|pool| pool.queue);
+        let waited_ms = self.now.since(since).as_millis();
+        queue.is_some_and(|queue| queue.time_ms == 0 || waited_ms < u128::from(queue.time_ms))
+    }
+}
+
+/// What comes in goes out.
+pub(crate) fn copy(input: &[u8], output: &mut [u8]) -> Passed {
+    let len = input.len().min(output.len());
+    output[..len].copy_from_slice(&input[..len]);
+    Passed { taken: len, written: len }
+}
+
+/// Members that one connection or request tries at most.
+const FAILED_MAX: usize = 16;
