@@ -138,7 +138,7 @@ fn the_answer_is_sent_again_after_ever_longer_waits_until_the_time_is_up() {
         assert!((planned..=planned + 3 * 64).contains(&when), "{when} for {planned}");
     }
     assert_eq!(handshakes.len(), 1, "nobody is sent away early");
-    assert_eq!((handshakes.poll(at(10_064)), handshakes.len()), (None, 0));
+    assert_eq!((handshakes.poll(at(10_048)), handshakes.len()), (None, 0));
     assert_eq!(reply(&mut handshakes, &answer, at(10_065)), None);
 }
 
