@@ -24,6 +24,7 @@ use sluice_dataplane::http::{Asked, Method, Version};
 use sluice_dataplane::packet::mss;
 use sluice_dataplane::packet::parse::{Class, Packet, Parsed, parse as parse_frame};
 use sluice_dataplane::proxy_protocol::{self, Origin, Tlvs, V1_MAX, V2_MAX};
+use sluice_dataplane::tcp::handshake::Syn;
 
 use harness::World;
 
@@ -39,6 +40,7 @@ pub fn packet_parser(bytes: &[u8]) {
             assert_eq!(parse_frame(&bytes[..end], mac), parsed, "padding changes nothing");
             if packet.class == Class::Tcp {
                 clamp_twice(bytes, &packet);
+                read_syn(&bytes[l4..end], packet.key.src.is_v4());
             }
         }
         Ok(Parsed::Fragment(fragment)) => {
@@ -51,6 +53,14 @@ pub fn packet_parser(bytes: &[u8]) {
         Ok(Parsed::Arp { offset, .. }) => assert!(usize::from(offset) <= bytes.len()),
         Err(_) => {}
     }
+}
+
+/// What a SYN says is in range, and hangs on its header only.
+fn read_syn(segment: &[u8], is_v4: bool) {
+    let syn = Syn::read(segment, is_v4);
+    assert!(syn.mss >= 64 && syn.scale.is_none_or(|scale| scale <= 14));
+    let header = &segment[..usize::from(segment[12] >> 4) * 4];
+    assert_eq!(Syn::read(header, is_v4), syn);
 }
 
 /// A SYN's option is lowered once, in place, and nothing else of the packet changes but its checksum.

@@ -3,7 +3,7 @@
 use crate::address::Address;
 
 /// One direction of a flow, as its packets look on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, bytemuck::Zeroable)]
 pub struct FlowKey {
     /// Source address.
     pub src: Address,

@@ -15,6 +15,7 @@ use super::rewrite::{LinkHeader, write_link_header};
 use crate::address::{Address, Mac};
 use crate::flow::key::FlowKey;
 use crate::frame::{Checksum, Frame, FramePool};
+use crate::tcp::handshake::SynAck;
 
 /// An ARP message that is sent. Senders are always us.
 #[derive(Debug, Clone, Copy)]
@@ -158,15 +159,47 @@ pub struct Control {
 
 /// A TCP segment without data or options.
 pub fn tcp_control(pool: &FramePool, link: LinkHeader, control: &Control) -> Option<Frame> {
+    tcp_segment(pool, link, control, 0, &[])
+}
+
+/// The SYN-ACK that answers a client's SYN, with the options that it names (RFC 9293 section 3.2, RFC 2018 section 2,
+/// RFC 7323 section 2.2).
+pub fn syn_ack(pool: &FramePool, link: LinkHeader, answer: &SynAck) -> Option<Frame> {
+    let &SynAck { seq, ack, mss, .. } = answer;
+    let flags = tcp_flag::SYN | tcp_flag::ACK;
+    let control = Control { key: answer.key.reversed(), flags, seq, ack };
+    let [high, low] = mss.to_be_bytes();
+    let mut options = [2, 4, high, low, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut len = 4;
+    let sack = answer.sack.then_some([1, 1, 4, 2]);
+    let scale = answer.scale.map(|scale| [1, 3, 3, scale]);
+    for option in [sack, scale].into_iter().flatten() {
+        options[len..len + 4].copy_from_slice(&option);
+        len += 4;
+    }
+    tcp_segment(pool, link, &control, answer.window, &options[..len])
+}
+
+/// `options` is as long as a multiple of four.
+fn tcp_segment(
+    pool: &FramePool,
+    link: LinkHeader,
+    control: &Control,
+    window: u16,
+    options: &[u8],
+) -> Option<Frame> {
     let key = &control.key;
-    let ip = Ip { source: key.src, destination: key.dst, protocol: protocol::TCP, ttl: 64, payload_len: 20 };
+    let len = 20 + options.len();
+    let ip = Ip { source: key.src, destination: key.dst, protocol: protocol::TCP, ttl: 64, payload_len: len };
     let (mut frame, at) = ip_frame(pool, link, &ip)?;
     let header = &mut frame.bytes_mut()[at..];
     header[..2].copy_from_slice(&key.src_port.to_be_bytes());
     header[2..4].copy_from_slice(&key.dst_port.to_be_bytes());
     header[4..8].copy_from_slice(&control.seq.to_be_bytes());
     header[8..12].copy_from_slice(&control.ack.to_be_bytes());
-    header[12..].copy_from_slice(&[0x50, control.flags, 0, 0, 0, 0, 0, 0]);
+    header[12..14].copy_from_slice(&[(len as u8 / 4) << 4, control.flags]);
+    header[14..16].copy_from_slice(&window.to_be_bytes());
+    header[20..].copy_from_slice(options);
     let value = !fold(sum(header) + ip.pseudo_sum());
     header[16..18].copy_from_slice(&value.to_be_bytes());
     frame.offload.checksum = Checksum::Verified;
@@ -300,8 +333,10 @@ fn v6(address: Address) -> Ipv6Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ids::{LinkId, PortId, VirtualId};
     use crate::packet::build::{self, Tcp, address, assert_checksums};
     use crate::packet::parse::{Parsed, parse};
+    use crate::tcp::handshake::{Caller, Syn};
 
     const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const LINK: LinkHeader = LinkHeader { destination: Mac([2, 0, 0, 0, 0, 0xc]), source: US, vlan: 0 };
@@ -326,6 +361,31 @@ mod tests {
         let frame = tcp_control(&pool(), LinkHeader { vlan: 9, ..LINK }, &reset).unwrap();
         assert_checksums(frame.bytes());
         assert_eq!(frame.bytes()[..6], LINK.destination.0);
+    }
+
+    #[test]
+    fn a_syn_ack_is_read_as_it_was_written() {
+        let caller = Caller { virtual_id: VirtualId(1), link: LinkId::new(PortId(0), 0), mac: Mac([2; 6]) };
+        for (src, dst) in [("198.51.100.7", "192.0.2.100"), ("2001:db8::9", "2001:db8::1")] {
+            for (scale, sack, header) in
+                [(Some(9), true, 32), (Some(0), false, 28), (None, true, 28), (None, false, 24)]
+            {
+                let (src, dst) = (address(src), address(dst));
+                let key = FlowKey { src, dst, src_port: 40_000, dst_port: 80, protocol: protocol::TCP };
+                let answer =
+                    SynAck { key, caller, seq: u32::MAX, ack: 7, window: 0xabcd, mss: 1440, scale, sack };
+                let frame = syn_ack(&pool(), LinkHeader { vlan: 9, ..LINK }, &answer).unwrap();
+                assert_checksums(frame.bytes());
+                let Ok(Parsed::Ip(packet)) = parse(frame.bytes(), LINK.destination) else {
+                    panic!("no packet")
+                };
+                assert_eq!((packet.key, packet.tcp_flags), (key.reversed(), tcp_flag::SYN | tcp_flag::ACK));
+                let segment = &frame.bytes()[usize::from(packet.l4)..];
+                assert_eq!((segment.len(), segment[8..12] == [0, 0, 0, 7]), (header, true));
+                assert_eq!(segment[14..16], [0xab, 0xcd]);
+                assert_eq!(Syn::read(segment, src.is_v4()), Syn { seq: u32::MAX, mss: 1440, scale, sack });
+            }
+        }
     }
 
     #[test]

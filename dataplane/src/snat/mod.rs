@@ -4,7 +4,7 @@
 pub mod classes;
 pub mod frame;
 pub mod ports;
-mod random;
+pub(crate) mod random;
 mod rest;
 mod set;
 pub(crate) mod source;

@@ -36,7 +36,7 @@ use crate::address::Address;
 pub struct Exhausted;
 
 /// The two ends that share a set of ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, bytemuck::Zeroable)]
 pub struct Pair {
     /// The SNAT address.
     pub address: Address,

@@ -15,6 +15,7 @@
 
 pub mod handshake;
 pub mod isn;
+mod places;
 pub mod smoltcp;
 pub mod time_wait;
 
