@@ -13,6 +13,7 @@ use sluice_dataplane::clock::{Clock, Instant as ClockInstant};
 use sluice_dataplane::config::ids::{MemberId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
+use sluice_dataplane::filter::RateTable;
 use sluice_dataplane::frame::{Backing, FramePool};
 use sluice_dataplane::handoff::{self, Handoff};
 use sluice_dataplane::limits::Limits;
@@ -380,5 +381,7 @@ impl Write for HashWriter {
     }
 }
 
+/// Clients or field values that rate limits count apart, over all workers.
+const RATE_KEYS_MAX: usize = 65_536;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);

@@ -82,6 +82,7 @@ impl Pipeline {
             }
             Answer::Reopen(waiting) => {
                 self.give_back_pair(waiting.port, packet.key.dst_port);
+                self.proxies.reopened = Some((packet.key, waiting.seq));
                 return None;
             }
         }
@@ -138,7 +139,12 @@ impl Pipeline {
         let header = frame.bytes().get(usize::from(packet.l4)..).unwrap_or_default();
         let syn = Syn::read(header, packet.key.src.is_v4());
         let offer = self.offer(item, link, packet.key.src.is_v4());
-        let answer = self.proxies.handshakes.on_syn(&packet.key, &syn, caller, &offer, self.now);
+        let before = self.proxies.reopened.take().filter(|(key, _)| *key == packet.key);
+        let handshakes = &mut self.proxies.handshakes;
+        let answer = match before {
+            Some((key, sent)) => handshakes.on_syn_after(sent, &key, &syn, caller, &offer, self.now),
+            None => handshakes.on_syn(&packet.key, &syn, caller, &offer, self.now),
+        };
         self.count(item.id, MemberId::NONE, Direction::FromClient, 1, u64::from(packet.ip_len));
         self.send_syn_ack(&answer, out);
         Ok(Fate::Done)
@@ -169,7 +175,13 @@ impl Pipeline {
     ) -> Result<Fate, DropReason> {
         let segment = segment_of(frame, packet);
         let complete = self.proxies.handshakes.on_ack(&packet.key, segment.seq, segment.ack, self.now);
-        let complete = complete.ok_or(DropReason::NoFlow)?;
+        let Some(complete) = complete else {
+            // A segment behind the one that is missing: an honest client sends both again.
+            return match self.proxies.handshakes.caller(&packet.key) {
+                Some(_) => Ok(self.dropped(DropReason::NoFlow, item.id)),
+                None => Err(DropReason::NoFlow),
+            };
+        };
         self.admits(item)?;
         self.take_from_virtual(item)?;
         let opened = self.open_proxy(item, port, frame, packet, &complete);
@@ -186,8 +198,7 @@ impl Pipeline {
         complete: &Complete,
     ) -> Result<u32, DropReason> {
         let profile = item.proxy.clone().ok_or(DropReason::NoVirtual)?;
-        let (ours, theirs) =
-            ((packet.key.dst, packet.key.dst_port), (packet.key.src, packet.key.src_port));
+        let (ours, theirs) = ((packet.key.dst, packet.key.dst_port), (packet.key.src, packet.key.src_port));
         let options = profile.client_tcp.options();
         let opening = Opening { local: ours, remote: theirs, isn: complete.isn, options };
         let layer = match profile.accept_proxy_from.iter().any(|source| source.contains(theirs.0)) {

@@ -46,8 +46,7 @@ impl Pipeline {
         self.counters.open_member(target.member_id, node.unwrap_or_default());
         let pool = pool.unwrap_or(PoolId::NONE);
         proxy.server = Some(conn);
-        proxy.member =
-            Some(Peer { id: target.member_id, pool, address: target.address, port: target.port });
+        proxy.member = Some(Peer { id: target.member_id, pool, address: target.address, port: target.port });
         Ok(())
     }
 
@@ -91,8 +90,8 @@ impl Pipeline {
     }
 
     fn open_conn(&mut self, proxy: &Proxy, key: &FlowKey) -> Result<ConnId, DropReason> {
-        let is_taken = self.proxies.ends.find(key).is_some()
-            || self.flows.find(key, self.flows.hash(key)).is_some();
+        let is_taken =
+            self.proxies.ends.find(key).is_some() || self.flows.find(key, self.flows.hash(key)).is_some();
         if is_taken {
             return Err(DropReason::SnatPortTaken);
         }

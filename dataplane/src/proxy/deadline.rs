@@ -30,9 +30,10 @@ impl Pipeline {
             Phase::Choosing => (self.now, RETRY_MS),
             Phase::Connecting => (stream.since, proxy.profile.server_tcp.connect_ms),
             Phase::Passing if stream.closed != [false; 2] => (proxy.active, self.fin_wait_ms(proxy)),
-            Phase::Passing if stream.is_tunnel => {
-                (proxy.active, proxy.profile.http.as_ref().map_or(FIRST_BYTE_MS, |http| http.timeouts.tunnel_ms))
-            }
+            Phase::Passing if stream.is_tunnel => (
+                proxy.active,
+                proxy.profile.http.as_ref().map_or(FIRST_BYTE_MS, |http| http.timeouts.tunnel_ms),
+            ),
             Phase::Passing => (proxy.active, self.idle_timeout_ms(proxy)),
         };
         Some(since + Duration::from_millis(u64::from(ms)))
@@ -60,7 +61,9 @@ impl Pipeline {
             Layer::Stream(stream) => match stream.phase {
                 Phase::Choosing => {}
                 // The member counts as one that has refused.
-                Phase::Connecting => proxy.server.into_iter().for_each(|conn| self.proxies.engine.abort(conn)),
+                Phase::Connecting => {
+                    proxy.server.into_iter().for_each(|conn| self.proxies.engine.abort(conn))
+                }
                 Phase::Passing => self.cut(proxy),
             },
             Layer::Http(_) => self.on_http_deadline(proxy),

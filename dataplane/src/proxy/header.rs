@@ -4,9 +4,7 @@ use super::Proxy;
 use crate::config::proxy::ProxyVersion;
 use crate::flow::key::FlowKey;
 use crate::pipeline::Pipeline;
-use crate::proxy_protocol::{
-    self, Endpoint, Origin, Tlvs, Transport, V2_MAX, write_v1, write_v2,
-};
+use crate::proxy_protocol::{self, Endpoint, Origin, Tlvs, Transport, V2_MAX, write_v1, write_v2};
 use crate::tcp::Engine;
 use crate::verdict::DropReason;
 

@@ -66,6 +66,8 @@ pub(crate) struct Proxies {
     pub(crate) scratch: Box<[u8]>,
     /// Counts up, to share requests among the pools of a rule and to choose what is mirrored.
     pub(crate) turn: u64,
+    /// A connection in TIME-WAIT that the SYN at hand begins anew, and what we sent last on it.
+    pub(crate) reopened: Option<(FlowKey, u32)>,
     /// The list of proxies at hand, kept for its memory.
     pub(crate) ready: Vec<u32>,
     /// The millisecond that timers were last looked at.
@@ -154,6 +156,7 @@ impl Proxies {
             rates,
             scratch: vec![0; SCRATCH_BYTES].into(),
             turn: 0,
+            reopened: None,
             ready: Vec::new(),
             looked_ms: 0,
             again: false,

@@ -181,6 +181,11 @@ impl Pipeline {
         let hides = item.is_some_and(|item| self.snapshot.hides(item, client));
         let bits = if client.is_v4() { reuse.source_mask_v4 } else { reuse.source_mask_v6 };
         let client = if hides { Prefix::new(client, bits).address } else { client };
-        IdleKey { virtual_id: proxy.virtual_id, member_id: peer.id, member: (peer.address, peer.port), client }
+        IdleKey {
+            virtual_id: proxy.virtual_id,
+            member_id: peer.id,
+            member: (peer.address, peer.port),
+            client,
+        }
     }
 }

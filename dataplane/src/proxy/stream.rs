@@ -1,6 +1,6 @@
 //! Bytes from one side to the other, as they come.
 
-use super::{Layer, LINGER_BYTES, Proxy};
+use super::{LINGER_BYTES, Layer, Proxy};
 use crate::clock::Instant;
 use crate::pipeline::Pipeline;
 use crate::tcp::{ConnId, Engine, Passed, State};
@@ -105,9 +105,7 @@ impl Pipeline {
                 proxy.active = self.now;
             }
         }
-        let broken = |conn| {
-            matches!(engine.state(conn), State::Reset | State::TimedOut | State::Aborted)
-        };
+        let broken = |conn| matches!(engine.state(conn), State::Reset | State::TimedOut | State::Aborted);
         if broken(client) || broken(server) {
             self.cut(proxy);
         } else if stream.closed == [true; 2] {

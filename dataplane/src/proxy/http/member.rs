@@ -118,13 +118,20 @@ impl Pipeline {
                 self.begin_passing(proxy, http, exchange)
             }
             _ if self.may_try_another(proxy) => self.ask_another(proxy, http, exchange),
-            State::Aborted | State::TimedOut => self.fail_exchange(proxy, http, exchange, 504, "connect-timeout"),
+            State::Aborted | State::TimedOut => {
+                self.fail_exchange(proxy, http, exchange, 504, "connect-timeout")
+            }
             _ => self.fail_exchange(proxy, http, exchange, 502, "connect-refused"),
         }
     }
 
     /// The member failed before it said anything: another one gets the request.
-    pub(crate) fn ask_another(&mut self, proxy: &mut Proxy, http: &mut Http, exchange: &mut Exchange) -> Turn {
+    pub(crate) fn ask_another(
+        &mut self,
+        proxy: &mut Proxy,
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Turn {
         self.give_up_member(proxy);
         exchange.tries = exchange.tries.saturating_add(1);
         self.count_retry(proxy);
@@ -136,7 +143,8 @@ impl Pipeline {
 
     fn write_head_again(&mut self, proxy: &Proxy, exchange: &mut Exchange) {
         let room = Exchange::head_room(exchange.request.limits());
-        let reuse = self.may_share(proxy) || !proxy.profile.http.as_ref().is_some_and(|http| http.reuse.enabled);
+        let reuse =
+            self.may_share(proxy) || !proxy.profile.http.as_ref().is_some_and(|http| http.reuse.enabled);
         let Exchange { request, to_server, .. } = &mut *exchange;
         to_server.clear();
         to_server.write(room, |out| request.write(reuse, out));
@@ -175,7 +183,9 @@ impl Pipeline {
     pub(crate) fn release_server(&mut self, proxy: &mut Proxy, http: &Http, keep: bool) {
         let engine = &self.proxies.engine;
         let is_good = proxy.server.is_some_and(|server| {
-            engine.state(server) == State::Open && !engine.is_peer_done(server) && engine.readable(server) == 0
+            engine.state(server) == State::Open
+                && !engine.is_peer_done(server)
+                && engine.readable(server) == 0
         });
         if !keep || !is_good {
             return self.drop_server(proxy, keep);

@@ -15,7 +15,7 @@ mod member;
 mod request;
 mod response;
 
-use super::{Layer, LINGER_BYTES, Proxy};
+use super::{LINGER_BYTES, Layer, Proxy};
 use crate::clock::Instant;
 use crate::http::{RequestReader, ResponseReader};
 use crate::pipeline::Pipeline;

@@ -10,7 +10,7 @@ use crate::filter::{self, Facts, Filter, Outcome};
 use crate::http::route::PathMatch;
 use crate::http::{Encoder, Event, Framing, Method, Refusal, Scheme};
 use crate::pipeline::Pipeline;
-use crate::proxy::{Layer, LINGER_BYTES, Proxy};
+use crate::proxy::{LINGER_BYTES, Layer, Proxy};
 use crate::tcp::{ConnId, Engine};
 
 impl Pipeline {
@@ -41,7 +41,8 @@ impl Pipeline {
 
     /// The first byte of a request is there: from here on it follows the newest configuration.
     fn begin_exchange(&mut self, proxy: &mut Proxy, http: &mut Http) -> Box<Exchange> {
-        if let Some(profile) = self.snapshot.virtual_by_id(proxy.virtual_id).and_then(|item| item.proxy.as_ref())
+        if let Some(profile) =
+            self.snapshot.virtual_by_id(proxy.virtual_id).and_then(|item| item.proxy.as_ref())
             && profile.http.is_some()
             && !Arc::ptr_eq(profile, &proxy.profile)
         {
@@ -60,7 +61,12 @@ impl Pipeline {
     }
 
     /// Reads on; true when the head is complete.
-    fn read_head(&mut self, client: ConnId, http: &mut Http, exchange: &mut Exchange) -> Result<bool, Refusal> {
+    fn read_head(
+        &mut self,
+        client: ConnId,
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Result<bool, Refusal> {
         let Exchange { request, request_trailers, .. } = exchange;
         loop {
             let mut step = Ok(Event::More);
@@ -185,7 +191,8 @@ impl Pipeline {
     /// The head is written for the member, and one is looked for.
     fn ask(&mut self, proxy: &mut Proxy, http: &mut Http, exchange: &mut Exchange) -> Turn {
         let room = Exchange::head_room(exchange.request.limits());
-        let reuse = self.may_share(proxy) || !proxy.profile.http.as_ref().is_some_and(|http| http.reuse.enabled);
+        let reuse =
+            self.may_share(proxy) || !proxy.profile.http.as_ref().is_some_and(|http| http.reuse.enabled);
         let Exchange { request, to_server, .. } = &mut *exchange;
         to_server.clear();
         if !to_server.write(room, |out| request.write(reuse, out)) {
@@ -243,7 +250,9 @@ impl Pipeline {
             match http.reader.advance(input, request, request_trailers) {
                 Ok(progress) => {
                     step = Ok(match progress.event {
-                        Event::Body(span) => Event::Body(0..request_body.write(&input[span], scratch).written),
+                        Event::Body(span) => {
+                            Event::Body(0..request_body.write(&input[span], scratch).written)
+                        }
                         event => event,
                     });
                     progress.taken

@@ -9,7 +9,7 @@ use super::{Http, Turn};
 use crate::filter;
 use crate::http::{Encoder, Event, Fault, Framing, Method, Refusal, Version};
 use crate::pipeline::Pipeline;
-use crate::proxy::{Layer, LINGER_BYTES, Proxy};
+use crate::proxy::{LINGER_BYTES, Layer, Proxy};
 use crate::tcp::{Engine, State};
 
 impl Pipeline {
@@ -95,7 +95,9 @@ impl Pipeline {
             match http.responses.advance(input, response, response_trailers) {
                 Ok(progress) => {
                     step = Ok(match progress.event {
-                        Event::Body(span) => Event::Body(0..response_body.write(&input[span], scratch).written),
+                        Event::Body(span) => {
+                            Event::Body(0..response_body.write(&input[span], scratch).written)
+                        }
                         event => event,
                     });
                     progress.taken
@@ -180,7 +182,8 @@ impl Pipeline {
         let route = exchange.route.and_then(|index| settings.routes.rules.get(index));
         let Exchange { request, response, notes, .. } = &mut *exchange;
         let own = filter::on_response(&settings.filters, request, response, notes);
-        let of_route = route.map_or(Ok(()), |route| filter::on_response(&route.filters, request, response, notes));
+        let of_route =
+            route.map_or(Ok(()), |route| filter::on_response(&route.filters, request, response, notes));
         let too_large = |_| Refusal { status: 502, fault: Fault::HeadTooLarge };
         own.and(of_route).map_err(too_large)?;
         self.send_cookie(proxy, settings, exchange).map_err(too_large)
