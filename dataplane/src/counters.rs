@@ -197,6 +197,10 @@ pub struct WorkerCounters {
     pub half_open: Counter,
     /// Neighbour entries now.
     pub neighbors: Counter,
+    /// Proxied connections now, those to members that wait for a request among them.
+    pub proxies: Counter,
+    /// Handshakes answered by cookie because as many as may be were half open.
+    pub syn_cookies: Counter,
     /// RST and ICMP packets sent of our own accord.
     pub rejects_sent: Counter,
     /// RST and ICMP packets that were due but over the rate.
@@ -231,6 +235,8 @@ impl WorkerCounters {
             flows: Counter::default(),
             half_open: Counter::default(),
             neighbors: Counter::default(),
+            proxies: Counter::default(),
+            syn_cookies: Counter::default(),
             rejects_sent: Counter::default(),
             rejects_limited: Counter::default(),
             snat_ports: Counter::default(),

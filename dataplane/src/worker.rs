@@ -21,6 +21,7 @@ use crate::pipeline::{Pipeline, PipelineSpec, PortFacts};
 use crate::port::PortQueue;
 use crate::query::{FlowInfo, FlowPage, Query, Reply};
 use crate::runtime::WorkerSpec;
+use crate::tcp::Engine;
 
 /// Whether a turn found work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,7 +278,12 @@ impl Pipeline {
         self.announce_new(&before);
     }
 
+    /// Flows first, then proxied connections, whose places follow.
     fn flow_page(&self, after: usize, max: usize, now: Instant) -> FlowPage {
+        let first_proxy = self.flows.capacity();
+        if let Some(place) = after.checked_sub(first_proxy) {
+            return self.proxy_page(place, max, first_proxy);
+        }
         let (ids, next) = self.flows.page(after, max);
         let info = |id| {
             self.flows.get(id).map(|flow| FlowInfo {
@@ -293,6 +299,7 @@ impl Pipeline {
                 bytes: (flow.bytes[0], flow.bytes[1]),
             })
         };
+        let next = next.or((self.proxies.slots.len() > 0).then_some(first_proxy));
         FlowPage { flows: ids.into_iter().filter_map(info).collect(), next }
     }
 
@@ -302,9 +309,18 @@ impl Pipeline {
 
     fn publish_gauges(&self) {
         self.counters.flows.set(self.flows.len() as u64);
-        self.counters.half_open.set(self.timers.half_open() as u64);
+        self.counters.half_open.set((self.timers.half_open() + self.proxies.handshakes.len()) as u64);
+        self.counters.proxies.set(self.proxies.slots.len() as u64);
+        self.counters.syn_cookies.set(self.proxies.handshakes.cookies());
         self.counters.neighbors.set(self.neighbors.len() as u64);
         self.counters.snat_ports.set(self.snat.in_use() as u64);
+    }
+
+    /// Proxied connections; their buffers come with the first that needs them and stay.
+    fn proxy_fact(&self) -> TableFacts {
+        let proxies = &self.proxies;
+        let bytes = proxies.handshakes.bytes() + proxies.time_wait.bytes() + proxies.timers.bytes();
+        TableFacts { name: "proxies", capacity: proxies.engine.capacity() / 2, bytes, pages: "ordinary" }
     }
 
     /// This worker's tables; the first worker's list has the one that all share, too.
@@ -318,6 +334,7 @@ impl Pipeline {
         let own = vec![
             fact("flows", self.flows.capacity(), flow_bytes + self.timers.bytes(), pages),
             fact("half-open", self.half_open_max, 0, pages),
+            self.proxy_fact(),
             fact("neighbors", self.neighbors.capacity(), self.neighbors.bytes(), "ordinary"),
             fact("snat-port-sets", self.snat.capacity(), self.snat.bytes(), "ordinary"),
             fact("fragments", fragment::table::PACKETS_MAX, self.fragments.bytes(), "ordinary"),

@@ -56,11 +56,6 @@ impl Ends {
         self.by_key.is_empty()
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.by_key.len()
-    }
-
     /// The connection that packets with this key belong to.
     pub(crate) fn find(&self, key: &FlowKey) -> Option<u32> {
         let is_it = |&index: &u32| self.at(index).is_some_and(|end| end.key == *key);

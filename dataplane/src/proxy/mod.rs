@@ -21,6 +21,7 @@ mod depart;
 pub(crate) mod end;
 mod header;
 pub(crate) mod http;
+mod list;
 mod reuse;
 mod run;
 mod slots;

@@ -55,6 +55,18 @@ pub(crate) enum Phase {
     Answering,
 }
 
+impl Phase {
+    /// Its name in `show flows`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Phase::Head => "http-idle",
+            Phase::Waiting | Phase::Connecting => "http-connecting",
+            Phase::Passing => "http",
+            Phase::Answering => "http-answering",
+        }
+    }
+}
+
 /// What a step of a phase led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
