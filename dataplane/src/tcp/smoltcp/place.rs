@@ -1,0 +1,564 @@
+//! One connection: a smoltcp socket in a set of its own, and what smoltcp does not tell or does otherwise than it should.
+//!
+//! ```text
+//!                    read ──▶│◀─ queue ─▶│                      free ──▶│
+//!   what the peer sends ─────┼───────────┼──────────────┼──────────────┼──▶ sequence numbers
+//!                           rcv       expects          edge
+//! ```
+//!
+//! smoltcp believes `edge` (what it acknowledged last, and the window with it); `rcv <= expects <= rcv + capacity`.
+
+use std::time::Duration;
+
+use ::smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet, SocketStorage};
+use ::smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State as SocketState};
+use ::smoltcp::time::{Duration as Span, Instant as Moment};
+use ::smoltcp::wire::{TcpControl, TcpRepr};
+
+use super::device::{Inbound, Outbound, Sent, Small};
+use super::segment::{self, Ends, ROOM, Segment, bare};
+use super::{CHALLENGE_MS, PROBE_MS, UNANSWERED_MS};
+use crate::clock::Instant;
+use crate::tcp::{Agreed, Opening, Options, Passed, Sink, State};
+
+/// Room for a connection, and the connection while there is one.
+pub(super) struct Place {
+    set: SocketSet<'static>,
+    pub generation: u32,
+    pub is_taken: bool,
+    /// How it ended.
+    over: Option<State>,
+    ends: Ends,
+    options: Options,
+    /// The most payload of a segment to the peer.
+    mss: u16,
+    /// The shift of the windows that we announce.
+    shift: u8,
+    /// The peer's FIN has come.
+    has_fin: bool,
+    /// The sequence number of the first byte that was not read.
+    rcv: u32,
+    sent: Sent,
+    answer: Option<Small>,
+    /// How often the answer is to be sent: duplicates say how many segments came out of order.
+    answers: u8,
+    owed: Owed,
+    heard_at: Instant,
+    /// Since when the peer owes an answer.
+    asked_at: Option<Instant>,
+    /// When the peer was asked for a sign of life.
+    probed_at: Option<Instant>,
+    challenged_at: Option<Instant>,
+}
+
+/// Segments that are the engine's own and wait to be sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Owed {
+    ack: bool,
+    probe: bool,
+    reset: bool,
+}
+
+impl Place {
+    pub(super) fn new(receive_buffer: usize, send_buffer: usize) -> Self {
+        let mut set = SocketSet::new(vec![SocketStorage::EMPTY]);
+        set.add(Socket::new(ring(receive_buffer), ring(send_buffer)));
+        Self {
+            set,
+            generation: 0,
+            is_taken: false,
+            over: None,
+            ends: Ends::new(Default::default(), Default::default()),
+            options: Options::default(),
+            mss: 0,
+            shift: 0,
+            has_fin: false,
+            rcv: 0,
+            sent: Sent::default(),
+            answer: None,
+            answers: 0,
+            owed: Owed::default(),
+            heard_at: Instant::ZERO,
+            asked_at: None,
+            probed_at: None,
+            challenged_at: None,
+        }
+    }
+
+    /// Forgets the connection before; `mss` is the most that a segment may carry on our side.
+    fn open(&mut self, opening: &Opening, mss: u16, now: Instant) {
+        self.over = None;
+        self.ends = Ends::new(opening.local, opening.remote);
+        self.options = opening.options;
+        self.mss = mss;
+        (self.has_fin, self.shift, self.rcv) = (false, 0, 0);
+        self.sent = Sent { next: opening.isn, ..Sent::default() };
+        (self.answer, self.answers, self.owed) = (None, 0, Owed::default());
+        self.heard_at = now;
+        (self.asked_at, self.probed_at, self.challenged_at) = (None, None, None);
+        let delay = ack_delay(self.options);
+        let socket = self.socket_mut();
+        socket.abort();
+        socket.set_congestion_control(CongestionControl::Cubic);
+        socket.set_nagle_enabled(opening.options.nagle);
+        socket.set_ack_delay(delay);
+    }
+
+    /// Lets the socket go through the peer's handshake again, with segments made up from what was agreed. `interface` is
+    /// one that chooses the initial sequence number.
+    pub(super) fn accept(
+        &mut self,
+        opening: &Opening,
+        agreed: &Agreed,
+        mss: u16,
+        interface: &mut Interface,
+        now: Instant,
+    ) {
+        self.open(opening, mss.min(agreed.peer_mss).max(MSS_MIN), now);
+        let peer = self.ends.reversed();
+        let mut syn = bare(&peer, TcpControl::Syn, agreed.peer_isn, None, 0);
+        syn.max_seg_size = Some(self.mss);
+        syn.window_scale = agreed.peer_scale.map(|scale| scale.min(14));
+        syn.sack_permitted = agreed.sack;
+        let local = self.ends.local;
+        let is_listening = self.socket_mut().listen(local).is_ok();
+        self.synchronize(agreed.peer_isn, agreed.peer_scale.is_some());
+        self.feed_made(interface, &syn, now);
+        let mut wire = Inbound { packet: None, answer: None };
+        interface.poll_egress(moment(now), &mut wire, &mut self.set);
+        wire.answer.iter().for_each(|packet| self.sent.on_packet(packet.bytes()));
+        let next = self.rcv;
+        self.feed_made(interface, &bare(&peer, TcpControl::None, next, Some(self.sent.next), 0), now);
+        self.sent.is_shut = true;
+        if !is_listening || self.socket().state() != SocketState::Established {
+            self.end(State::Reset);
+        }
+    }
+
+    /// Begins a connection; `interface` as above.
+    pub(super) fn connect(&mut self, opening: &Opening, mss: u16, interface: &mut Interface, now: Instant) {
+        self.open(opening, mss, now);
+        let Ends { local, remote } = self.ends;
+        if self.socket_mut().connect(interface.context(), remote, local).is_err() {
+            self.end(State::Reset);
+        }
+    }
+
+    /// The peer's initial sequence number is known, and whether windows are scaled.
+    fn synchronize(&mut self, peer_isn: u32, is_scaled: bool) {
+        self.rcv = peer_isn.wrapping_add(1);
+        self.shift = if is_scaled { window_scale(self.socket().recv_capacity()) } else { 0 };
+    }
+
+    /// Gives a segment of the peer that is made up, and drops the answer.
+    fn feed_made(&mut self, interface: &mut Interface, repr: &TcpRepr<'_>, now: Instant) {
+        let peer = self.ends.reversed();
+        let mut packet = Small::new(segment::len(&peer, repr));
+        segment::emit(&peer, repr, packet.bytes_mut());
+        let mut wire = Inbound { packet: Some(packet.bytes()), answer: None };
+        interface.poll_ingress_single(moment(now), &mut wire, &mut self.set);
+    }
+
+    pub(super) fn receive(&mut self, interface: &mut Interface, packet: &[u8], now: Instant) {
+        let Some(segment) = Segment::read(packet) else { return };
+        if self.over.is_some() {
+            return self.receive_late(&segment, now);
+        }
+        if !self.admits(&segment, now) {
+            return;
+        }
+        self.heard_at = now;
+        (self.asked_at, self.probed_at) = (None, None);
+        if self.socket().state() == SocketState::SynSent && segment.has(Segment::SYN) {
+            self.receive_syn(interface, packet, &segment, now);
+        } else {
+            self.feed(interface, packet, &segment, now);
+        }
+        self.sent.is_shut = segment.window == 0;
+        let is_reset = segment.has(Segment::RST);
+        self.settle(if is_reset { State::Reset } else { State::Closed }, now);
+    }
+
+    /// After TIME-WAIT began, what the peer sends again is acknowledged again (RFC 9293 section 3.10.7.4).
+    fn receive_late(&mut self, segment: &Segment, now: Instant) {
+        if self.over == Some(State::TimeWait) && !segment.has(Segment::RST) && segment.after() != segment.seq
+        {
+            self.challenge(now);
+        }
+    }
+
+    /// Whether smoltcp may see it. It takes every RST in the window for good and every SYN there for nothing, which is
+    /// answered with an acknowledgement instead (RFC 5961 sections 3.2 and 4.2); and it relies on peers that
+    /// respect windows.
+    fn admits(&mut self, segment: &Segment, now: Instant) -> bool {
+        if self.is_connecting() {
+            return true;
+        }
+        let expects = self.expects();
+        let room = self.edge().wrapping_sub(expects) as i32;
+        if segment.has(Segment::SYN) {
+            self.challenge(now);
+            return false;
+        }
+        if segment.has(Segment::RST) {
+            let ahead = segment.seq.wrapping_sub(expects) as i32;
+            if 0 < ahead && ahead < room {
+                self.challenge(now);
+            }
+            return ahead == 0;
+        }
+        let ahead = segment.end().wrapping_sub(expects) as i32;
+        let free = self.socket().recv_capacity() - self.socket().recv_queue();
+        let is_over = ahead > free as i32 || segment.has(Segment::FIN) && ahead > room;
+        if segment.payload > 0 && is_over {
+            self.owed.ack = true;
+            return false;
+        }
+        true
+    }
+
+    /// An acknowledgement is owed, at most once in [`CHALLENGE_MS`] (RFC 5961 section 7).
+    fn challenge(&mut self, now: Instant) {
+        let since = self.challenged_at.map(|at| now.since(at));
+        if since.is_none_or(|since| since >= Duration::from_millis(CHALLENGE_MS)) {
+            self.challenged_at = Some(now);
+            self.owed.ack = true;
+        }
+    }
+
+    /// The peer's SYN or SYN-ACK is given without payload and with an MSS that is not larger than ours.
+    fn receive_syn(&mut self, interface: &mut Interface, packet: &[u8], segment: &Segment, now: Instant) {
+        let Some(mut repr) = segment::parse(&self.ends, packet, segment.header) else { return };
+        let default = if self.ends.ip_header() == 20 { 536 } else { 1220 };
+        let mss = repr.max_seg_size.filter(|mss| *mss != 0).unwrap_or(default).min(self.mss);
+        repr.max_seg_size = Some(mss);
+        repr.payload = &[];
+        let peer = self.ends.reversed();
+        let mut made = Small::new(segment::len(&peer, &repr));
+        if segment::len(&peer, &repr) > ROOM {
+            return;
+        }
+        segment::emit(&peer, &repr, made.bytes_mut());
+        self.feed(interface, made.bytes(), segment, now);
+        if self.socket().state() != SocketState::SynSent && self.socket().state() != SocketState::Closed {
+            self.mss = mss.max(MSS_MIN);
+            self.synchronize(segment.seq, repr.window_scale.is_some());
+            self.sent.ack = segment.seq;
+        }
+    }
+
+    /// Gives a packet to smoltcp and keeps its answer.
+    fn feed(&mut self, interface: &mut Interface, packet: &[u8], segment: &Segment, now: Instant) {
+        let delay = ack_delay(self.options);
+        let is_large = delay.is_some() && segment.payload > usize::from(self.mss);
+        if is_large {
+            // RFC 9293 section 3.8.6.3: several segments in one packet are acknowledged at once.
+            self.socket_mut().set_ack_delay(Some(Span::ZERO));
+        }
+        let mut wire = Inbound { packet: Some(packet), answer: None };
+        interface.poll_ingress_single(moment(now), &mut wire, &mut self.set);
+        let answer = wire.answer;
+        if is_large {
+            self.socket_mut().set_ack_delay(delay);
+        }
+        if let Some(answer) = answer {
+            self.hold(answer);
+        }
+    }
+
+    fn hold(&mut self, answer: Small) {
+        let ack = |small: &Small| Segment::read(small.bytes()).map(|segment| segment.ack);
+        let is_again = self.answer.as_ref().is_some_and(|held| ack(held) == ack(&answer));
+        self.answers = if is_again { (self.answers + 1).min(ANSWERS_MAX) } else { 1 };
+        self.sent.on_packet(answer.bytes());
+        self.answer = Some(answer);
+    }
+
+    /// Takes over what smoltcp made of the last event; `closed` is what it means when the connection is gone.
+    fn settle(&mut self, closed: State, now: Instant) {
+        if self.over.is_some() {
+            return;
+        }
+        let state = self.socket().state();
+        use SocketState::{CloseWait, Closed, Closing, LastAck, Listen, TimeWait};
+        self.has_fin |= matches!(state, CloseWait | Closing | LastAck | TimeWait);
+        match state {
+            Closed | Listen => self.end(closed),
+            TimeWait if self.answer.is_none() && self.sent.ack == self.expects() => self.end(State::TimeWait),
+            _ if self.is_waiting() => _ = self.asked_at.get_or_insert(now),
+            _ if self.probed_at.is_none() => self.asked_at = None,
+            _ => {}
+        }
+    }
+
+    /// True when all is sent that is to be sent now; false when the sink has no more room.
+    pub(super) fn transmit(&mut self, interface: &mut Interface, sink: &mut impl Sink, now: Instant) -> bool {
+        self.on_time(now);
+        if !self.send_own(sink) {
+            return false;
+        }
+        if self.over.is_some() {
+            return true;
+        }
+        let headers = self.ends.ip_header() + TCP_HEADER;
+        while sink.has_room() {
+            let (sent, mss) = (&mut self.sent, self.mss);
+            let mut wire = Outbound { sink: &mut *sink, sent, headers, mss };
+            if interface.poll_egress(moment(now), &mut wire, &mut self.set) == PollResult::None {
+                break;
+            }
+        }
+        self.settle(State::Closed, now);
+        sink.has_room() || self.over.is_some()
+    }
+
+    /// What time alone leads to: the peer is asked for a sign of life, or given up.
+    fn on_time(&mut self, now: Instant) {
+        if self.over.is_some() {
+            return;
+        }
+        if self.asked_at.is_some_and(|at| now >= after(at, UNANSWERED_MS)) {
+            self.owed.reset = !self.is_connecting();
+            return self.end(State::TimedOut);
+        }
+        if self.probe_at().is_some_and(|at| now >= at) {
+            self.owed.probe = true;
+            self.probed_at = Some(now);
+            self.asked_at.get_or_insert(now);
+        }
+    }
+
+    /// When to ask for a sign of life next.
+    fn probe_at(&self) -> Option<Instant> {
+        let interval = u64::from(self.options.keep_alive_ms);
+        let is_idle = !self.is_waiting() && self.socket().state() != SocketState::TimeWait;
+        (interval > 0 && is_idle).then(|| match self.probed_at {
+            Some(at) => after(at, PROBE_MS.min(interval)),
+            None => after(self.heard_at, interval),
+        })
+    }
+
+    /// Sends answers that were kept and segments that are the engine's own.
+    fn send_own(&mut self, sink: &mut impl Sink) -> bool {
+        while let Some(answer) = self.answer.filter(|_| self.answers > 0) {
+            if !sink.has_room() {
+                return false;
+            }
+            sink.packet(answer.bytes().len(), None, |packet| packet.copy_from_slice(answer.bytes()));
+            self.answers -= 1;
+        }
+        self.answer = None;
+        let Sent { next, .. } = self.sent;
+        let Owed { ack, probe, reset } = self.owed;
+        for (is_owed, control, seq) in [
+            (ack && !reset, TcpControl::None, next),
+            (probe && !reset, TcpControl::None, next.wrapping_sub(1)),
+            (reset, TcpControl::Rst, next),
+        ] {
+            if is_owed && !self.send_made(sink, control, seq) {
+                return false;
+            }
+        }
+        self.owed = Owed::default();
+        true
+    }
+
+    fn send_made(&mut self, sink: &mut impl Sink, control: TcpControl, seq: u32) -> bool {
+        let room = sink.has_room();
+        if room {
+            let repr = bare(&self.ends, control, seq, Some(self.expects()), self.window());
+            sink.packet(segment::len(&self.ends, &repr), None, |packet| {
+                segment::emit(&self.ends, &repr, packet);
+            });
+        }
+        room
+    }
+
+    pub(super) fn due(&mut self, interface: &mut Interface, now: Instant) -> Option<Instant> {
+        let Owed { ack, probe, reset } = self.owed;
+        if self.answer.is_some() || ack || probe || reset {
+            return Some(now);
+        }
+        if self.over.is_some() {
+            return None;
+        }
+        let engine = interface.poll_at(moment(now), &self.set);
+        let engine = engine.map(|at| Instant::from_ns(at.total_micros().max(0) as u64 * 1000));
+        let given_up = self.asked_at.map(|at| after(at, UNANSWERED_MS));
+        [engine, given_up, self.probe_at()].into_iter().flatten().min().map(|at| at.max(now))
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.over {
+            Some(state) => state,
+            None if self.is_connecting() => State::Connecting,
+            None => State::Open,
+        }
+    }
+
+    fn is_connecting(&self) -> bool {
+        matches!(self.socket().state(), SocketState::SynSent | SocketState::SynReceived)
+    }
+
+    /// True until a SYN is answered: it must leave by the interface that knows the MTU.
+    pub(super) fn needs_mtu(&self) -> bool {
+        self.over.is_none() && self.is_connecting()
+    }
+
+    /// True when the peer owes an acknowledgement of something.
+    fn is_waiting(&self) -> bool {
+        use SocketState::{Closing, FinWait1, LastAck};
+        let state = self.socket().state();
+        self.is_connecting()
+            || matches!(state, FinWait1 | Closing | LastAck)
+            || self.socket().send_queue() > 0
+    }
+
+    fn end(&mut self, state: State) {
+        self.over = Some(state);
+        self.socket_mut().abort();
+        (self.asked_at, self.probed_at) = (None, None);
+        if state != State::TimeWait {
+            self.answer = None;
+        }
+    }
+
+    pub(super) fn readable(&self) -> usize {
+        self.socket().recv_queue()
+    }
+
+    pub(super) fn read(&mut self, visit: impl FnOnce(&[u8]) -> usize) -> usize {
+        if self.readable() == 0 {
+            return 0;
+        }
+        let take = |piece: &mut [u8]| {
+            let taken = visit(piece).min(piece.len());
+            (taken, taken)
+        };
+        let taken = self.socket_mut().recv(take).unwrap_or(0);
+        self.rcv = self.rcv.wrapping_add(taken as u32);
+        taken
+    }
+
+    pub(super) fn is_peer_done(&self) -> bool {
+        self.has_fin && self.readable() == 0
+    }
+
+    pub(super) fn writable(&self) -> usize {
+        let socket = self.socket();
+        if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
+    }
+
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.socket().send_queue()
+    }
+
+    pub(super) fn write(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        if self.writable() == 0 {
+            return 0;
+        }
+        let put = |span: &mut [u8]| {
+            let written = fill(span).min(span.len());
+            (written, written)
+        };
+        self.socket_mut().send(put).unwrap_or(0)
+    }
+
+    /// One round of [`crate::tcp::Engine::pass`].
+    pub(super) fn pass(
+        &mut self,
+        to: &mut Self,
+        step: &mut impl FnMut(&[u8], &mut [u8]) -> Passed,
+    ) -> Passed {
+        let mut passed = Passed::default();
+        if self.readable() == 0 || to.writable() == 0 {
+            return passed;
+        }
+        passed.taken = self.read(|piece| {
+            let mut taken = 0;
+            passed.written = to.write(|span| {
+                let Passed { taken: took, written } = step(piece, span);
+                taken = took;
+                written
+            });
+            taken
+        });
+        passed
+    }
+
+    pub(super) fn close(&mut self) {
+        if self.over.is_some() {
+            return;
+        }
+        match self.socket().state() {
+            SocketState::SynSent => self.end(State::Closed),
+            SocketState::SynReceived => {
+                self.owed.reset = true;
+                self.end(State::Closed);
+            }
+            _ => self.socket_mut().close(),
+        }
+    }
+
+    pub(super) fn abort(&mut self) {
+        use SocketState::{Closed, SynSent, TimeWait};
+        let is_known = !matches!(self.socket().state(), SynSent | Closed | TimeWait);
+        self.owed = Owed { reset: self.over.is_none() && is_known, ..Owed::default() };
+        self.end(State::Aborted);
+    }
+
+    /// What we send next, and what we expect next.
+    pub(super) fn numbers(&self) -> (u32, u32) {
+        (self.sent.next, self.expects())
+    }
+
+    fn expects(&self) -> u32 {
+        self.rcv.wrapping_add(self.readable() as u32).wrapping_add(u32::from(self.has_fin))
+    }
+
+    /// The end of the window that smoltcp believes it announced.
+    fn edge(&self) -> u32 {
+        self.sent.ack.wrapping_add(u32::from(self.sent.window) << self.shift)
+    }
+
+    /// The window of a segment of the engine's own: never beyond the edge.
+    fn window(&self) -> u16 {
+        let room = self.edge().wrapping_sub(self.expects()) as i32;
+        ((room.max(0) >> self.shift) as u32).min(u32::from(u16::MAX)) as u16
+    }
+
+    fn socket(&self) -> &Socket<'static> {
+        self.set.get(SocketHandle::default())
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket<'static> {
+        self.set.get_mut(SocketHandle::default())
+    }
+}
+
+/// The window scale that smoltcp announces for a buffer: the least that can say its size.
+pub(super) fn window_scale(receive_buffer: usize) -> u8 {
+    (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16) as u8
+}
+
+fn ring(len: usize) -> SocketBuffer<'static> {
+    SocketBuffer::new(vec![0; len])
+}
+
+fn ack_delay(options: Options) -> Option<Span> {
+    (options.ack_delay_ms > 0).then(|| Span::from_millis(u64::from(options.ack_delay_ms)))
+}
+
+fn moment(now: Instant) -> Moment {
+    Moment::from_micros((now.as_ns() / 1000) as i64)
+}
+
+fn after(at: Instant, ms: u64) -> Instant {
+    at + Duration::from_millis(ms)
+}
+
+const TCP_HEADER: usize = 20;
+/// What smoltcp takes an MSS that is smaller for.
+const MSS_MIN: u16 = 48;
+/// Three duplicate acknowledgements make a peer send again (RFC 5681 section 3.2); one more does not help.
+const ANSWERS_MAX: u8 = 4;

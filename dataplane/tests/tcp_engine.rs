@@ -1,0 +1,123 @@
+//! What a TCP engine promises, whatever it is made of: data arrives whole and in order over wires that lose, double and
+//! reorder; every end of a connection is told apart; nothing from a peer breaks anything.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod tcp_world;
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+
+use sluice_dataplane::tcp::{ConnId, Engine, EngineSpec, State};
+
+use self::tcp_world::packet::{SYN, Tcp};
+use self::tcp_world::{ISN, SPEC, Weather, World};
+
+#[test]
+fn exchange_of_a_request_and_a_response() {
+    for v6 in [false, true] {
+        let mut world = World::new(1, SPEC);
+        world.v6 = v6;
+        let [client, server] = world.open(1000);
+        assert_eq!(world.engines[0].send(client, b"question"), 8);
+        world.touch(0, 1000);
+        world.run_until(|world| world.engines[1].readable(server) == 8);
+        assert_eq!(world.read(1, server), b"question");
+        assert_eq!(world.engines[1].send(server, b"answer"), 6);
+        world.touch(1, 1000);
+        world.run_until(|world| world.engines[0].readable(client) == 6);
+        assert_eq!(world.read(0, client), b"answer");
+        close_both(&mut world, [client, server]);
+    }
+}
+
+/// Side 0 closes first.
+fn close_both(world: &mut World, [client, server]: [ConnId; 2]) {
+    world.engines[0].close(client);
+    world.touch(0, 1000);
+    world.run_until(|world| world.engines[1].is_peer_done(server));
+    assert_eq!(world.engines[1].state(server), State::Open);
+    world.engines[1].close(server);
+    world.touch(1, 1000);
+    world.run_until(|world| world.engines[1].state(server).is_over());
+    assert_eq!(world.engines[0].state(client), State::TimeWait);
+    assert_eq!(world.engines[1].state(server), State::Closed);
+    assert!(world.engines[0].is_peer_done(client));
+    let (seq, ack) = world.engines[1].numbers(server);
+    assert_eq!(world.engines[0].numbers(client), (ack, seq));
+}
+
+#[test]
+fn sequence_numbers_begin_where_they_were_asked_to() {
+    for isn in [0, 1, 0x1234_5678, u32::MAX] {
+        let mut world = World::new(2, SPEC);
+        let mut opening = world.opening(0, 1000);
+        opening.isn = isn;
+        let id = world.engines[0].connect(&opening, world.now).unwrap();
+        world.conns[0].insert(1000, id);
+        world.touch(0, 1000);
+        let (_, syn) = &world.log[0];
+        assert_eq!((syn.seq, syn.flags), (isn, SYN));
+    }
+    let (mut world, [_, server]) = World::opened(2, SPEC);
+    world.engines[1].send(server, b"x");
+    world.touch(1, 1000);
+    let (_, data) = world.log.last().unwrap();
+    assert_eq!((data.seq, data.payload.as_slice()), (ISN[1].wrapping_add(1), &b"x"[..]));
+}
+
+#[test]
+fn syn_says_what_the_engine_announces() {
+    for receive_buffer in [1000, 16_384, 65_535, 65_536, 262_144] {
+        let mut world = World::new(3, EngineSpec { receive_buffer, ..SPEC });
+        world.connect(1000);
+        let announced = world.engines[0].announced();
+        let (_, Tcp { window, scale, sack, mss, .. }) = &world.log[0];
+        assert_eq!((*window, *scale, *sack), (announced.window, Some(announced.scale), announced.sack));
+        assert_eq!(*mss, Some(1460));
+    }
+}
+
+/// Sends `total` bytes from side 0 to side 1 and closes; what arrives has the same hash.
+fn bulk(world: &mut World, [client, server]: [ConnId; 2], total: usize) {
+    let (mut written, mut read) = (0, 0);
+    let (mut sent, mut got) = (DefaultHasher::new(), DefaultHasher::new());
+    let mut steps = 0;
+    while !(world.engines[1].is_peer_done(server) && world.engines[1].readable(server) == 0) {
+        while written < total {
+            let put = world.engines[0].write(client, |span| {
+                let len = span.len().min(total - written);
+                let bytes = (written..).map(|at| (at as u32).wrapping_mul(0x9e37_79b9).to_be_bytes()[0]);
+                span[..len].iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+                span[..len].iter().for_each(|byte| sent.write_u8(*byte));
+                len
+            });
+            written += put;
+            if put == 0 {
+                break;
+            }
+        }
+        if written == total {
+            world.engines[0].close(client);
+        }
+        world.touch(0, 1000);
+        let data = world.read(1, server);
+        data.iter().for_each(|byte| got.write_u8(*byte));
+        read += data.len();
+        world.touch(1, 1000);
+        steps += 1;
+        assert!(steps < 1_000_000 && world.step().is_some(), "stuck after {read} bytes");
+    }
+    assert_eq!((read, got.finish()), (total, sent.finish()));
+}
+
+#[test]
+fn megabytes_arrive_whole_in_foul_weather() {
+    for seed in 10..14 {
+        let mut world = World::new(seed, SPEC);
+        (world.keeps_log, world.v6) = (false, seed % 2 == 0);
+        world.weather = Weather::FOUL;
+        let ids = world.open(1000);
+        bulk(&mut world, ids, 2_000_000);
+    }
+}
