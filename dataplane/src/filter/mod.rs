@@ -13,8 +13,12 @@ mod forwarded;
 mod headers;
 mod mirror;
 mod rate_limit;
+mod rate_table;
 mod redirect;
 mod rewrite;
+mod short;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
@@ -27,7 +31,8 @@ pub use fixed::FixedResponse;
 pub use forwarded::Forwarded;
 pub use headers::HeaderEdits;
 pub use mirror::Mirror;
-pub use rate_limit::{RateKey, RateLimit, RateTable};
+pub use rate_limit::{RateKey, RateLimit};
+pub use rate_table::RateTable;
 pub use redirect::{PathChange, Redirect};
 pub use rewrite::UrlRewrite;
 
@@ -85,8 +90,8 @@ pub enum Outcome {
     Answer(Arc<[u8]>),
 }
 
-/// Runs `filters` on a request, in order, until one answers. `response` is where an answer is begun; `origin` is where
-/// the filters put the request's Origin for its response.
+/// Runs `filters` on a request, in order, until one answers. `response` is where an answer is begun; `notes` is
+/// what [`on_response`] needs to know of the request.
 ///
 /// # Errors
 /// [`EditError`] when a filter could not do its work: the head is full, which is answered with 431.

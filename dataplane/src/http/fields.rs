@@ -28,20 +28,26 @@ impl Span {
         Self { at: at as u32, len: len as u32 }
     }
 
+    /// The same part without its first `len` bytes; empty when it has no more.
+    pub(super) fn without_start(self, len: usize) -> Self {
+        let len = len.min(self.len as usize) as u32;
+        Self { at: self.at + len, len: self.len - len }
+    }
+
     pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.at as usize..(self.at + self.len) as usize).unwrap_or_default()
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Field {
-    name: Span,
-    value: Span,
-    known: Name,
+pub(super) struct Field {
+    pub(super) name: Span,
+    pub(super) value: Span,
+    pub(super) known: Name,
 }
 
 impl Field {
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         (self.name.len + self.value.len) as usize + FIELD_OVERHEAD
     }
 }
@@ -66,14 +72,14 @@ pub enum EditError {
 #[derive(Debug)]
 pub struct Fields {
     pub(super) bytes: Vec<u8>,
-    list: Vec<Field>,
+    pub(super) list: Vec<Field>,
     /// Which known names may be in the list, a bit each.
-    present: u32,
-    size: usize,
+    pub(super) present: u32,
+    pub(super) size: usize,
     /// `bytes.len() <= room`, `size <= size_max`, `list.len() <= count_max`.
-    room: usize,
-    size_max: usize,
-    count_max: usize,
+    pub(super) room: usize,
+    pub(super) size_max: usize,
+    pub(super) count_max: usize,
 }
 
 impl Fields {
@@ -166,7 +172,7 @@ impl Fields {
         self.remove_after(0, name);
     }
 
-    fn remove_after(&mut self, first: usize, name: &[u8]) {
+    pub(super) fn remove_after(&mut self, first: usize, name: &[u8]) {
         let mut index = 0;
         self.retain(|found, _| {
             index += 1;
@@ -174,7 +180,7 @@ impl Fields {
         });
     }
 
-    fn position(&self, name: &[u8]) -> Option<usize> {
+    pub(super) fn position(&self, name: &[u8]) -> Option<usize> {
         self.iter().position(|(found, _)| found.eq_ignore_ascii_case(name))
     }
 }
@@ -293,7 +299,7 @@ impl Fields {
     }
 }
 
-fn check(name: &[u8], value: &[u8]) -> Result<Name, EditError> {
+pub(super) fn check(name: &[u8], value: &[u8]) -> Result<Name, EditError> {
     if !is_token(name) || !is_field_value(value) {
         return Err(EditError::Invalid);
     }

@@ -2,7 +2,7 @@
 
 /// True for `tchar` (RFC 9110 section 5.6.2).
 #[inline]
-pub(super) const fn is_tchar(byte: u8) -> bool {
+pub(crate) const fn is_tchar(byte: u8) -> bool {
     TCHAR[byte as usize]
 }
 
@@ -37,7 +37,7 @@ pub(super) fn is_field_value(bytes: &[u8]) -> bool {
 }
 
 /// Without optional whitespace (SP, HTAB) at both ends.
-pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
@@ -45,7 +45,7 @@ pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// The elements of a comma-separated list, trimmed; empty ones are left out (RFC 9110 section 5.6.1.2).
-pub(super) fn list(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 

@@ -16,6 +16,7 @@
 mod body;
 mod chunked;
 mod connection;
+mod edit;
 mod encode;
 mod fields;
 mod framing;
@@ -40,6 +41,7 @@ pub use body::{Body, Step};
 pub use encode::{Encoder, Written};
 pub use fields::{EditError, Fields};
 pub use framing::Framing;
+pub(crate) use grammar::{is_tchar, list, trim};
 pub use head::{Method, Scheme, Version};
 pub use limits::{HttpLimits, PathRules};
 pub use reader::{Event, Progress};

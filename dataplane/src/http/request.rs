@@ -24,6 +24,8 @@ pub struct Request {
     limits: HttpLimits,
     line: Line,
     host: Host,
+    /// The authority before any filter changed it.
+    received: Span,
     framing: Framing,
     hop: Hop,
     expects_continue: bool,
@@ -53,6 +55,7 @@ impl Request {
             limits: *limits,
             line: Line::default(),
             host: Host::default(),
+            received: Span::default(),
             framing: Framing::None,
             hop: Hop::default(),
             expects_continue: false,
@@ -87,6 +90,11 @@ impl Request {
     /// Host and port in lower case; empty only in HTTP/1.0.
     pub fn authority(&self) -> &[u8] {
         self.text(self.host.authority)
+    }
+
+    /// Host and port as the client asked for them, in lower case, whatever filters have changed since.
+    pub fn received_authority(&self) -> &[u8] {
+        self.text(self.received)
     }
 
     /// The host in lower case, an IPv6 address in brackets.
@@ -167,12 +175,23 @@ impl Request {
     ///
     /// [`EditError::Invalid`] when it is no path or the request has none, [`EditError::Full`].
     pub fn set_path(&mut self, path: &[u8]) -> Result<(), EditError> {
-        let visible = path.iter().all(|&byte| (b'!'..0x7f).contains(&byte) && byte != b'#' && byte != b'?');
-        if !path.starts_with(b"/") || !visible || self.line.target.path.is_none() {
+        self.replace_path_start(usize::MAX, path)
+    }
+
+    /// Replaces the first `len` bytes of the path, or all of a shorter one, and normalises the result as a client's.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError::Invalid`] when the result is no path or the request has none, [`EditError::Full`].
+    pub fn replace_path_start(&mut self, len: usize, with: &[u8]) -> Result<(), EditError> {
+        let path = self.line.target.path.ok_or(EditError::Invalid)?;
+        let span = self.fields.store_before(with, path.without_start(len)).ok_or(EditError::Full)?;
+        let text = self.text(span);
+        let visible = text.iter().all(|&byte| (b'!'..0x7f).contains(&byte) && byte != b'#' && byte != b'?');
+        if !text.starts_with(b"/") || !visible {
             return Err(EditError::Invalid);
         }
-        let at = self.fields.store(&[path]).ok_or(EditError::Full)?;
-        self.normalise_path(Span::new(at, path.len())).map_err(|fault| match fault {
+        self.normalise_path(span).map_err(|fault| match fault {
             Fault::LineTooLong => EditError::Full,
             _ => EditError::Invalid,
         })
@@ -200,7 +219,7 @@ impl Request {
     pub(super) fn clear(&mut self) {
         self.fields.clear();
         self.line = Line::default();
-        self.host = Host::default();
+        (self.host, self.received) = (Host::default(), Span::default());
     }
 
     /// Reads the request line, which begins the buffer and fills it.
@@ -248,6 +267,7 @@ impl Request {
             let parts = Authority::read(self.text(authority)).ok_or(Fault::Target)?;
             self.host = Host { authority, parts };
         }
+        self.received = self.host.authority;
         self.lower_authority();
         Ok(())
     }
@@ -354,6 +374,7 @@ mod tests {
         request.set_path(b"/x/../y z".split(|&b| b == b' ').next().expect("a part")).expect("a path");
         request.set_query(None).expect("no query");
         assert_eq!(request.authority(), b"other:8080");
+        assert_eq!(request.received_authority(), b"h");
         assert_eq!((request.path(), request.query()), (Some(&b"/y"[..]), None));
         assert_eq!(request.set_authority(b"a b"), Err(EditError::Invalid));
         assert_eq!(request.set_path(b"/a b"), Err(EditError::Invalid));

@@ -9,6 +9,7 @@
 //! All workers share one table. It never waits: every step is a load, a store or a compare-and-swap.
 
 mod bucket;
+pub mod cookie;
 pub mod key;
 #[cfg(test)]
 mod races;
