@@ -1,5 +1,7 @@
 //! What an operator can get wrong: each mistake gives exactly one error, at its path and line, with what was expected.
 
+#[path = "mistakes/proxy.rs"]
+mod proxy;
 #[path = "mistakes/traffic.rs"]
 mod traffic;
 
@@ -147,7 +149,7 @@ const STRUCTURE: &[Case] = &[
         43,
         "did you mean \"forwarding-ip\"",
     ),
-    ("idle_timeout: 300s", "http: {}", "/virtual_servers/web/http", 34, "unknown field \"http\""),
+    ("idle_timeout: 300s", "httpp: {}", "/virtual_servers/web/httpp", 34, "did you mean \"http\""),
     ("vlan: [7, 8]", "vlan: [7, 9000]", "/virtual_servers/no/vlan/1", 45, "from 0 to 4094"),
     ("127.0.0.1:9464", "localhost", "/telemetry/prometheus/listen", 47, "127.0.0.1:9464"),
     ("level: info", "level: verbose", "/telemetry/log/level", 48, "error, warn, info"),
@@ -256,13 +258,6 @@ const MEANING: &[Case] = &[
         44,
         "expected no pool",
     ),
-    (
-        "idle_timeout: 300s",
-        "type: standard",
-        "/virtual_servers/web/type",
-        34,
-        "not available in this version",
-    ),
     ("idle_timeout: 300s", "idle_timeout: 0s", "/virtual_servers/web/idle_timeout", 34, "more than 0s"),
     ("192.0.2.100:80\n", "224.0.0.1:80\n", "/virtual_servers/web/destination", 31, "multicast"),
     ("192.0.2.100:80\n", "0.0.0.0:80\n", "/virtual_servers/web/destination", 31, "write \"0.0.0.0/0\""),
@@ -316,12 +311,12 @@ fn the_base_has_no_errors() {
 
 #[test]
 fn each_mistake_of_form_gives_its_one_error() {
-    STRUCTURE.iter().chain(traffic::STRUCTURE).for_each(assert_case);
+    STRUCTURE.iter().chain(traffic::STRUCTURE).chain(proxy::STRUCTURE).for_each(assert_case);
 }
 
 #[test]
 fn each_mistake_of_meaning_gives_its_one_error() {
-    MEANING.iter().chain(traffic::MEANING).for_each(assert_case);
+    MEANING.iter().chain(traffic::MEANING).chain(proxy::MEANING).for_each(assert_case);
 }
 
 #[test]

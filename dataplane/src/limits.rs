@@ -7,6 +7,10 @@ pub struct Limits {
     pub flows: usize,
     /// Of those, TCP connections whose handshake is not complete.
     pub half_open: usize,
+    /// Full-proxy connections at once, each with a client's side and a member's.
+    pub proxies: usize,
+    /// Bytes that one side of a full-proxy connection may have waiting, each way.
+    pub proxy_buffer: usize,
     /// Virtual servers.
     pub virtual_servers: usize,
     /// Pool members over all pools, and as many again that were removed while flows still hold them.
@@ -30,6 +34,8 @@ impl Default for Limits {
         Self {
             flows: 262_144,
             half_open: 65_536,
+            proxies: 16_384,
+            proxy_buffer: 65_536,
             virtual_servers: 16_384,
             members: 131_072,
             neighbors: 4_096,
@@ -49,6 +55,7 @@ impl Limits {
         Self {
             flows: self.flows.div_ceil(workers),
             half_open: self.half_open.div_ceil(workers),
+            proxies: self.proxies.div_ceil(workers),
             snat_port_sets: self.snat_port_sets.div_ceil(workers),
             proxies: self.proxies.div_ceil(workers),
             ..*self

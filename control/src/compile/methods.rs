@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use sluice_dataplane::config::snapshot::Method;
 
 use super::{Compile, listed};
-use crate::model::{LoadBalancing, Pool, VirtualServer, VirtualType};
+use crate::model::{LoadBalancing, Persistence, Pool, VirtualServer, VirtualType};
 use crate::parse::Pointer;
 use crate::stats::endpoint;
 
@@ -43,17 +43,19 @@ impl Compile<'_> {
     }
 
     /// Warns where a virtual server gives the method of its pool nothing to go by.
-    pub(super) fn method_suits(&mut self, path: &Pointer, server: &VirtualServer, pool: &Pool) {
+    pub(super) fn method_suits(&mut self, place: Pointer, server: &VirtualServer, pool: &Pool) {
         let why = match pool.load_balancing {
             method if server.kind == VirtualType::Stateless && method.counts_connections() => {
                 "this pool's load_balancing goes by connections, and a stateless virtual server makes none"
             }
-            LoadBalancing::LeastSessions if server.persistence.is_none() => {
+            LoadBalancing::LeastSessions
+                if !server.persistence.as_ref().is_some_and(Persistence::keeps_records) =>
+            {
                 "this pool's load_balancing goes by persistence records, and this virtual server makes none"
             }
             _ => return,
         };
-        self.warn(path.child("pool"), why);
+        self.warn(place, why);
     }
 }
 

@@ -3,7 +3,10 @@
 //! One file for each kind of object; all push into one [`Compile`].
 
 mod conflicts;
+mod filters;
+mod http;
 mod ingress;
+mod legal;
 mod methods;
 mod monitors;
 mod nats;
@@ -11,6 +14,8 @@ mod network;
 mod nodes;
 mod persistence;
 mod pools;
+mod proxy;
+mod routes;
 mod snat;
 mod virtuals;
 
@@ -24,7 +29,7 @@ use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{DriverSpec, PortSpec};
 
 use crate::ids::IdBook;
-use crate::model::{self, Driver, Fault, Model, Name, Port, Workers};
+use crate::model::{self, Driver, Fault, Model, Name, Port, Size, Workers};
 use crate::parse::{self, Pointer};
 
 /// What became of a model.
@@ -178,6 +183,8 @@ impl<'a> Compile<'a> {
                 format!("expected at most the {flows} of system.limits.flows"),
             );
         }
+        let place = Pointer::from("/system/limits/proxy_buffer");
+        self.size(place, system.limits.proxy_buffer, Size(16 << 10), Size(4 << 20));
         if let Workers::Cores(cores) = &system.workers {
             self.cores(cores.iter().map(|core| core.get()).collect());
         }

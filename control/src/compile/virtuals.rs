@@ -1,9 +1,11 @@
 //! Virtual servers: what each matches, where its clients come in, where its connections go.
 
 use sluice_dataplane::address::{Address, Prefix};
+use sluice_dataplane::config::ids::PoolId;
 use sluice_dataplane::config::snapshot as plane;
 
 use super::network::unusable_host;
+use super::proxy::needs_no_pool;
 use super::{Compile, pointer};
 use crate::model::{
     Destination, Name, OneOrMany, Protocol, SnatChoice, SourcePortChoice, Span, VirtualServer, VirtualType,
@@ -22,9 +24,9 @@ impl Compile<'_> {
     }
 
     fn virtual_server(&mut self, path: &Pointer, name: &Name, server: &VirtualServer) -> plane::Virtual {
-        let kind = self.kind(path, server);
+        let (id, kind) = (self.ids.virtual_id(name.as_str()), self.kind(path, server));
         plane::Virtual {
-            id: self.ids.virtual_id(name.as_str()),
+            id,
             name: name.as_str().into(),
             kind,
             enabled: server.enabled,
@@ -38,7 +40,7 @@ impl Compile<'_> {
             persistence: self.persistence(path, server),
             mss_clamp: self.mss_clamp(path, server),
             timeouts: self.timeouts(path, server),
-            proxy: None,
+            proxy: self.proxy(path, server, id),
             auto_last_hop: server.auto_last_hop,
         }
     }
@@ -65,9 +67,8 @@ impl Compile<'_> {
     fn kind(&mut self, path: &Pointer, server: &VirtualServer) -> plane::VirtualKind {
         match server.kind {
             VirtualType::Standard => {
-                let there_are = "expected performance-l4, forwarding-ip, reject or stateless; standard is not available in this version";
-                self.error(path.child("type"), there_are);
-                plane::VirtualKind::PerformanceL4
+                self.tcp_only(path, server);
+                plane::VirtualKind::Standard
             }
             VirtualType::PerformanceL4 => plane::VirtualKind::PerformanceL4,
             VirtualType::ForwardingIp => plane::VirtualKind::ForwardingIp,
@@ -194,15 +195,11 @@ impl Compile<'_> {
         sources
     }
 
-    fn pool(
-        &mut self,
-        path: &Pointer,
-        server: &VirtualServer,
-    ) -> Option<sluice_dataplane::config::ids::PoolId> {
+    fn pool(&mut self, path: &Pointer, server: &VirtualServer) -> Option<PoolId> {
         let (place, takes_pool) = (path.child("pool"), server.kind.takes_pool());
         let type_lost = self.removed.contains(&path.child("type"));
         let Some(name) = &server.pool else {
-            if takes_pool && !type_lost {
+            if takes_pool && !type_lost && !self.may_lack_pool(path, server) {
                 self.error(
                     place,
                     "expected \"pool\": a virtual server of this type sends connections to a pool",
@@ -214,32 +211,57 @@ impl Compile<'_> {
             self.error(place, "expected no pool: a virtual server of this type does not choose members");
             return None;
         }
+        self.pool_named(place, path, server, name)
+    }
+
+    /// True when every request of a full proxy is answered here or goes by a route, or may have been meant to.
+    fn may_lack_pool(&self, path: &Pointer, server: &VirtualServer) -> bool {
+        let lost = ["http", "routes", "filters"].iter().any(|field| self.lost_in(path.child(field).as_str()));
+        server.kind == VirtualType::Standard && (needs_no_pool(server) || lost)
+    }
+
+    /// The pool of this name, when `server` can send connections to it.
+    pub(super) fn pool_named(
+        &mut self,
+        place: Pointer,
+        path: &Pointer,
+        server: &VirtualServer,
+        name: &Name,
+    ) -> Option<PoolId> {
         let Some(pool) = self.model.pools.get(name) else {
             self.unknown(place, "pool", "pools", name, self.model.pools.keys());
             return None;
         };
         let member_families = pool.members.iter().map(|member| member.address.0.is_ipv4());
         let families: Vec<bool> = member_families.collect();
-        self.one_family(path, server, name, &families);
-        self.method_suits(path, server, pool);
+        self.one_family(&place, path, server, name, &families);
+        self.method_suits(place, server, pool);
         Some(self.ids.pool_id(name.as_str()))
     }
 
     /// Without translation between families, destinations and members must be of one.
-    fn one_family(&mut self, path: &Pointer, server: &VirtualServer, pool: &Name, members: &[bool]) {
+    fn one_family(
+        &mut self,
+        place: &Pointer,
+        path: &Pointer,
+        server: &VirtualServer,
+        pool: &Name,
+        members: &[bool],
+    ) {
         let destinations = server.destination.as_slice();
         let Some(is_v4) = destinations.first().map(|first| first.network.is_v4()) else { return };
         if destinations.iter().any(|destination| destination.network.is_v4() != is_v4) {
-            self.error(
-                path.child("destination"),
-                "expected destinations of one address family; make two virtual servers",
-            );
+            let destination = path.child("destination");
+            if !self.errors.iter().any(|error| error.path == destination) {
+                let why = "expected destinations of one address family; make two virtual servers";
+                self.error(destination, why);
+            }
         } else if members.iter().any(|member| *member != is_v4) {
             let (wanted, found) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             let message = format!(
                 "expected a pool of {wanted} members, as the destination is; pool {pool} has {found} members"
             );
-            let fault = crate::parse::Fault::new(path.child("pool"), message);
+            let fault = crate::parse::Fault::new(place.clone(), message);
             self.errors.push(fault.about(pointer("pools", pool)));
         }
     }

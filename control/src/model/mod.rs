@@ -2,10 +2,13 @@
 //!
 //! Every field but a few has a default; `docs/CONFIGURATION.md` is the page for operators.
 
+pub mod filters;
+pub mod http;
 pub mod monitors;
 pub mod network;
 pub mod persistence;
 pub mod pools;
+pub mod proxy;
 pub mod system;
 pub mod translation;
 pub mod units;
@@ -19,10 +22,13 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+pub use filters::Filter;
+pub use http::{Http, HttpRoute};
 pub use monitors::{Monitor, MonitorType};
 pub use network::{Destination, Interface, Ip, L4Port, Network};
-pub use persistence::{Mask, Persistence, PersistenceType};
+pub use persistence::{CookieMethod, Mask, Persistence, PersistenceType};
 pub use pools::{LoadBalancing, Member, Node, Pool, ServiceDownAction, StatedMember};
+pub use proxy::{ConnectionReuse, Masks, ProxyProtocol, SendProxy, Tcp, TcpSide};
 pub use system::{
     Driver, Fault, IdleMode, LimitsModel, Log, LogFormat, LogLevel, Port, Prometheus, Route, SelfIp, System,
     Telemetry, Workers,

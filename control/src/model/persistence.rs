@@ -37,6 +37,27 @@ pub struct Persistence {
     /// A persisted connection is taken even where the member is at its connection limit.
     #[serde(default)]
     pub override_connection_limit: bool,
+    /// For `cookie`: who sets it; insert when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<CookieMethod>,
+    /// For `cookie`: its name; `BIGipServer` and the pool's name when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// For `cookie`: how long the client keeps it; 0s, until the client ends, when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiration: Option<Span>,
+    /// For `cookie`: the paths that it is for; `/` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// For `cookie`: scripts cannot read it; true when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_only: Option<bool>,
+    /// For `cookie`: sent over TLS only; false when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure: Option<bool>,
+    /// For `cookie`: sent with every response; false when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub always_send: Option<bool>,
 }
 
 impl Persistence {
@@ -51,7 +72,19 @@ impl Persistence {
             match_across_virtuals: false,
             match_across_pools: false,
             override_connection_limit: false,
+            method: None,
+            name: None,
+            expiration: None,
+            path: None,
+            http_only: None,
+            secure: None,
+            always_send: None,
         }
+    }
+
+    /// True when it keeps records of clients.
+    pub fn keeps_records(&self) -> bool {
+        matches!(self.kind, PersistenceType::SourceAddress | PersistenceType::DestinationAddress)
     }
 
     /// Reads a map, or only the type's word.
@@ -76,7 +109,7 @@ impl<'de> Visitor<'de> for PersistenceVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a type of persistence (source-address, destination-address or hash), or a map with its type",
+            "a type of persistence (source-address, destination-address, hash or cookie), or a map with its type",
         )
     }
 
@@ -99,6 +132,21 @@ pub enum PersistenceType {
     DestinationAddress,
     /// A hash of the client's address and port over the members: no record, the same member on any replica.
     Hash,
+    /// A cookie of the client's.
+    Cookie,
+}
+
+/// Who sets the cookie, and how it leads to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CookieMethod {
+    /// We add it to responses.
+    #[default]
+    Insert,
+    /// The member sends it, in the same format.
+    Passive,
+    /// The application does; a hash of its value chooses the member.
+    Hash,
 }
 
 /// How many leading bits of an address of `BITS` bits count; written as that number, or as a netmask.
@@ -109,6 +157,11 @@ impl<const BITS: u8> Mask<BITS> {
     /// Leading bits, at most `BITS`.
     pub const fn bits(self) -> u8 {
         self.0
+    }
+
+    /// This many leading bits, at most `BITS`.
+    pub const fn of_bits(bits: u8) -> Self {
+        Self(if bits > BITS { BITS } else { bits })
     }
 
     fn of_netmask(text: &str) -> Option<Self> {

@@ -159,8 +159,8 @@ impl Default for LimitsModel {
         Self {
             flows: Number::new(limits.flows as u64),
             half_open: Number::new(limits.half_open as u64),
-            proxies: Number::new(16_384),
-            proxy_buffer: Size(64 << 10),
+            proxies: Number::new(limits.proxies as u64),
+            proxy_buffer: Size(limits.proxy_buffer as u64),
             virtual_servers: Number::new(limits.virtual_servers as u64),
             members: Number::new(limits.members as u64),
             neighbors: Number::new(limits.neighbors as u64),
@@ -177,6 +177,8 @@ impl LimitsModel {
         Limits {
             flows: self.flows.as_usize(),
             half_open: self.half_open.as_usize(),
+            proxies: self.proxies.as_usize(),
+            proxy_buffer: usize::try_from(self.proxy_buffer.0).unwrap_or(usize::MAX),
             virtual_servers: self.virtual_servers.as_usize(),
             members: self.members.as_usize(),
             neighbors: self.neighbors.as_usize(),

@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::OneOrMany;
+use super::filters::Filter;
+use super::http::{Http, HttpRoute};
 use super::network::{Destination, Network};
 use super::persistence::Persistence;
+use super::proxy::{ConnectionReuse, ProxyProtocol, Tcp};
 use super::translation::{SnatChoice, SourcePortChoice};
 use super::units::{Limit, Name, Number, Span};
 
@@ -76,6 +79,30 @@ pub struct VirtualServer {
     /// A disabled virtual server still captures its traffic, and refuses it, unless `system.continue_matching`.
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// TCP of a full proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<Box<Tcp>>,
+    /// The member is connected before the client's handshake is answered.
+    #[serde(default)]
+    pub verified_accept: bool,
+    /// Connections and requests are written to the access log.
+    #[serde(default)]
+    pub access_log: bool,
+    /// HTTP is spoken; without it, a full proxy passes bytes on as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Box<Http>>,
+    /// What is done to every request and its response.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+    /// Which requests go where; others go to `pool`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<HttpRoute>,
+    /// PROXY headers on connections of clients and to members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<Box<ProxyProtocol>>,
+    /// Connections to members are kept for the next request; on with `http` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_reuse: Option<Box<ConnectionReuse>>,
 }
 
 /// Which upper-layer protocols a virtual server takes.
@@ -95,7 +122,7 @@ pub enum Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VirtualType {
-    /// Full proxy; not in this version.
+    /// Connections end here, and others are opened to pool members.
     Standard,
     /// Packets are rewritten and forwarded to a pool member.
     #[default]

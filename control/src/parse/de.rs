@@ -27,6 +27,8 @@ pub(super) enum What {
     Unknown { message: String, meant: Option<&'static str> },
     /// This map lacks a field; `one|other` when either would do.
     Missing(&'static str),
+    /// This map has nothing left but what was refused and reported.
+    Hollow,
 }
 
 impl Error {
@@ -47,6 +49,7 @@ impl fmt::Display for Error {
         match &self.what {
             What::Wrong(message) | What::Unknown { message, .. } => f.write_str(message),
             What::Missing(field) => write!(f, "expected \"{field}\""),
+            What::Hollow => f.write_str("expected a value"),
         }
     }
 }
@@ -234,6 +237,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     ) -> Result<V::Value, Error> {
         match &self.0.value {
             Value::Text(text) => visitor.visit_enum(Variant(text)),
+            Value::Map(entries) => visitor.visit_enum(only_entry(entries, variants)?),
             _ => Err(Error::wrong(format!(
                 "expected one of {}; found {}",
                 variants.join(", "),
@@ -303,6 +307,58 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     }
 }
 
+/// The entry of a map that stands for an enum's variant.
+fn only_entry<'de>(entries: &'de [Entry], variants: &[&str]) -> Result<Keyed<'de>, Error> {
+    let mut left = entries.iter().filter(|entry| entry.node.value != Value::Removed);
+    match (left.next(), left.next()) {
+        (Some(entry), None) => Ok(Keyed(entry)),
+        (None, _) if !entries.is_empty() => Err(Error { path: Vec::new(), what: What::Hollow }),
+        (first, _) => {
+            let found = if first.is_some() { "several" } else { "none" };
+            Err(Error::wrong(format!("expected one of {}; found {found}", variants.join(", "))))
+        }
+    }
+}
+
+/// An enum's variant, written as a map of one entry: its name and its value.
+struct Keyed<'de>(&'de Entry);
+
+impl<'de> EnumAccess<'de> for Keyed<'de> {
+    type Error = Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Error> {
+        let name: StrDeserializer<'_, Error> = self.0.key.as_str().into_deserializer();
+        let value = seed.deserialize(name).map_err(|error| error.below(&self.0.key))?;
+        Ok((value, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Keyed<'de> {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<(), Error> {
+        Err(Error::wrong(format!("\"{}\" takes no value", self.0.key)).below(&self.0.key))
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
+        seed.deserialize(Reader(&self.0.node)).map_err(|error| error.below(&self.0.key))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
+        Reader(&self.0.node).deserialize_seq(visitor).map_err(|error| error.below(&self.0.key))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let value = Reader(&self.0.node).deserialize_struct("", fields, visitor);
+        value.map_err(|error| error.below(&self.0.key))
+    }
+}
+
 /// An enum's variant, written as text.
 struct Variant<'de>(&'de str);
 
@@ -324,7 +380,7 @@ impl<'de> VariantAccess<'de> for Variant<'de> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, Error> {
-        Err(Error::wrong(format!("\"{}\" takes no value", self.0)))
+        Err(Error::wrong(format!("\"{}\" needs a value", self.0)))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Error> {

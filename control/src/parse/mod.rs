@@ -230,12 +230,13 @@ impl Parsed {
                 self.neutralise(tree, path)
             }
             de::What::Missing(field) => {
-                let mut choices = field.split('|').map(|choice| path.child(choice));
-                if !choices.any(|missing| self.removed.contains(&missing)) {
-                    let (place, what) = match field.split_once('|') {
-                        Some((one, other)) => (path.clone(), format!("\"{one}\" or \"{other}\"")),
-                        None => (path.child(field), format!("\"{field}\"")),
-                    };
+                let lost = match field.contains('|') {
+                    true => self.removed.iter().any(|gone| gone.is_within(&path)),
+                    false => self.removed.contains(&path.child(field)),
+                };
+                if !lost {
+                    let place = if field.contains('|') { path.clone() } else { path.child(field) };
+                    let what = format!("\"{}\"", field.replace('|', "\" or \""));
                     self.report(place, line, format!("expected {what}, which has no default"));
                 }
                 let missing = path.child(field);
@@ -244,6 +245,7 @@ impl Parsed {
                 }
                 self.neutralise(tree, path)
             }
+            de::What::Hollow => self.neutralise(tree, path),
         }
     }
 

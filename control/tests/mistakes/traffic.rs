@@ -104,10 +104,10 @@ pub(crate) const STRUCTURE: &[Case] = &[
     ("idle_timeout: 300s", "rate_limit: -1", "/virtual_servers/web/rate_limit", 34, "from 0 to 4294967295"),
     (
         "idle_timeout: 300s",
-        "persistence: cookie",
+        "persistence: cookies",
         "/virtual_servers/web/persistence",
         34,
-        "one of source-address, destination-address, hash",
+        "one of source-address, destination-address, hash, cookie",
     ),
     ("idle_timeout: 300s", "persistence: 5", "/virtual_servers/web/persistence", 34, "a type of persistence"),
     (

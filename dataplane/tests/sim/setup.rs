@@ -67,6 +67,7 @@ pub fn limits(random: &mut Random, calm: bool) -> Limits {
         frames: 256,
         snat_port_sets: random.pick(&[1, 4, 64]),
         persistence: 256,
+        ..Limits::default()
     }
 }
 
