@@ -23,10 +23,6 @@ pub struct Limits {
     pub snat_port_sets: usize,
     /// Persistence records, shared by all workers.
     pub persistence: usize,
-    /// Connections of full proxies at once.
-    pub proxies: usize,
-    /// Bytes of buffer that each of them has, over both its sides and both directions.
-    pub proxy_buffer: usize,
 }
 
 impl Default for Limits {
@@ -42,8 +38,6 @@ impl Default for Limits {
             frames: 1_024,
             snat_port_sets: 1_024,
             persistence: 65_536,
-            proxies: 16_384,
-            proxy_buffer: 65_536,
         }
     }
 }
@@ -57,7 +51,6 @@ impl Limits {
             half_open: self.half_open.div_ceil(workers),
             proxies: self.proxies.div_ceil(workers),
             snat_port_sets: self.snat_port_sets.div_ceil(workers),
-            proxies: self.proxies.div_ceil(workers),
             ..*self
         }
     }
