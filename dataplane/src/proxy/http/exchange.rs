@@ -90,13 +90,15 @@ impl Pending {
         self.at = 0;
     }
 
-    /// Adds what `write` writes into room for `max` bytes. False when it did not fit.
-    pub(crate) fn write<E>(&mut self, max: usize, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> bool {
-        let start = self.bytes.len();
-        self.bytes.resize(start + max, 0);
-        let written = write(&mut self.bytes[start..]);
-        self.bytes.truncate(start + written.as_ref().map_or(0, |&len| len));
-        written.is_ok()
+    /// Adds what `write` writes into `room`. False when it did not fit.
+    pub(crate) fn write<E>(
+        &mut self,
+        room: &mut [u8],
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> bool {
+        let Ok(len) = write(room) else { return false };
+        self.bytes.extend_from_slice(&room[..len]);
+        true
     }
 }
 
@@ -127,11 +129,6 @@ impl Exchange {
         self.response_trailers.clear();
         (self.facts, self.notes) = (Progress::new(now), Notes::default());
         (self.route, self.pool, self.tries) = (None, None, 0);
-    }
-
-    /// Room that a head takes when it is written.
-    pub(crate) fn head_room(limits: &HttpLimits) -> usize {
-        2 * limits.line + limits.head + 2 * HEAD_EXTRA
     }
 }
 
@@ -184,5 +181,3 @@ pub(crate) type Body = Arc<[u8]>;
 
 /// Exchanges kept at most; more are under way only while more requests are.
 const SPARES_MAX: usize = 256;
-/// What filters and the serialiser may add to a head.
-const HEAD_EXTRA: usize = 8 << 10;
