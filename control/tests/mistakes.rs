@@ -364,6 +364,13 @@ fn the_contracts_example_is_accepted() {
 }
 
 #[test]
+fn the_example_of_http_is_accepted_without_warnings() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example-http.yaml");
+    let candidate = check_file(&file).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    assert_eq!(candidate.warnings, []);
+}
+
+#[test]
 fn json_has_lines_too() {
     let text = "{\n\t\"version\": 1,\n\t\"ports\": {\n\t\t\"p\": {\"driver\": \"af_packet\",\n\t\t\t\"interface\": 5}\n\t},\n\t\"self_ips\": {}\n}";
     let faults = check(&read(text, Format::Json).unwrap(), &Against::NOTHING).unwrap_err();
@@ -389,7 +396,7 @@ fn the_manuals_examples_are_accepted() {
     let manual = include_str!("../../docs/CONFIGURATION.md");
     let examples: Vec<&str> =
         manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         assert_eq!(faults_of(example), [], "{example}");
     }

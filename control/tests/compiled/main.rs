@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod pools;
+mod proxy;
 mod servers;
 mod whole;
 
@@ -84,6 +85,7 @@ pools:
     queue_depth_limit: 10
     queue_time_limit: 500ms
     members: [{address: 10.1.0.11, port: 80, priority_group: 5, rate_limit: 50}]
+  shadow: {members: [{address: 10.1.0.12, port: 80}]}
 snat_pools: {egress: {addresses: [192.0.2.50]}}
 snat_lists:
   by-source:
@@ -103,5 +105,5 @@ virtual_servers:
   short: {destination: 192.0.2.101:80, pool: web, persistence: hash}
   dns: {destination: 192.0.2.100:53, pool: web, type: stateless, protocol: udp}
 "#;
-    format!("{FRAME}{text}")
+    format!("{FRAME}{text}  site:{}", proxy::EVERY_WORD)
 }

@@ -49,6 +49,14 @@ fn state_of_a_new_process() {
 }
 
 #[test]
+fn a_full_proxy_is_listed_with_its_type() {
+    let sluice =
+        Sluice::start(&CONFIG.replace("snat: automap", "snat: automap, type: standard, http: {}"), 1);
+    assert_eq!(sluice.get("/v1/virtual-servers")[0]["type"], "standard");
+    sluice.end();
+}
+
+#[test]
 fn what_is_read_can_be_written_and_changes_nothing() {
     let sluice = Sluice::start(CONFIG, 1);
     let read = sluice.request("GET", "/v1/config", &[], "");
