@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use sluice_dataplane::access_log::AccessLog;
 use sluice_dataplane::address::{Address, Mac, Prefix};
 use sluice_dataplane::clock::Clock;
 use sluice_dataplane::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
@@ -163,6 +164,7 @@ pub fn worker(
         members: Arc::new(MemberStates::new(limits.members)),
         persistence: Arc::new(PersistenceTable::new(limits.persistence, limits.members)),
         counters: Arc::new(WorkerCounters::new(&limits)),
+        access_log: Arc::new(AccessLog::new(0)),
         idle: Idle::Poll,
         clock: Clock::start(),
     }

@@ -87,6 +87,7 @@ impl Worker {
                 quotas: spec.quotas,
                 persistence: spec.persistence,
                 counters: Arc::clone(&spec.counters),
+                access_log: spec.access_log,
                 frames: spec.frames,
                 seed,
                 backing,
@@ -320,6 +321,7 @@ impl Pipeline {
             fact("fragments", fragment::table::PACKETS_MAX, self.fragments.bytes(), "ordinary"),
             fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, frame_pages),
             fact("counters", 1, self.counters.bytes(), "ordinary"),
+            fact("access-log", self.access_log.capacity(), self.access_log.bytes(), "ordinary"),
         ];
         own.into_iter().chain(shared).collect()
     }

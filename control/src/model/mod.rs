@@ -2,6 +2,7 @@
 //!
 //! Every field but a few has a default; `docs/CONFIGURATION.md` is the page for operators.
 
+pub mod access_log;
 pub mod monitors;
 pub mod network;
 pub mod persistence;
@@ -19,6 +20,9 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+pub use access_log::{
+    AccessLogTarget, AppName, ReceiverAddress, SyslogFacility, SyslogTarget, SyslogTransport,
+};
 pub use monitors::{Monitor, MonitorType};
 pub use network::{Destination, Interface, Ip, L4Port, Network};
 pub use persistence::{Mask, Persistence, PersistenceType};
