@@ -40,3 +40,42 @@ impl Compile<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use sluice_dataplane::config::proxy::ProxyProfile;
+    use sluice_dataplane::config::snapshot::Virtual;
+
+    use super::*;
+    use crate::check::{Against, check};
+    use crate::parse::{Format, read};
+
+    const CONFIG: &str = r#"version: 1
+ports: {net: {driver: af_packet, interface: net1}}
+self_ips: {self4: {address: 192.0.2.10/24, port: net}}
+"#;
+
+    /// The places of warnings, with one virtual server that is logged and one that is not.
+    fn warned(telemetry: &str) -> Vec<String> {
+        let text = format!("{CONFIG}telemetry: {telemetry}\n");
+        let candidate = check(&read(&text, Format::Yaml).unwrap(), &Against::NOTHING).unwrap();
+        let removed = BTreeSet::new();
+        let mut compile = Compile::new(&candidate.model, &candidate.book, &removed);
+        for (name, access_log) in [("shop/web", true), ("quiet", false)] {
+            let proxy = Some(Arc::new(ProxyProfile { access_log, ..ProxyProfile::default() }));
+            compile.parts.virtuals.push(Virtual { name: name.into(), proxy, ..Virtual::default() });
+        }
+        compile.access_log();
+        assert!(compile.errors.is_empty());
+        compile.warnings.iter().map(|warning| warning.path.to_string()).collect()
+    }
+
+    #[test]
+    fn an_access_log_without_a_target_is_a_warning() {
+        assert_eq!(warned("{}"), ["/virtual_servers/shop~1web"]);
+        assert_eq!(warned("{access_log: {file: /var/log/sluice/access}}"), [""; 0]);
+    }
+}

@@ -60,6 +60,7 @@ fn the_schema_knows_every_word() {
         ("/virtual_servers/web/persistence/mask", json!("255.255.0.0")),
         ("/virtual_servers/web/snat", json!({"pool": "egress"})),
         ("/snat_lists/by-source/1/snat", json!("none")),
+        ("/telemetry/access_log", json!({"file": "/var/log/sluice/access"})),
     ] {
         assert!(fits(path, value.clone()), "{path}: {value}");
     }
@@ -73,6 +74,8 @@ fn the_schema_knows_every_word() {
         ("/virtual_servers/web/mss_clamp", json!(10)),
         ("/nodes/one/state", json!("up")),
         ("/nats/mail/origin", json!("")),
+        ("/telemetry/access_log/syslog/facility", json!("local8")),
+        ("/telemetry/access_log/syslog/app_name", json!("a b")),
     ] {
         assert!(!fits(path, value.clone()), "{path}: {value}");
     }
