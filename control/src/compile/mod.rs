@@ -2,6 +2,7 @@
 //!
 //! One file for each kind of object; all push into one [`Compile`].
 
+mod access_log;
 mod conflicts;
 mod filters;
 mod http;
@@ -60,6 +61,7 @@ pub fn compile(model: &Model, ids: &IdBook, generation: u64, removed: &BTreeSet<
     compile.configured_links();
     compile.virtual_servers();
     compile.nats();
+    compile.access_log();
     compile.conflicts();
     let Compile { parts, mut errors, warnings, .. } = compile;
     errors.retain(|error| !removed.iter().any(|gone| error.path.is_within(gone)));

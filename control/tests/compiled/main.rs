@@ -73,6 +73,7 @@ fn address(text: &str) -> Address {
 /// Every section, with each object's less common words.
 fn everything() -> String {
     let text = r#"system: {continue_matching: true}
+telemetry: {access_log: {syslog: {address: "192.0.2.1:514", transport: tcp}}}
 nodes: {one: {address: 10.1.0.11, ratio: 2, connection_limit: 100, rate_limit: 10, state: offline}}
 pools:
   web:

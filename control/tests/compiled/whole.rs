@@ -68,6 +68,7 @@ fn the_schema_knows_every_word() {
         ("/virtual_servers/site/routes/0/match/0/headers", json!({"a": "b"})),
         ("/virtual_servers/site/routes/0/match/0/host", json!("a.example")),
         ("/virtual_servers/site/filters/0", json!({"cors": {"allow_origins": ["*"]}})),
+        ("/telemetry/access_log", json!({"file": "/var/log/sluice/access"})),
     ] {
         assert!(fits(path, value.clone()), "{path}: {value}");
     }
@@ -90,6 +91,8 @@ fn the_schema_knows_every_word() {
         ("/virtual_servers/web/mss_clamp", json!(10)),
         ("/nodes/one/state", json!("up")),
         ("/nats/mail/origin", json!("")),
+        ("/telemetry/access_log/syslog/facility", json!("local8")),
+        ("/telemetry/access_log/syslog/app_name", json!("a b")),
     ] {
         assert!(!fits(path, value.clone()), "{path}: {value}");
     }

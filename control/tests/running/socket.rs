@@ -414,6 +414,27 @@ fn the_metrics_listener_follows_the_configuration() {
 }
 
 #[test]
+fn an_access_log_that_cannot_be_opened_is_refused() {
+    let sluice = Sluice::start(CONFIG, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        json!({"telemetry": {"access_log": {"file": path}}}).to_string()
+    };
+    let refused = sluice.patch("/v1/config", &file("no/access"));
+    assert_eq!((refused.status, refused.paths()), (422, vec!["/telemetry/access_log/file".to_string()]));
+    assert_eq!(sluice.patch("/v1/config", &file("access")).status, 200);
+    assert!(folder.path().join("access").exists());
+    let worker = &sluice.request("GET", "/v1/workers", &[], "").json()[0];
+    assert_eq!((&worker["access_log_records"], &worker["access_log_dropped"]), (&json!(0), &json!(0)));
+    let text = sluice.request("GET", "/metrics", &[], "").body;
+    for line in ["sluice_access_log_dropped_total{worker=\"0\"} 0", "sluice_access_log_lost_lines_total 0"] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+    sluice.end();
+}
+
+#[test]
 fn applies_at_once_come_one_after_the_other() {
     let sluice = Sluice::start(CONFIG, 2);
     std::thread::scope(|scope| {
