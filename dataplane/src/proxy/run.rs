@@ -197,8 +197,8 @@ impl Pipeline {
     }
 
     /// The end of a proxy that has no connection left.
-    fn end(&mut self, mut proxy: Box<Proxy>) {
-        self.log_connection(&mut proxy);
+    fn end(&mut self, proxy: Box<Proxy>) {
+        self.log_connection(&proxy);
         if proxy.is_counted {
             self.uncount(&proxy);
         }

@@ -155,6 +155,7 @@ impl Pipeline {
         let upgrade = exchange.request.upgrade().is_some();
         http.responses.ask(Asked { method: exchange.request.method(), upgrade });
         http.server_served += 1;
+        exchange.served_by = proxy.member.map(|member| (member.id, (member.address, member.port)));
         exchange.facts.head_sent = true;
         proxy.active = self.now;
         http.enter(Phase::Passing, self.now);

@@ -109,6 +109,9 @@ impl Pipeline {
         let Some(settings) = &profile.http else { return self.quit(proxy) };
         exchange.facts.keep = exchange.request.keeps_alive() && self.may_keep(proxy, http, settings);
         exchange.facts.request_done = false;
+        if profile.access_log {
+            exchange.note_target();
+        }
         let turn = self.route(proxy, http, settings, &mut exchange);
         http.exchange = Some(exchange);
         turn
