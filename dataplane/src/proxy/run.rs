@@ -132,7 +132,8 @@ impl Pipeline {
             while engine.readable(conn) > 0 {
                 thrown += engine.read(conn, <[u8]>::len);
             }
-            if thrown > *left {
+            // One that has its RST already must not lose it.
+            if thrown > *left && !engine.state(conn).is_over() {
                 engine.abort(conn);
             }
             *left = left.saturating_sub(thrown);
