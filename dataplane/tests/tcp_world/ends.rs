@@ -84,7 +84,10 @@ fn syn_on_an_open_connection_is_challenged_once_a_second() {
     for (pause_ms, answers) in [(0, 1), (10, 1), (1000, 2)] {
         world.run_for(Duration::from_millis(pause_ms));
         world.inject(1, 1000, &Tcp::new(world.end(0, 1000), world.end(1, 1000), SYN, expects, 0));
-        assert_eq!(world.sent_since(at, 1).len(), answers);
+        let sent = world.sent_since(at, 1);
+        assert_eq!(sent.len(), answers);
+        let scale = world.engines[1].announced().scale;
+        assert!(sent.iter().all(|tcp| usize::from(tcp.window) << scale == SPEC.receive_buffer));
     }
     assert_eq!(world.engines[1].state(server), State::Open);
 }

@@ -70,8 +70,7 @@ impl Place {
             return ahead == 0;
         }
         let ahead = segment.end().wrapping_sub(expects) as i32;
-        let free = self.socket().recv_capacity() - self.socket().recv_queue();
-        let is_over = ahead > free as i32 || segment.has(Segment::FIN) && ahead > room;
+        let is_over = ahead > self.free() as i32 || segment.has(Segment::FIN) && ahead > room;
         if segment.payload > 0 && is_over {
             self.owed.ack = true;
             return false;

@@ -311,10 +311,17 @@ impl Place {
         self.sent.ack.wrapping_add(u32::from(self.sent.window) << self.shift)
     }
 
-    /// The window of a segment of the engine's own: never beyond the edge.
+    /// The window of a segment of the engine's own: never beyond the edge, nor beyond the buffer, of which smoltcp knows
+    /// less after a SYN-ACK, whose window it shifts although it is not scaled.
     fn window(&self) -> u16 {
         let room = self.edge().wrapping_sub(self.expects()) as i32;
-        ((room.max(0) >> self.shift) as u32).min(u32::from(u16::MAX)) as u16
+        let room = (room.max(0) as usize).min(self.free());
+        (room >> self.shift).min(usize::from(u16::MAX)) as u16
+    }
+
+    /// Bytes of room for what the peer sends.
+    fn free(&self) -> usize {
+        self.socket().recv_capacity() - self.socket().recv_queue()
     }
 
     fn socket(&self) -> &Socket<'static> {
