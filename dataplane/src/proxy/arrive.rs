@@ -247,6 +247,7 @@ impl Pipeline {
             is_client: true,
             way,
             epoch: self.epoch,
+            path_mtu: u16::MAX,
             pair: None,
         });
         if let Some(counters) = self.counters.of_virtual(item.id) {

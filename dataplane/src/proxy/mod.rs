@@ -18,10 +18,12 @@ mod connect;
 mod count;
 mod deadline;
 mod depart;
+mod down;
 pub(crate) mod end;
 mod header;
 pub(crate) mod http;
 mod list;
+mod related;
 mod reuse;
 mod run;
 mod slots;
@@ -69,6 +71,8 @@ pub(crate) struct Proxies {
     pub(crate) turn: u64,
     /// A connection in TIME-WAIT that the SYN at hand begins anew, and what we sent last on it.
     pub(crate) reopened: Option<(FlowKey, u32)>,
+    /// Looks for members that went down.
+    pub(crate) walk: down::Walk,
     /// The list of proxies at hand, kept for its memory.
     pub(crate) ready: Vec<u32>,
     /// The millisecond that timers were last looked at.
@@ -162,6 +166,7 @@ impl Proxies {
             scratch: vec![0; SCRATCH_BYTES].into(),
             turn: 0,
             reopened: None,
+            walk: down::Walk::default(),
             ready: Vec::new(),
             looked_ms: 0,
             again: false,

@@ -14,7 +14,7 @@ impl Pipeline {
     /// Lets every proxy with something to do go on. True when there was one.
     #[inline]
     pub(crate) fn run_proxies(&mut self, out: &mut Outgoing) -> bool {
-        let has_due = self.wake_due(out);
+        let has_due = self.wake_due(out) | self.look_for_members_down();
         if !self.proxies.slots.has_ready() {
             return has_due;
         }
