@@ -28,9 +28,11 @@ mod reuse;
 mod run;
 mod slots;
 mod stream;
+mod verify;
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use sluice_ffi::memory::Backing;
 
 use crate::address::Address;
@@ -49,9 +51,11 @@ use crate::tcp::{ConnId, Engine, EngineSpec, Options, TcpEngine};
 use self::end::Ends;
 use self::http::Http;
 use self::http::exchange::Spares;
+use self::http::shadow::Shadow;
 use self::reuse::{Idle, IdleServers};
 use self::slots::Slots;
 use self::stream::Stream;
+use self::verify::{Verdict, Verify};
 
 /// The proxies of one worker.
 pub(crate) struct Proxies {
@@ -71,6 +75,9 @@ pub(crate) struct Proxies {
     pub(crate) turn: u64,
     /// A connection in TIME-WAIT that the SYN at hand begins anew, and what we sent last on it.
     pub(crate) reopened: Option<(FlowKey, u32)>,
+    /// Clients that wait for their members, by the keys of their packets, and what they are told.
+    pub(crate) verifying: HashMap<FlowKey, u32>,
+    pub(crate) verdicts: Vec<Verdict>,
     /// Looks for members that went down.
     pub(crate) walk: down::Walk,
     /// The list of proxies at hand, kept for its memory.
@@ -133,6 +140,10 @@ pub(crate) enum Layer {
     Http(Box<Http>),
     /// A connection to a member that waits for a request.
     Idle(Idle),
+    /// Waits for its member before its client is let in.
+    Verify(Verify),
+    /// Sends the copy of a request.
+    Shadow(Shadow),
     /// All is said: what still comes is read and thrown away, so many bytes at most, until both connections are over.
     Closing(usize),
 }
@@ -166,6 +177,8 @@ impl Proxies {
             scratch: vec![0; SCRATCH_BYTES].into(),
             turn: 0,
             reopened: None,
+            verifying: HashMap::new(),
+            verdicts: Vec::new(),
             walk: down::Walk::default(),
             ready: Vec::new(),
             looked_ms: 0,

@@ -24,6 +24,7 @@ impl Pipeline {
             self.run_one(slot, out);
         }
         self.proxies.ready = ready;
+        self.send_verdicts(out);
         true
     }
 
@@ -97,6 +98,8 @@ impl Pipeline {
                 Layer::Stream(_) => self.stream(proxy),
                 Layer::Http(_) => self.http(proxy),
                 Layer::Idle(_) => self.idle(proxy),
+                Layer::Verify(_) => self.verify(proxy),
+                Layer::Shadow(_) => self.shadow(proxy),
                 Layer::Closing(_) => return self.closing(proxy),
             }
             if std::mem::discriminant(&proxy.layer) == before {
