@@ -132,7 +132,6 @@ impl World {
             quotas: Arc::clone(quotas),
             number,
             persistence: Arc::clone(persistence),
-            rates: Arc::default(),
             ports: [outer, inner],
             parts: parts.clone(),
             frames: FramePool::new(8_192),
