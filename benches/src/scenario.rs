@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use sluice_dataplane::access_log::AccessLog;
 use sluice_dataplane::address::{Address, Mac, Prefix};
 use sluice_dataplane::clock::Clock;
 use sluice_dataplane::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
@@ -164,6 +165,7 @@ pub fn worker(
         persistence: Arc::new(PersistenceTable::new(limits.persistence, limits.members)),
         rates: Arc::default(),
         counters: Arc::new(WorkerCounters::new(&limits)),
+        access_log: Arc::new(AccessLog::new(0)),
         idle: Idle::Poll,
         clock: Clock::start(),
     }

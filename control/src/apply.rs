@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sluice_dataplane::config::snapshot::Snapshot;
 
+use crate::access_log;
 use crate::check::{Against, Candidate, check};
 use crate::diff::{Diff, diff};
 use crate::ids::MemberKey;
@@ -103,11 +104,13 @@ impl Process {
         }
         let listener = self.telemetry.listen(&candidate.model).await;
         let listener = listener.map_err(|fault| ApplyError::Refused(vec![fault]))?;
+        access_log::check(&candidate.model).map_err(|fault| ApplyError::Refused(vec![fault]))?;
         let (next, warnings) = self.next_view(&view, candidate);
         let (model, snapshot, etag) =
             (Arc::clone(&next.model), Arc::clone(&next.snapshot), Arc::clone(&next.etag));
         self.set_view(next);
         self.telemetry.follow(&model, listener, self);
+        self.access_logs.follow(&model, &snapshot);
         let elapsed = publish(self.workers(), &snapshot).await?;
         let generation = snapshot.generation();
         tracing::info!(generation, elapsed = ?elapsed, "configuration applied");

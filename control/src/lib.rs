@@ -8,6 +8,7 @@
 //! Read in this order: [`model`] (what can be written), [`parse`], [`compile`], [`process`] (what runs), [`api`].
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod api;
 pub mod apply;
 pub mod check;

@@ -20,6 +20,7 @@ pub fn render(process: &Process) -> String {
     with_local_recorder(&recorder, || {
         of_process(process);
         of_persistence(process);
+        of_access_log(process);
         of_virtual_servers(process);
         of_pools(process);
         of_ports(process);
@@ -52,6 +53,13 @@ fn of_persistence(process: &Process) {
     counter!("sluice_persistence_hits_total").absolute(sums.hits);
     counter!("sluice_persistence_misses_total").absolute(sums.misses);
     counter!("sluice_persistence_evicted_total").absolute(sums.evicted);
+}
+
+fn of_access_log(process: &Process) {
+    let counts = process.access_logs.counts();
+    counter!("sluice_access_log_lines_total").absolute(counts.lines);
+    counter!("sluice_access_log_lost_lines_total").absolute(counts.lost);
+    counter!("sluice_access_log_errors_total").absolute(counts.errors);
 }
 
 fn of_virtual_servers(process: &Process) {
@@ -109,7 +117,9 @@ fn of_workers(process: &Process) {
         counter!("sluice_worker_sleeps_total", labels.clone()).absolute(worker.sleeps);
         counter!("sluice_worker_slept_milliseconds_total", labels.clone()).absolute(worker.slept_ms);
         counter!("sluice_worker_rejects_sent_total", labels.clone()).absolute(worker.rejects_sent);
-        counter!("sluice_worker_rejects_limited_total", labels).absolute(worker.rejects_limited);
+        counter!("sluice_worker_rejects_limited_total", labels.clone()).absolute(worker.rejects_limited);
+        counter!("sluice_access_log_records_total", labels.clone()).absolute(worker.access_log_records);
+        counter!("sluice_access_log_dropped_total", labels).absolute(worker.access_log_dropped);
     }
     for worker in process.drops().workers {
         drops("sluice_drops_total", &[label("worker", worker.worker)], &worker.drops);

@@ -24,6 +24,7 @@ use sluice_dataplane::query::{Query, Reply};
 use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{self, Idle, WorkerHandle, WorkerSpec};
 
+use crate::access_log::AccessLogs;
 use crate::check::Candidate;
 use crate::compile;
 use crate::ids::{Holders, IdBook, MemberKey, Reused};
@@ -102,6 +103,8 @@ pub struct Process {
     retired: Mutex<Option<Arc<Snapshot>>>,
     /// Held by whoever changes the view.
     pub(crate) change: tokio::sync::Mutex<()>,
+    /// The requests and connections that the workers tell of.
+    pub access_logs: AccessLogs,
     /// The log and the metrics listener.
     pub telemetry: Telemetry,
 }
@@ -129,7 +132,9 @@ impl Process {
         quotas.set_limits(&view.snapshot);
         let ports = opened.ports.iter().map(|port| port.info.clone()).collect();
         let persistence = Arc::new(PersistenceTable::new(limits.persistence, limits.members));
-        let shared = (&members, &quotas, &persistence);
+        let access_logs = AccessLogs::new(opened.cores.len(), clock);
+        access_logs.stock(&view.model, &view.snapshot);
+        let shared = (&members, &quotas, &persistence, &access_logs);
         let specs = worker_specs(&view, shared, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
@@ -145,6 +150,7 @@ impl Process {
             view: RwLock::new(Arc::new(view)),
             retired: Mutex::default(),
             change: tokio::sync::Mutex::new(()),
+            access_logs,
             telemetry,
         })
     }
@@ -243,6 +249,10 @@ impl Process {
         while start.elapsed() < STOP_TIMEOUT && !self.workers.iter().all(WorkerHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        self.access_logs.stop();
+        while start.elapsed() < STOP_TIMEOUT + ACCESS_LOG_TIMEOUT && !self.access_logs.is_over() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Asks a worker; `None` when it does not answer.
@@ -324,7 +334,12 @@ fn stated_members(view: &View, mut each: impl FnMut(&Name, &Member, MemberId, Me
 
 fn worker_specs(
     view: &View,
-    (members, quotas, persistence): (&Arc<MemberStates>, &Arc<Quotas>, &Arc<PersistenceTable>),
+    (members, quotas, persistence, access_logs): (
+        &Arc<MemberStates>,
+        &Arc<Quotas>,
+        &Arc<PersistenceTable>,
+        &AccessLogs,
+    ),
     limits: &Limits,
     clock: Clock,
     opened: Opened,
@@ -352,6 +367,7 @@ fn worker_specs(
         persistence: Arc::clone(persistence),
         rates: Arc::clone(&rates),
         counters: Arc::new(WorkerCounters::new(limits)),
+        access_log: access_logs.of_worker(number),
         idle,
         clock,
     };
@@ -384,4 +400,6 @@ impl Write for HashWriter {
 /// Clients or field values that rate limits count apart, over all workers.
 const RATE_KEYS_MAX: usize = 65_536;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// What the last lines may take beyond that.
+const ACCESS_LOG_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);

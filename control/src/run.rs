@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::access_log;
 use crate::api;
 use crate::check::{Candidate, check_file};
 use crate::cli::{EXIT_REFUSED, print_errors, print_warnings};
@@ -79,12 +80,16 @@ async fn start(candidate: Candidate, telemetry: Telemetry) -> Result<Arc<Process
     let plan = cores::plan(&model.system.workers, &allowed)?;
     warn_crowded(&plan);
     let listener = telemetry.listen(model).await.map_err(|fault| fault.to_string())?;
+    access_log::check(model).map_err(|fault| fault.to_string())?;
     let opened = Opened::open(model, &plan.workers).map_err(|why| why.to_string())?;
     let process = Arc::new(Process::start(candidate, opened, telemetry).map_err(|why| why.to_string())?);
     if let Some(core) = plan.control {
         cores::pin_to(core);
     }
-    process.telemetry.follow(&process.view().model, listener, &process);
+    let view = process.view();
+    process.telemetry.follow(&view.model, listener, &process);
+    // After the pinning, so that the thread that writes keeps off the workers' cores, too.
+    process.access_logs.follow(&view.model, &view.snapshot);
     Ok(process)
 }
 
@@ -121,11 +126,13 @@ enum Ending {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: signal(SignalKind::hangup())? })
     }
 
     async fn any(&mut self) {
@@ -141,6 +148,7 @@ async fn supervise(process: &Process, signals: &mut Signals) -> Ending {
         tokio::select! {
             _ = signals.terminate.recv() => return Ending::Told,
             _ = signals.interrupt.recv() => return Ending::AtOnce,
+            _ = signals.hangup.recv() => process.access_logs.reopen(),
             () = tokio::time::sleep(SUPERVISE_INTERVAL) => (),
         }
         let ended = process.ended();

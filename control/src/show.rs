@@ -195,6 +195,8 @@ const WORKERS: Columns = &[
     ("HANDED OVER", "/handed_over"),
     ("REJECTS", "/rejects_sent"),
     ("LIMITED", "/rejects_limited"),
+    ("LOGGED", "/access_log_records"),
+    ("LOG DROPPED", "/access_log_dropped"),
 ];
 
 const TABLES: Columns =

@@ -7,6 +7,7 @@ use sluice_control::parse::{ERRORS_MAX, Format, read};
 
 const SEEDS: &[&str] = &[
     include_str!("data/example.yaml"),
+    include_str!("../../docs/example-http.yaml"),
     r#"{"version": 1, "ports": {"p": {"driver": "af_packet", "interface": "a"}}, "self_ips": {"s": {"address": "192.0.2.1/24", "port": "p"}}, "virtual_servers": {"v": {"destination": "0.0.0.0/0:*", "type": "reject"}}}"#,
 ];
 
@@ -47,6 +48,11 @@ const PIECES: &[&str] = &[
     "pools",
     "virtual_servers",
     "destination",
+    "filters",
+    "forwarded: ",
+    "match",
+    "prefix",
+    "{regex: \"(\"}",
     "ports",
     "? ",
     "<<: ",

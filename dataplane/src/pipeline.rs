@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use crate::access_log::SharedAccessLog;
 use crate::address::{Address, Mac};
 use crate::asked::Asked;
 use crate::clock::Instant;
@@ -68,6 +69,7 @@ pub struct Pipeline {
     pub(crate) persistence: Arc<PersistenceTable>,
     pub(crate) proxies: Proxies,
     pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) access_log: SharedAccessLog,
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
     pub(crate) announcements: std::collections::VecDeque<(Address, LinkId)>,
@@ -124,6 +126,8 @@ pub struct PipelineSpec {
     pub rates: Arc<RateTable>,
     /// This worker's.
     pub counters: Arc<WorkerCounters>,
+    /// This worker's.
+    pub access_log: SharedAccessLog,
     /// For packets of our own.
     pub frames: FramePool,
     /// The secret of the flow table, and of port choice.
@@ -171,6 +175,7 @@ impl Pipeline {
             persistence: spec.persistence,
             proxies,
             counters: spec.counters,
+            access_log: spec.access_log,
             frames: spec.frames,
             half_open_max: spec.limits.half_open,
             announcements: std::collections::VecDeque::new(),

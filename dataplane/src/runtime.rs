@@ -14,6 +14,7 @@ use std::time::Duration;
 use crossbeam::channel;
 use sluice_ffi::wait::{self, Waker};
 
+use crate::access_log::SharedAccessLog;
 use crate::clock::Clock;
 use crate::config::mailbox::{self, Mail, Receiver, Sender};
 use crate::config::snapshot::Snapshot;
@@ -67,6 +68,8 @@ pub struct WorkerSpec {
     pub rates: Arc<RateTable>,
     /// What it counts into; made for the process's whole limits, not the worker's share.
     pub counters: Arc<WorkerCounters>,
+    /// Where its requests and connections are written down.
+    pub access_log: SharedAccessLog,
     /// What to do when there is nothing to do.
     pub idle: Idle,
     /// The process's clock.
@@ -81,6 +84,7 @@ pub struct WorkerHandle {
     waker: Waker,
     stop: Arc<AtomicBool>,
     counters: Arc<WorkerCounters>,
+    access_log: SharedAccessLog,
     facts: Facts,
     thread: JoinHandle<()>,
 }
@@ -100,12 +104,13 @@ pub fn spawn(spec: WorkerSpec) -> std::io::Result<WorkerHandle> {
     let waker = spec.handoff.waker().clone();
     let stop = Arc::new(AtomicBool::new(false));
     let (number, core, counters) = (spec.number, spec.core, Arc::clone(&spec.counters));
+    let access_log = Arc::clone(&spec.access_log);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn({
         let (stop, waker) = (Arc::clone(&stop), waker.clone());
         move || run(spec, &receiver, &waker, &stop, &ready)
     })?;
     let facts = started.recv().map_err(|_| std::io::Error::other("the worker ended while starting"))?;
-    Ok(WorkerHandle { number, core, mailbox: sender, waker, stop, counters, facts, thread })
+    Ok(WorkerHandle { number, core, mailbox: sender, waker, stop, counters, access_log, facts, thread })
 }
 
 impl WorkerHandle {
@@ -127,6 +132,11 @@ impl WorkerHandle {
     /// What it counts.
     pub fn counters(&self) -> &Arc<WorkerCounters> {
         &self.counters
+    }
+
+    /// What it writes its requests and connections to.
+    pub fn access_log(&self) -> &SharedAccessLog {
+        &self.access_log
     }
 
     /// Hands over a new configuration, in place of one that still waits. In force when [`WorkerHandle::taken`] has

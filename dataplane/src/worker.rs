@@ -89,6 +89,7 @@ impl Worker {
                 persistence: spec.persistence,
                 rates: spec.rates,
                 counters: Arc::clone(&spec.counters),
+                access_log: spec.access_log,
                 frames: spec.frames,
                 seed,
                 backing,
@@ -340,6 +341,7 @@ impl Pipeline {
             fact("fragments", fragment::table::PACKETS_MAX, self.fragments.bytes(), "ordinary"),
             fact("frames", self.frames.frames_max(), self.frames.frames_max() * CHUNK_BYTES, frame_pages),
             fact("counters", 1, self.counters.bytes(), "ordinary"),
+            fact("access-log", self.access_log.capacity(), self.access_log.bytes(), "ordinary"),
         ];
         own.into_iter().chain(shared).collect()
     }

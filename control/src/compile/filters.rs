@@ -7,11 +7,11 @@ use sluice_dataplane::filter as plane;
 use sluice_dataplane::http::{HttpLimits, Scheme};
 
 use super::{Compile, legal};
-use crate::model::VirtualServer;
 use crate::model::filters::{
     Cors, Filter, FixedResponse, HeaderEdits, Mirror, PathChange, RateBy, RateLimit, Redirect, Rewrite,
     UrlScheme,
 };
+use crate::model::{Number, VirtualServer};
 use crate::parse::Pointer;
 
 /// Where filters stand.
@@ -142,7 +142,7 @@ impl Compile<'_> {
                 UrlScheme::Https => Scheme::Https,
             }),
             host: self.url_host(path, said.host.as_deref()),
-            port: said.port.map(|port| port.as_u16()),
+            port: said.port.map(Number::as_u16),
             path: self.path_change(path, said.path.as_ref(), site),
             status,
         }

@@ -2,6 +2,7 @@
 //!
 //! One file for each kind of object; all push into one [`Compile`].
 
+mod access_log;
 mod conflicts;
 mod filters;
 mod http;
@@ -29,7 +30,7 @@ use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{DriverSpec, PortSpec};
 
 use crate::ids::IdBook;
-use crate::model::{self, Driver, Fault, Model, Name, Port, Size, Workers};
+use crate::model::{self, Driver, Fault, Model, Name, Port, Size, VirtualType, Workers};
 use crate::parse::{self, Pointer};
 
 /// What became of a model.
@@ -60,6 +61,7 @@ pub fn compile(model: &Model, ids: &IdBook, generation: u64, removed: &BTreeSet<
     compile.configured_links();
     compile.virtual_servers();
     compile.nats();
+    compile.access_log();
     compile.conflicts();
     let Compile { parts, mut errors, warnings, .. } = compile;
     errors.retain(|error| !removed.iter().any(|gone| error.path.is_within(gone)));
@@ -185,8 +187,19 @@ impl<'a> Compile<'a> {
         }
         let place = Pointer::from("/system/limits/proxy_buffer");
         self.size(place, system.limits.proxy_buffer, Size(16 << 10), Size(4 << 20));
+        self.proxies();
         if let Workers::Cores(cores) = &system.workers {
             self.cores(cores.iter().map(|core| core.get()).collect());
+        }
+    }
+
+    /// A full proxy without room for a connection would refuse them all.
+    fn proxies(&mut self) {
+        let standard = |(_, server): &(&Name, &model::VirtualServer)| server.kind == VirtualType::Standard;
+        let needed = self.model.virtual_servers.iter().find(standard);
+        if let (Some((name, _)), 0) = (needed, self.model.system.limits.proxies.get()) {
+            let why = format!("expected more than 0: virtual server {name} is of type standard");
+            self.error("/system/limits/proxies", why);
         }
     }
 

@@ -32,7 +32,7 @@ impl Compile<'_> {
                 );
             }
             let name = said.name.as_ref().map_or_else(|| index.to_string(), ToString::to_string);
-            routes.extend(self.http_route(&place, said, name.into(), site));
+            routes.extend(self.http_route(&place, said, &name.into(), site));
         }
         plane::RouteTable::new(routes)
     }
@@ -42,7 +42,7 @@ impl Compile<'_> {
         &mut self,
         path: &Pointer,
         said: &HttpRoute,
-        name: Arc<str>,
+        name: &Arc<str>,
         site: &mut Site<'_>,
     ) -> Vec<plane::Route> {
         self.not_zero(path, "response_timeout", said.response_timeout);
@@ -50,7 +50,7 @@ impl Compile<'_> {
         let (rules, pools) = (self.rules(path, said, &site.limits), self.shares(path, said, site));
         let filters: Vec<filter::Filter> = self.filters(&path.child("filters"), &said.filters, site);
         let route = |rule| plane::Route {
-            name: Arc::clone(&name),
+            name: Arc::clone(name),
             rule,
             pools: pools.clone(),
             filters: filters.clone(),

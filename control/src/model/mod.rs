@@ -2,6 +2,7 @@
 //!
 //! Every field but a few has a default; `docs/CONFIGURATION.md` is the page for operators.
 
+pub mod access_log;
 pub mod filters;
 pub mod http;
 pub mod monitors;
@@ -22,6 +23,9 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+pub use access_log::{
+    AccessLogTarget, AppName, ReceiverAddress, SyslogFacility, SyslogTarget, SyslogTransport,
+};
 pub use filters::Filter;
 pub use http::{Http, HttpRoute};
 pub use monitors::{Monitor, MonitorType};

@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use sluice_dataplane::limits::Limits;
 
+use super::access_log::AccessLogTarget;
 use super::network::{Interface, Ip, Network};
 use super::units::{Name, Number, Probability, Size, Span, Text, text_type};
 
@@ -295,6 +296,9 @@ pub struct Telemetry {
     pub prometheus: Option<Prometheus>,
     /// The log, on standard error.
     pub log: Log,
+    /// Where requests and connections are written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLogTarget>,
 }
 
 /// Prometheus metrics over TCP.

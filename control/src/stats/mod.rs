@@ -238,6 +238,8 @@ fn worker_stats(worker: &WorkerHandle) -> WorkerStats {
         handed_over: counters.handed_over.load(),
         rejects_sent: counters.rejects_sent.load(),
         rejects_limited: counters.rejects_limited.load(),
+        access_log_records: worker.access_log().written.load(),
+        access_log_dropped: worker.access_log().dropped.load(),
         tables: worker.facts().tables.iter().map(table).collect(),
     }
 }

@@ -109,6 +109,10 @@ pub struct WorkerStats {
     pub handed_over: u64,
     pub rejects_sent: u64,
     pub rejects_limited: u64,
+    /// Requests and connections written to the access log.
+    pub access_log_records: u64,
+    /// Those that found no room there.
+    pub access_log_dropped: u64,
     pub tables: Vec<TableStats>,
 }
 

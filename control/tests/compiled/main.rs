@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod pools;
+mod proxy;
 mod servers;
 mod whole;
 
@@ -72,6 +73,7 @@ fn address(text: &str) -> Address {
 /// Every section, with each object's less common words.
 fn everything() -> String {
     let text = r#"system: {continue_matching: true}
+telemetry: {access_log: {syslog: {address: "192.0.2.1:514", transport: tcp}}}
 nodes: {one: {address: 10.1.0.11, ratio: 2, connection_limit: 100, rate_limit: 10, state: offline}}
 pools:
   web:
@@ -84,6 +86,7 @@ pools:
     queue_depth_limit: 10
     queue_time_limit: 500ms
     members: [{address: 10.1.0.11, port: 80, priority_group: 5, rate_limit: 50}]
+  shadow: {members: [{address: 10.1.0.12, port: 80}]}
 snat_pools: {egress: {addresses: [192.0.2.50]}}
 snat_lists:
   by-source:
@@ -103,5 +106,5 @@ virtual_servers:
   short: {destination: 192.0.2.101:80, pool: web, persistence: hash}
   dns: {destination: 192.0.2.100:53, pool: web, type: stateless, protocol: udp}
 "#;
-    format!("{FRAME}{text}")
+    format!("{FRAME}{text}  site:{}", proxy::EVERY_WORD)
 }

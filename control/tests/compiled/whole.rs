@@ -60,19 +60,39 @@ fn the_schema_knows_every_word() {
         ("/virtual_servers/web/persistence/mask", json!("255.255.0.0")),
         ("/virtual_servers/web/snat", json!({"pool": "egress"})),
         ("/snat_lists/by-source/1/snat", json!("none")),
+        ("/virtual_servers/site/http", json!({})),
+        ("/virtual_servers/site/connection_reuse", json!(true)),
+        ("/virtual_servers/site/connection_reuse/source_mask", json!("255.255.255.0")),
+        ("/virtual_servers/site/connection_reuse/source_mask", json!(24)),
+        ("/virtual_servers/site/routes/0/match/0/path", json!("/a")),
+        ("/virtual_servers/site/routes/0/match/0/headers", json!({"a": "b"})),
+        ("/virtual_servers/site/routes/0/match/0/host", json!("a.example")),
+        ("/virtual_servers/site/filters/0", json!({"cors": {"allow_origins": ["*"]}})),
+        ("/telemetry/access_log", json!({"file": "/var/log/sluice/access"})),
     ] {
         assert!(fits(path, value.clone()), "{path}: {value}");
     }
     for (path, value) in [
         ("/pools/web/load_balancing", json!("rondom")),
         ("/pools/web/service_down_action", json!("reboot")),
-        ("/virtual_servers/web/persistence", json!("cookie")),
+        ("/virtual_servers/web/persistence", json!("cookies")),
+        ("/virtual_servers/site/http", json!({"max_headers": 0})),
+        ("/virtual_servers/site/connection_reuse", json!("true")),
+        ("/virtual_servers/site/connection_reuse/source_mask", json!(33)),
+        ("/virtual_servers/site/routes/0/match/0/path", json!({"exact": "/a", "prefix": "/b"})),
+        ("/virtual_servers/site/routes/0/match/0/headers", json!([{"value": "b"}])),
+        ("/virtual_servers/site/filters/0", json!({"redirct": {}})),
+        ("/virtual_servers/site/filters/0", json!({"forwarded": {}, "redirect": {}})),
+        ("/virtual_servers/site/filters/0", json!("forwarded")),
+        ("/virtual_servers/site/proxy_protocol/send", json!("v3")),
         ("/virtual_servers/web/persistence/mask", json!(33)),
         ("/virtual_servers/web/snat", json!({"pool": "egress", "list": "by-source"})),
         ("/snat_lists/by-source/1/snat", json!({"list": "by-source"})),
         ("/virtual_servers/web/mss_clamp", json!(10)),
         ("/nodes/one/state", json!("up")),
         ("/nats/mail/origin", json!("")),
+        ("/telemetry/access_log/syslog/facility", json!("local8")),
+        ("/telemetry/access_log/syslog/app_name", json!("a b")),
     ] {
         assert!(!fits(path, value.clone()), "{path}: {value}");
     }

@@ -49,6 +49,14 @@ fn state_of_a_new_process() {
 }
 
 #[test]
+fn a_full_proxy_is_listed_with_its_type() {
+    let sluice =
+        Sluice::start(&CONFIG.replace("snat: automap", "snat: automap, type: standard, http: {}"), 1);
+    assert_eq!(sluice.get("/v1/virtual-servers")[0]["type"], "standard");
+    sluice.end();
+}
+
+#[test]
 fn what_is_read_can_be_written_and_changes_nothing() {
     let sluice = Sluice::start(CONFIG, 1);
     let read = sluice.request("GET", "/v1/config", &[], "");
@@ -402,6 +410,27 @@ fn the_metrics_listener_follows_the_configuration() {
     assert!(scrape().is_ok());
     assert_eq!(sluice.patch("/v1/config", &listen(Value::Null)).status, 200);
     assert!(scrape().is_err());
+    sluice.end();
+}
+
+#[test]
+fn an_access_log_that_cannot_be_opened_is_refused() {
+    let sluice = Sluice::start(CONFIG, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        json!({"telemetry": {"access_log": {"file": path}}}).to_string()
+    };
+    let refused = sluice.patch("/v1/config", &file("no/access"));
+    assert_eq!((refused.status, refused.paths()), (422, vec!["/telemetry/access_log/file".to_string()]));
+    assert_eq!(sluice.patch("/v1/config", &file("access")).status, 200);
+    assert!(folder.path().join("access").exists());
+    let worker = &sluice.request("GET", "/v1/workers", &[], "").json()[0];
+    assert_eq!((&worker["access_log_records"], &worker["access_log_dropped"]), (&json!(0), &json!(0)));
+    let text = sluice.request("GET", "/metrics", &[], "").body;
+    for line in ["sluice_access_log_dropped_total{worker=\"0\"} 0", "sluice_access_log_lost_lines_total 0"] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
     sluice.end();
 }
 

@@ -222,6 +222,8 @@ impl Pipeline {
             is_counted: true,
             tlvs: None,
             bytes: [0; 2],
+            served_by: None,
+            was_cut: false,
         };
         let conn = self.proxies.engine.accept(&opening, &complete.agreed, self.now);
         let conn = conn.map_err(|_| DropReason::ProxiesFull)?;

@@ -46,6 +46,7 @@ impl Pipeline {
         self.counters.open_member(target.member_id, node.unwrap_or_default());
         let pool = pool.unwrap_or(PoolId::NONE);
         proxy.server = Some(conn);
+        proxy.served_by = Some((target.member_id, (target.address, target.port)));
         proxy.member = Some(Peer { id: target.member_id, pool, address: target.address, port: target.port });
         Ok(())
     }

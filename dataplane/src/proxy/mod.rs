@@ -104,6 +104,10 @@ pub(crate) struct Proxy {
     pub(crate) tlvs: Option<Box<[u8]>>,
     /// Bytes from the client and to it.
     pub(crate) bytes: [u64; 2],
+    /// The member that last had the connection, for the log.
+    pub(crate) served_by: Option<(MemberId, (Address, u16))>,
+    /// It ended with a RST of ours.
+    pub(crate) was_cut: bool,
 }
 
 /// A member that a connection leads to.

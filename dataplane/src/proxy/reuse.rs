@@ -158,6 +158,8 @@ impl Pipeline {
             is_counted: false,
             tlvs: None,
             bytes: [0; 2],
+            served_by: None,
+            was_cut: false,
         };
         let slot = self.proxies.slots.insert(Box::new(holder))?;
         if let Some(end) = self.proxies.ends.at_mut(conn.index) {

@@ -132,7 +132,8 @@ impl Pipeline {
             while engine.readable(conn) > 0 {
                 thrown += engine.read(conn, <[u8]>::len);
             }
-            if thrown > *left {
+            // One that has its RST already must not lose it.
+            if thrown > *left && !engine.state(conn).is_over() {
                 engine.abort(conn);
             }
             *left = left.saturating_sub(thrown);
@@ -197,8 +198,8 @@ impl Pipeline {
     }
 
     /// The end of a proxy that has no connection left.
-    fn end(&mut self, mut proxy: Box<Proxy>) {
-        self.log_connection(&mut proxy);
+    fn end(&mut self, proxy: Box<Proxy>) {
+        self.log_connection(&proxy);
         if proxy.is_counted {
             self.uncount(&proxy);
         }

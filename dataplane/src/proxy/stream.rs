@@ -125,7 +125,7 @@ impl Pipeline {
                 self.proxies.engine.abort(conn);
             }
         }
-        proxy.layer = Layer::Closing(0);
+        (proxy.layer, proxy.was_cut) = (Layer::Closing(0), true);
     }
 
     /// True when another member may be asked in place of the one that has not taken the connection.

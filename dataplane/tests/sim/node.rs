@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sluice_dataplane::access_log::AccessLog;
 use sluice_dataplane::clock::{Clock, Instant};
 use sluice_dataplane::config::ids::{MemberId, PortId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
@@ -77,6 +78,7 @@ impl Node {
             persistence,
             rates: Arc::default(),
             counters: Arc::clone(&counters),
+            access_log: Arc::new(AccessLog::new(0)),
             idle: Idle::Poll,
             clock: Clock::start(),
         };

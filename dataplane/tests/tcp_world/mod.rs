@@ -4,6 +4,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a harness")]
 
+mod ends;
+mod flows;
 pub mod packet;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -179,7 +181,7 @@ impl World {
         let [local, remote] = [self.end(1, port), self.end(0, port)];
         if tcp.has(SYN) && self.refuses {
             let reset = Tcp::new(local, remote, RST | ACK, 0, tcp.after());
-            return self.carry(1, reset.write());
+            return self.carry(1, &reset.write());
         }
         if tcp.has(SYN) {
             let announced = self.engines[1].announced();
@@ -188,7 +190,7 @@ impl World {
             (answer.mss, answer.sack) = (Some(if self.v6 { 1440 } else { 1460 }), tcp.sack);
             answer.scale = tcp.scale.map(|_| announced.scale);
             self.synced.insert(port, tcp.clone());
-            self.carry(1, answer.write());
+            self.carry(1, &answer.write());
             // What is lost is sent again, as the data plane's handshakes do.
             if self.weather.lost > 0 {
                 for later in [1, 3, 7].map(Duration::from_secs) {
@@ -231,15 +233,15 @@ impl World {
         match segment {
             Some(segment) if !self.is_whole => {
                 let pieces = cut(&packet, usize::from(segment));
-                pieces.into_iter().for_each(|piece| self.carry(side, piece));
+                pieces.into_iter().for_each(|piece| self.carry(side, &piece));
             }
-            _ => self.carry(side, packet),
+            _ => self.carry(side, &packet),
         }
     }
 
     /// Puts a packet of a side on the wire.
-    pub fn carry(&mut self, side: usize, packet: Vec<u8>) {
-        let tcp = Tcp::read(&packet);
+    pub fn carry(&mut self, side: usize, packet: &[u8]) {
+        let tcp = Tcp::read(packet);
         if self.keeps_log {
             self.log.push((side, tcp));
         }
@@ -249,7 +251,7 @@ impl World {
             let behind =
                 if self.chance(late) { Duration::from_millis(self.below(20)) } else { Duration::ZERO };
             self.count += 1;
-            self.flying.insert((self.now + delay + behind, self.count), (1 - side, packet.clone()));
+            self.flying.insert((self.now + delay + behind, self.count), (1 - side, packet.to_vec()));
         }
     }
 

@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use sluice_dataplane::access_log::AccessLog;
 use sluice_dataplane::address::{Address, Mac, Prefix};
 use sluice_dataplane::clock::{Clock, Instant};
 use sluice_dataplane::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
@@ -122,6 +123,7 @@ impl World {
             persistence: Arc::clone(persistence),
             rates: Arc::default(),
             counters: Arc::clone(&counters),
+            access_log: Arc::new(AccessLog::new(0)),
             idle: Idle::Poll,
             clock: Clock::start(),
         };

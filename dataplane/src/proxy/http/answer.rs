@@ -143,9 +143,9 @@ impl Pipeline {
         exchange.facts.keep &= exchange.facts.request_done || exchange.request.framing() == Framing::None;
         let is_head = exchange.request.method() == Method::Head;
         let Exchange { request, response, to_client, facts, .. } = &mut *exchange;
-        let (version, room) = (request.version(), Exchange::head_room(request.limits()));
+        let version = request.version();
         to_client.clear();
-        to_client.write(room, |out| response.write(version, facts.keep, out));
+        to_client.write(&mut self.proxies.scratch, |out| response.write(version, facts.keep, out));
         if !is_head {
             to_client.bytes.extend_from_slice(body);
             facts.bytes[1] = body.len() as u64;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::clock::Instant;
-use crate::config::ids::PoolId;
+use crate::config::ids::{MemberId, PoolId};
 use crate::filter::Notes;
 use crate::http::{Encoder, Fields, Framing, HttpLimits, Request, Response};
 
@@ -23,6 +24,10 @@ pub(crate) struct Exchange {
     /// The rule that it follows, in the profile's list.
     pub(crate) route: Option<usize>,
     pub(crate) pool: Option<PoolId>,
+    /// Path and query as the client sent them, where they are logged.
+    pub(crate) asked_for: Vec<u8>,
+    /// The member that had it last.
+    pub(crate) served_by: Option<(MemberId, (Address, u16))>,
     /// How often members have failed it.
     pub(crate) tries: u8,
 }
@@ -90,13 +95,15 @@ impl Pending {
         self.at = 0;
     }
 
-    /// Adds what `write` writes into room for `max` bytes. False when it did not fit.
-    pub(crate) fn write<E>(&mut self, max: usize, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> bool {
-        let start = self.bytes.len();
-        self.bytes.resize(start + max, 0);
-        let written = write(&mut self.bytes[start..]);
-        self.bytes.truncate(start + written.as_ref().map_or(0, |&len| len));
-        written.is_ok()
+    /// Adds what `write` writes into `room`. False when it did not fit.
+    pub(crate) fn write<E>(
+        &mut self,
+        room: &mut [u8],
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> bool {
+        let Ok(len) = write(room) else { return false };
+        self.bytes.extend_from_slice(&room[..len]);
+        true
     }
 }
 
@@ -115,7 +122,19 @@ impl Exchange {
             notes: Notes::default(),
             route: None,
             pool: None,
+            asked_for: Vec::new(),
+            served_by: None,
             tries: 0,
+        }
+    }
+
+    /// Remembers what the client asked for, before filters change it.
+    pub(crate) fn note_target(&mut self) {
+        let (request, asked_for) = (&self.request, &mut self.asked_for);
+        asked_for.extend_from_slice(request.path().unwrap_or_default());
+        if let Some(query) = request.query() {
+            asked_for.push(b'?');
+            asked_for.extend_from_slice(query);
         }
     }
 
@@ -126,12 +145,8 @@ impl Exchange {
         self.request_trailers.clear();
         self.response_trailers.clear();
         (self.facts, self.notes) = (Progress::new(now), Notes::default());
-        (self.route, self.pool, self.tries) = (None, None, 0);
-    }
-
-    /// Room that a head takes when it is written.
-    pub(crate) fn head_room(limits: &HttpLimits) -> usize {
-        2 * limits.line + limits.head + 2 * HEAD_EXTRA
+        self.asked_for.clear();
+        (self.route, self.pool, self.served_by, self.tries) = (None, None, None, 0);
     }
 }
 
@@ -184,5 +199,3 @@ pub(crate) type Body = Arc<[u8]>;
 
 /// Exchanges kept at most; more are under way only while more requests are.
 const SPARES_MAX: usize = 256;
-/// What filters and the serialiser may add to a head.
-const HEAD_EXTRA: usize = 8 << 10;

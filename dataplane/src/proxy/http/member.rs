@@ -142,12 +142,12 @@ impl Pipeline {
     }
 
     fn write_head_again(&mut self, proxy: &Proxy, exchange: &mut Exchange) {
-        let room = Exchange::head_room(exchange.request.limits());
+        self.make_room(exchange.request.limits());
         let reuse =
             self.may_share(proxy) || !proxy.profile.http.as_ref().is_some_and(|http| http.reuse.enabled);
         let Exchange { request, to_server, .. } = &mut *exchange;
         to_server.clear();
-        to_server.write(room, |out| request.write(reuse, out));
+        to_server.write(&mut self.proxies.scratch, |out| request.write(reuse, out));
     }
 
     fn begin_passing(&mut self, proxy: &mut Proxy, http: &mut Http, exchange: &mut Exchange) -> Turn {
@@ -155,6 +155,7 @@ impl Pipeline {
         let upgrade = exchange.request.upgrade().is_some();
         http.responses.ask(Asked { method: exchange.request.method(), upgrade });
         http.server_served += 1;
+        exchange.served_by = proxy.member.map(|member| (member.id, (member.address, member.port)));
         exchange.facts.head_sent = true;
         proxy.active = self.now;
         http.enter(Phase::Passing, self.now);

@@ -17,7 +17,7 @@ mod response;
 
 use super::{LINGER_BYTES, Layer, Proxy};
 use crate::clock::Instant;
-use crate::http::{RequestReader, ResponseReader};
+use crate::http::{HttpLimits, RequestReader, ResponseReader};
 use crate::pipeline::Pipeline;
 use crate::tcp::Engine;
 
@@ -150,6 +150,15 @@ impl Pipeline {
         self.proxies.spares.give_back(exchange);
     }
 
+    /// Makes the scratch hold the largest head or trailer section with these limits, and what filters and the serialiser add.
+    pub(crate) fn make_room(&mut self, limits: &HttpLimits) {
+        let head = 2 * limits.line + limits.head + HEAD_EXTRA;
+        let room = head.max(limits.trailer + HEAD_EXTRA);
+        if self.proxies.scratch.len() < room {
+            self.proxies.scratch = vec![0; room].into();
+        }
+    }
+
     /// Sends what waits for the client. True when nothing waits any more.
     pub(crate) fn flush_to_client(&mut self, proxy: &Proxy, exchange: &mut Exchange) -> bool {
         if let Some(client) = proxy.client
@@ -173,5 +182,7 @@ impl Pipeline {
     }
 }
 
+/// What filters and the serialiser may add to a head.
+const HEAD_EXTRA: usize = 16 << 10;
 /// Steps that one connection takes at a time: pipelined requests do not keep others waiting.
 const STEPS_MAX: usize = 64;

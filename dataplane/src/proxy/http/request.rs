@@ -109,6 +109,9 @@ impl Pipeline {
         let Some(settings) = &profile.http else { return self.quit(proxy) };
         exchange.facts.keep = exchange.request.keeps_alive() && self.may_keep(proxy, http, settings);
         exchange.facts.request_done = false;
+        if profile.access_log {
+            exchange.note_target();
+        }
         let turn = self.route(proxy, http, settings, &mut exchange);
         http.exchange = Some(exchange);
         turn
@@ -190,12 +193,12 @@ impl Pipeline {
 
     /// The head is written for the member, and one is looked for.
     fn ask(&mut self, proxy: &mut Proxy, http: &mut Http, exchange: &mut Exchange) -> Turn {
-        let room = Exchange::head_room(exchange.request.limits());
+        self.make_room(exchange.request.limits());
         let reuse =
             self.may_share(proxy) || !proxy.profile.http.as_ref().is_some_and(|http| http.reuse.enabled);
         let Exchange { request, to_server, .. } = &mut *exchange;
         to_server.clear();
-        if !to_server.write(room, |out| request.write(reuse, out)) {
+        if !to_server.write(&mut self.proxies.scratch, |out| request.write(reuse, out)) {
             return self.answer_with(http, exchange, 431, "head-too-large");
         }
         exchange.request_body = Encoder::new(exchange.request.framing());
@@ -280,8 +283,7 @@ impl Pipeline {
         exchange.facts.asked.get_or_insert(self.now);
         let Exchange { request, request_trailers, request_body, to_server, .. } = exchange;
         if request.framing() == Framing::Chunked {
-            let room = request.limits().trailer + CHUNK_ROOM + 4 * request.limits().trailer_fields;
-            finish_body(request_body, to_server, request_trailers, room);
+            finish_body(request_body, to_server, request_trailers, &mut self.proxies.scratch);
         }
     }
 
@@ -307,10 +309,10 @@ pub(crate) fn finish_body(
     encoder: &Encoder,
     pending: &mut Pending,
     trailers: &crate::http::Fields,
-    room: usize,
+    room: &mut [u8],
 ) {
     if !pending.write(room, |out| encoder.finish(Some(trailers), out)) {
-        pending.write(CHUNK_ROOM, |out| encoder.finish(None, out));
+        pending.write(room, |out| encoder.finish(None, out));
     }
 }
 

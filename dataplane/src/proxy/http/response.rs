@@ -65,7 +65,7 @@ impl Pipeline {
                     http.pace.1 += taken as u64;
                     self.proxies.engine.send(client, &self.proxies.scratch[written]);
                 }
-                Event::End => end_response(exchange)?,
+                Event::End => end_response(exchange, &mut self.proxies.scratch)?,
                 Event::More if taken == 0 && !self.ends_with_connection(server, http, exchange)? => break,
                 Event::More => {}
             }
@@ -117,7 +117,7 @@ impl Pipeline {
 
     /// The member has closed: that ends a response without a length, and is a fault in any other.
     fn ends_with_connection(
-        &self,
+        &mut self,
         server: crate::tcp::ConnId,
         http: &mut Http,
         exchange: &mut Exchange,
@@ -128,7 +128,7 @@ impl Pipeline {
         }
         match http.responses.end()? {
             Event::End => {
-                end_response(exchange)?;
+                end_response(exchange, &mut self.proxies.scratch)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -142,12 +142,12 @@ impl Pipeline {
         http: &mut Http,
         exchange: &mut Exchange,
     ) -> Result<Option<Turn>, Refusal> {
-        let room = Exchange::head_room(exchange.request.limits());
+        self.make_room(exchange.request.limits());
         let version = exchange.request.version();
         if exchange.response.is_interim() {
             let Exchange { response, to_client, .. } = exchange;
             if version == Version::Http11 {
-                to_client.write(room, |out| response.write(version, true, out));
+                to_client.write(&mut self.proxies.scratch, |out| response.write(version, true, out));
             }
             return Ok(None);
         }
@@ -162,7 +162,7 @@ impl Pipeline {
         let keep = exchange.facts.keep && exchange.facts.request_done;
         exchange.facts.keep = keep;
         let Exchange { response, to_client, facts, .. } = exchange;
-        if !to_client.write(room, |out| response.write(version, keep, out)) {
+        if !to_client.write(&mut self.proxies.scratch, |out| response.write(version, keep, out)) {
             return Err(Refusal { status: 502, fault: Fault::HeadTooLarge });
         }
         facts.head_answered = true;
@@ -228,14 +228,13 @@ impl Pipeline {
     }
 }
 
-fn end_response(exchange: &mut Exchange) -> Result<(), Refusal> {
+fn end_response(exchange: &mut Exchange, scratch: &mut [u8]) -> Result<(), Refusal> {
     let told = exchange.response_body.is_complete();
     told.map_err(|fault| Refusal { status: 502, fault })?;
     exchange.facts.response_done = true;
     let Exchange { request, response, response_trailers, response_body, to_client, .. } = exchange;
     if response.framing_for(request.version()) == Framing::Chunked && request.method() != Method::Head {
-        let room = response.limits().trailer + CHUNK_ROOM + 4 * response.limits().trailer_fields;
-        finish_body(response_body, to_client, response_trailers, room);
+        finish_body(response_body, to_client, response_trailers, scratch);
     }
     Ok(())
 }

@@ -10,7 +10,8 @@
 //! smoltcp is as published. What it does not offer is made here: initial sequence numbers of our choice (`seed`),
 //! handshakes that somebody else led, resets by exact sequence number, keep-alive that gives up, and an end that says
 //! why. What stays: an initial window of 2 KiB, a retransmission timeout of 1 s at least, and no use of the peer's
-//! selective acknowledgements.
+//! selective acknowledgements; and a peer that does not close its direction after we closed ours is waited for as long as
+//! the caller likes.
 //!
 //! TIME-WAIT: a connection is [`State::TimeWait`] only once the acknowledgement of the peer's FIN has left by
 //! [`Engine::transmit`]; [`Engine::numbers`] are final then and the connection may be released.
@@ -28,7 +29,8 @@ use super::{Agreed, Announced, ConnId, Engine, EngineSpec, Full, Opening, Passed
 use crate::clock::Instant;
 
 /// How long the peer may leave something unanswered before a connection is [`State::TimedOut`], in milliseconds: our
-/// SYN, data, a FIN, a probe of its closed window, or the question for a sign of life. Every segment of the peer counts as an answer.
+/// SYN, data, a FIN, a probe of its closed window, or the question for a sign of life. Every segment of the peer counts
+/// as an answer. RFC 9293 section 3.8.3 would wait for 100 s at least; a proxy that waits that long keeps the other side waiting.
 pub const UNANSWERED_MS: u64 = 60_000;
 
 /// How often an idle peer that did not answer is asked for a sign of life again, in milliseconds.

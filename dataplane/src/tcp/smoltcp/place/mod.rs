@@ -8,18 +8,20 @@
 //!
 //! smoltcp believes `edge` (what it acknowledged last, and the window with it); `rcv <= expects <= rcv + capacity`.
 
+mod arrive;
+mod leave;
+
 use std::time::Duration;
 
-use ::smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet, SocketStorage};
+use ::smoltcp::iface::{Interface, SocketHandle, SocketSet, SocketStorage};
 use ::smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State as SocketState};
 use ::smoltcp::time::{Duration as Span, Instant as Moment};
 use ::smoltcp::wire::{TcpControl, TcpRepr};
 
-use super::device::{Inbound, Outbound, Sent, Small};
-use super::segment::{self, Ends, ROOM, Segment, bare};
-use super::{CHALLENGE_MS, PROBE_MS, UNANSWERED_MS};
+use super::device::{Inbound, Sent, Small};
+use super::segment::{self, Ends, bare};
 use crate::clock::Instant;
-use crate::tcp::{Agreed, Opening, Options, Passed, Sink, State};
+use crate::tcp::{Agreed, Opening, Options, Passed, State};
 
 /// Room for a connection, and the connection while there is one.
 pub(super) struct Place {
@@ -159,121 +161,6 @@ impl Place {
         interface.poll_ingress_single(moment(now), &mut wire, &mut self.set);
     }
 
-    pub(super) fn receive(&mut self, interface: &mut Interface, packet: &[u8], now: Instant) {
-        let Some(segment) = Segment::read(packet) else { return };
-        if self.over.is_some() {
-            return self.receive_late(&segment, now);
-        }
-        if !self.admits(&segment, now) {
-            return;
-        }
-        self.heard_at = now;
-        (self.asked_at, self.probed_at) = (None, None);
-        if self.socket().state() == SocketState::SynSent && segment.has(Segment::SYN) {
-            self.receive_syn(interface, packet, &segment, now);
-        } else {
-            self.feed(interface, packet, &segment, now);
-        }
-        self.sent.is_shut = segment.window == 0;
-        let is_reset = segment.has(Segment::RST);
-        self.settle(if is_reset { State::Reset } else { State::Closed }, now);
-    }
-
-    /// After TIME-WAIT began, what the peer sends again is acknowledged again (RFC 9293 section 3.10.7.4).
-    fn receive_late(&mut self, segment: &Segment, now: Instant) {
-        if self.over == Some(State::TimeWait) && !segment.has(Segment::RST) && segment.after() != segment.seq
-        {
-            self.challenge(now);
-        }
-    }
-
-    /// Whether smoltcp may see it. It takes every RST in the window for good and every SYN there for nothing, which is
-    /// answered with an acknowledgement instead (RFC 5961 sections 3.2 and 4.2); and it relies on peers that
-    /// respect windows.
-    fn admits(&mut self, segment: &Segment, now: Instant) -> bool {
-        if self.is_connecting() {
-            return true;
-        }
-        let expects = self.expects();
-        let room = self.edge().wrapping_sub(expects) as i32;
-        if segment.has(Segment::SYN) {
-            self.challenge(now);
-            return false;
-        }
-        if segment.has(Segment::RST) {
-            let ahead = segment.seq.wrapping_sub(expects) as i32;
-            if 0 < ahead && ahead < room {
-                self.challenge(now);
-            }
-            return ahead == 0;
-        }
-        let ahead = segment.end().wrapping_sub(expects) as i32;
-        let free = self.socket().recv_capacity() - self.socket().recv_queue();
-        let is_over = ahead > free as i32 || segment.has(Segment::FIN) && ahead > room;
-        if segment.payload > 0 && is_over {
-            self.owed.ack = true;
-            return false;
-        }
-        true
-    }
-
-    /// An acknowledgement is owed, at most once in [`CHALLENGE_MS`] (RFC 5961 section 7).
-    fn challenge(&mut self, now: Instant) {
-        let since = self.challenged_at.map(|at| now.since(at));
-        if since.is_none_or(|since| since >= Duration::from_millis(CHALLENGE_MS)) {
-            self.challenged_at = Some(now);
-            self.owed.ack = true;
-        }
-    }
-
-    /// The peer's SYN or SYN-ACK is given without payload and with an MSS that is not larger than ours.
-    fn receive_syn(&mut self, interface: &mut Interface, packet: &[u8], segment: &Segment, now: Instant) {
-        let Some(mut repr) = segment::parse(&self.ends, packet, segment.header) else { return };
-        let default = if self.ends.ip_header() == 20 { 536 } else { 1220 };
-        let mss = repr.max_seg_size.filter(|mss| *mss != 0).unwrap_or(default).min(self.mss);
-        repr.max_seg_size = Some(mss);
-        repr.payload = &[];
-        let peer = self.ends.reversed();
-        let mut made = Small::new(segment::len(&peer, &repr));
-        if segment::len(&peer, &repr) > ROOM {
-            return;
-        }
-        segment::emit(&peer, &repr, made.bytes_mut());
-        self.feed(interface, made.bytes(), segment, now);
-        if self.socket().state() != SocketState::SynSent && self.socket().state() != SocketState::Closed {
-            self.mss = mss.max(MSS_MIN);
-            self.synchronize(segment.seq, repr.window_scale.is_some());
-            self.sent.ack = segment.seq;
-        }
-    }
-
-    /// Gives a packet to smoltcp and keeps its answer.
-    fn feed(&mut self, interface: &mut Interface, packet: &[u8], segment: &Segment, now: Instant) {
-        let delay = ack_delay(self.options);
-        let is_large = delay.is_some() && segment.payload > usize::from(self.mss);
-        if is_large {
-            // RFC 9293 section 3.8.6.3: several segments in one packet are acknowledged at once.
-            self.socket_mut().set_ack_delay(Some(Span::ZERO));
-        }
-        let mut wire = Inbound { packet: Some(packet), answer: None };
-        interface.poll_ingress_single(moment(now), &mut wire, &mut self.set);
-        let answer = wire.answer;
-        if is_large {
-            self.socket_mut().set_ack_delay(delay);
-        }
-        if let Some(answer) = answer {
-            self.hold(answer);
-        }
-    }
-
-    fn hold(&mut self, answer: Small) {
-        let ack = |small: &Small| Segment::read(small.bytes()).map(|segment| segment.ack);
-        let is_again = self.answer.as_ref().is_some_and(|held| ack(held) == ack(&answer));
-        self.answers = if is_again { (self.answers + 1).min(ANSWERS_MAX) } else { 1 };
-        self.sent.on_packet(answer.bytes());
-        self.answer = Some(answer);
-    }
-
     /// Takes over what smoltcp made of the last event; `closed` is what it means when the connection is gone.
     fn settle(&mut self, closed: State, now: Instant) {
         if self.over.is_some() {
@@ -289,103 +176,6 @@ impl Place {
             _ if self.probed_at.is_none() => self.asked_at = None,
             _ => {}
         }
-    }
-
-    /// True when all is sent that is to be sent now; false when the sink has no more room.
-    pub(super) fn transmit(&mut self, interface: &mut Interface, sink: &mut impl Sink, now: Instant) -> bool {
-        self.on_time(now);
-        if !self.send_own(sink) {
-            return false;
-        }
-        if self.over.is_some() {
-            return true;
-        }
-        let headers = self.ends.ip_header() + TCP_HEADER;
-        while sink.has_room() {
-            let (sent, mss) = (&mut self.sent, self.mss);
-            let mut wire = Outbound { sink: &mut *sink, sent, headers, mss };
-            if interface.poll_egress(moment(now), &mut wire, &mut self.set) == PollResult::None {
-                break;
-            }
-        }
-        self.settle(State::Closed, now);
-        sink.has_room() || self.over.is_some()
-    }
-
-    /// What time alone leads to: the peer is asked for a sign of life, or given up.
-    fn on_time(&mut self, now: Instant) {
-        if self.over.is_some() {
-            return;
-        }
-        if self.asked_at.is_some_and(|at| now >= after(at, UNANSWERED_MS)) {
-            self.owed.reset = !self.is_connecting();
-            return self.end(State::TimedOut);
-        }
-        if self.probe_at().is_some_and(|at| now >= at) {
-            self.owed.probe = true;
-            self.probed_at = Some(now);
-            self.asked_at.get_or_insert(now);
-        }
-    }
-
-    /// When to ask for a sign of life next.
-    fn probe_at(&self) -> Option<Instant> {
-        let interval = u64::from(self.options.keep_alive_ms);
-        let is_idle = !self.is_waiting() && self.socket().state() != SocketState::TimeWait;
-        (interval > 0 && is_idle).then(|| match self.probed_at {
-            Some(at) => after(at, PROBE_MS.min(interval)),
-            None => after(self.heard_at, interval),
-        })
-    }
-
-    /// Sends answers that were kept and segments that are the engine's own.
-    fn send_own(&mut self, sink: &mut impl Sink) -> bool {
-        while let Some(answer) = self.answer.filter(|_| self.answers > 0) {
-            if !sink.has_room() {
-                return false;
-            }
-            sink.packet(answer.bytes().len(), None, |packet| packet.copy_from_slice(answer.bytes()));
-            self.answers -= 1;
-        }
-        self.answer = None;
-        let Sent { next, .. } = self.sent;
-        let Owed { ack, probe, reset } = self.owed;
-        for (is_owed, control, seq) in [
-            (ack && !reset, TcpControl::None, next),
-            (probe && !reset, TcpControl::None, next.wrapping_sub(1)),
-            (reset, TcpControl::Rst, next),
-        ] {
-            if is_owed && !self.send_made(sink, control, seq) {
-                return false;
-            }
-        }
-        self.owed = Owed::default();
-        true
-    }
-
-    fn send_made(&mut self, sink: &mut impl Sink, control: TcpControl, seq: u32) -> bool {
-        let room = sink.has_room();
-        if room {
-            let repr = bare(&self.ends, control, seq, Some(self.expects()), self.window());
-            sink.packet(segment::len(&self.ends, &repr), None, |packet| {
-                segment::emit(&self.ends, &repr, packet);
-            });
-        }
-        room
-    }
-
-    pub(super) fn due(&mut self, interface: &mut Interface, now: Instant) -> Option<Instant> {
-        let Owed { ack, probe, reset } = self.owed;
-        if self.answer.is_some() || ack || probe || reset {
-            return Some(now);
-        }
-        if self.over.is_some() {
-            return None;
-        }
-        let engine = interface.poll_at(moment(now), &self.set);
-        let engine = engine.map(|at| Instant::from_ns(at.total_micros().max(0) as u64 * 1000));
-        let given_up = self.asked_at.map(|at| after(at, UNANSWERED_MS));
-        [engine, given_up, self.probe_at()].into_iter().flatten().min().map(|at| at.max(now))
     }
 
     pub(super) fn state(&self) -> State {
@@ -521,10 +311,17 @@ impl Place {
         self.sent.ack.wrapping_add(u32::from(self.sent.window) << self.shift)
     }
 
-    /// The window of a segment of the engine's own: never beyond the edge.
+    /// The window of a segment of the engine's own: never beyond the edge, nor beyond the buffer, of which smoltcp knows
+    /// less after a SYN-ACK, whose window it shifts although it is not scaled.
     fn window(&self) -> u16 {
         let room = self.edge().wrapping_sub(self.expects()) as i32;
-        ((room.max(0) >> self.shift) as u32).min(u32::from(u16::MAX)) as u16
+        let room = (room.max(0) as usize).min(self.free());
+        (room >> self.shift).min(usize::from(u16::MAX)) as u16
+    }
+
+    /// Bytes of room for what the peer sends.
+    fn free(&self) -> usize {
+        self.socket().recv_capacity() - self.socket().recv_queue()
     }
 
     fn socket(&self) -> &Socket<'static> {
@@ -557,8 +354,5 @@ fn after(at: Instant, ms: u64) -> Instant {
     at + Duration::from_millis(ms)
 }
 
-const TCP_HEADER: usize = 20;
 /// What smoltcp takes an MSS that is smaller for.
 const MSS_MIN: u16 = 48;
-/// Three duplicate acknowledgements make a peer send again (RFC 5681 section 3.2); one more does not help.
-const ANSWERS_MAX: u8 = 4;

@@ -1,0 +1,122 @@
+//! What goes to the peer: answers that were kept, segments of the engine's own, and what smoltcp has to send; and when.
+
+use ::smoltcp::iface::{Interface, PollResult};
+use ::smoltcp::socket::tcp::State as SocketState;
+use ::smoltcp::wire::TcpControl;
+
+use super::{Owed, Place, after, moment};
+use crate::clock::Instant;
+use crate::tcp::smoltcp::device::{Outbound, Sent};
+use crate::tcp::smoltcp::segment::{self, bare};
+use crate::tcp::smoltcp::{PROBE_MS, UNANSWERED_MS};
+use crate::tcp::{Sink, State};
+
+impl Place {
+    /// True when all is sent that is to be sent now; false when the sink has no more room.
+    pub(in crate::tcp::smoltcp) fn transmit(
+        &mut self,
+        interface: &mut Interface,
+        sink: &mut impl Sink,
+        now: Instant,
+    ) -> bool {
+        self.on_time(now);
+        if !self.send_own(sink) {
+            return false;
+        }
+        if self.over.is_some() {
+            return true;
+        }
+        let headers = self.ends.ip_header() + TCP_HEADER;
+        while sink.has_room() {
+            let (sent, mss) = (&mut self.sent, self.mss);
+            let mut wire = Outbound { sink: &mut *sink, sent, headers, mss };
+            if interface.poll_egress(moment(now), &mut wire, &mut self.set) == PollResult::None {
+                break;
+            }
+        }
+        self.settle(State::Closed, now);
+        sink.has_room() || self.over.is_some()
+    }
+
+    /// What time alone leads to: the peer is asked for a sign of life, or given up.
+    fn on_time(&mut self, now: Instant) {
+        if self.over.is_some() {
+            return;
+        }
+        if self.asked_at.is_some_and(|at| now >= after(at, UNANSWERED_MS)) {
+            self.owed.reset = !self.is_connecting();
+            return self.end(State::TimedOut);
+        }
+        if self.probe_at().is_some_and(|at| now >= at) {
+            self.owed.probe = true;
+            self.probed_at = Some(now);
+            self.asked_at.get_or_insert(now);
+        }
+    }
+
+    /// When to ask for a sign of life next.
+    fn probe_at(&self) -> Option<Instant> {
+        let interval = u64::from(self.options.keep_alive_ms);
+        let is_idle = !self.is_waiting() && self.socket().state() != SocketState::TimeWait;
+        (interval > 0 && is_idle).then(|| match self.probed_at {
+            Some(at) => after(at, PROBE_MS.min(interval)),
+            None => after(self.heard_at, interval),
+        })
+    }
+
+    /// Sends answers that were kept and segments that are the engine's own.
+    fn send_own(&mut self, sink: &mut impl Sink) -> bool {
+        while let Some(answer) = self.answer.filter(|_| self.answers > 0) {
+            if !sink.has_room() {
+                return false;
+            }
+            sink.packet(answer.bytes().len(), None, |packet| packet.copy_from_slice(answer.bytes()));
+            self.answers -= 1;
+        }
+        self.answer = None;
+        let Sent { next, .. } = self.sent;
+        let Owed { ack, probe, reset } = self.owed;
+        for (is_owed, control, seq) in [
+            (ack && !reset, TcpControl::None, next),
+            (probe && !reset, TcpControl::None, next.wrapping_sub(1)),
+            (reset, TcpControl::Rst, next),
+        ] {
+            if is_owed && !self.send_made(sink, control, seq) {
+                return false;
+            }
+        }
+        self.owed = Owed::default();
+        true
+    }
+
+    fn send_made(&mut self, sink: &mut impl Sink, control: TcpControl, seq: u32) -> bool {
+        let room = sink.has_room();
+        if room {
+            let repr = bare(&self.ends, control, seq, Some(self.expects()), self.window());
+            sink.packet(segment::len(&self.ends, &repr), None, |packet| {
+                segment::emit(&self.ends, &repr, packet);
+            });
+        }
+        room
+    }
+
+    pub(in crate::tcp::smoltcp) fn due(
+        &mut self,
+        interface: &mut Interface,
+        now: Instant,
+    ) -> Option<Instant> {
+        let Owed { ack, probe, reset } = self.owed;
+        if self.answer.is_some() || ack || probe || reset {
+            return Some(now);
+        }
+        if self.over.is_some() {
+            return None;
+        }
+        let engine = interface.poll_at(moment(now), &self.set);
+        let engine = engine.map(|at| Instant::from_ns(at.total_micros().max(0) as u64 * 1000));
+        let given_up = self.asked_at.map(|at| after(at, UNANSWERED_MS));
+        [engine, given_up, self.probe_at()].into_iter().flatten().min().map(|at| at.max(now))
+    }
+}
+
+const TCP_HEADER: usize = 20;
