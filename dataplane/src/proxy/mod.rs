@@ -161,7 +161,7 @@ impl Proxies {
         rates: Arc<RateTable>,
     ) -> Self {
         let connections = 2 * limits.proxies;
-        let ring = (limits.proxy_buffer / 4).max(RING_MIN);
+        let ring = (limits.proxy_buffer / 2).max(RING_MIN);
         let spec = EngineSpec { connections, receive_buffer: ring, send_buffer: ring, mtu };
         Self {
             engine: TcpEngine::new(spec),
