@@ -2,10 +2,12 @@
 //! moves.
 #![allow(unreachable_pub, reason = "one test binary")]
 
+mod canon;
 mod faults;
 mod harness;
 mod host;
 mod random;
 mod stream;
+mod table;
 #[path = "../world/mod.rs"]
 mod world;

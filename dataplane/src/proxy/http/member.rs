@@ -183,16 +183,17 @@ impl Pipeline {
         }
     }
 
-    /// What becomes of the server's connection after a response.
-    pub(crate) fn release_server(&mut self, proxy: &mut Proxy, http: &Http, keep: bool) {
+    /// What becomes of the server's connection after a response. Without a whole request (`is_whole`) nobody knows what
+    /// its member would still take for one.
+    pub(crate) fn release_server(&mut self, proxy: &mut Proxy, http: &Http, is_whole: bool, keep: bool) {
         let engine = &self.proxies.engine;
         let is_good = proxy.server.is_some_and(|server| {
             engine.state(server) == State::Open
                 && !engine.is_peer_done(server)
                 && engine.readable(server) == 0
         });
-        if !keep || !is_good {
-            return self.drop_server(proxy, keep);
+        if !is_whole || !keep || !is_good {
+            return self.drop_server(proxy, is_whole);
         }
         if !self.may_share(proxy) {
             return;
