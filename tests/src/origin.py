@@ -153,12 +153,13 @@ async def body_of(request, words):
 
 
 async def chunked(request, words):
-    """So many bytes in chunks, and a trailer."""
+    """So many bytes in chunks; with `?trailer` in the target, and a trailer."""
     length = int(words[0])
-    request.head("200 OK", "Transfer-Encoding: chunked", "Trailer: X-Sha256")
+    request.head("200 OK", "Transfer-Encoding: chunked", f"X-Sha256: {digest_of(length)}")
     if request.method != "HEAD":
         await request.send(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces(length))
-        await request.send([f"0\r\nX-Sha256: {digest_of(length)}\r\n\r\n".encode()])
+        trailer = "X-Trailer: there\r\n" if "?trailer" in request.target else ""
+        await request.send([f"0\r\n{trailer}\r\n".encode()])
 
 
 async def until_close(request, words):
