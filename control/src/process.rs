@@ -135,6 +135,7 @@ impl Process {
         let persistence = Arc::new(PersistenceTable::new(limits.persistence, limits.members));
         let access_logs = AccessLogs::new(opened.cores.len(), clock);
         access_logs.stock(&view.model, &view.snapshot);
+        let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
         let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
         let shared = (&members, &quotas, &persistence, &rates, &access_logs);
         let specs = worker_specs(&view, shared, &limits, clock, opened)?;
@@ -374,12 +375,23 @@ fn worker_specs(
         quotas: Arc::clone(quotas),
         persistence: Arc::clone(persistence),
         rates: Arc::clone(rates),
-        counters: Arc::new(WorkerCounters::new(limits)),
+        counters: Arc::clone(&counters[number]),
+        peers: others(&counters, number),
         access_log: access_logs.of_worker(number),
         idle,
         clock,
     };
     Ok(owned.enumerate().map(&mut spec).collect())
+}
+
+/// All but one.
+fn others(counters: &[Arc<WorkerCounters>], number: usize) -> Vec<Arc<WorkerCounters>> {
+    counters
+        .iter()
+        .enumerate()
+        .filter(|(of, _)| *of != number)
+        .map(|(_, counters)| Arc::clone(counters))
+        .collect()
 }
 
 /// A strong validator of a model: the hash of its canonical text, which is not kept.
