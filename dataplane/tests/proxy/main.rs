@@ -9,5 +9,6 @@ mod host;
 mod random;
 mod stream;
 mod table;
+mod timeouts;
 #[path = "../world/mod.rs"]
 mod world;
