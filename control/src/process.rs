@@ -94,6 +94,7 @@ pub struct Process {
     quotas: Arc<Quotas>,
     limits: Limits,
     persistence: Arc<PersistenceTable>,
+    rates: Arc<RateTable>,
     /// The one that workers go by.
     clock: Clock,
     started: Instant,
@@ -134,7 +135,8 @@ impl Process {
         let persistence = Arc::new(PersistenceTable::new(limits.persistence, limits.members));
         let access_logs = AccessLogs::new(opened.cores.len(), clock);
         access_logs.stock(&view.model, &view.snapshot);
-        let shared = (&members, &quotas, &persistence, &access_logs);
+        let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
+        let shared = (&members, &quotas, &persistence, &rates, &access_logs);
         let specs = worker_specs(&view, shared, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
@@ -143,6 +145,7 @@ impl Process {
             members,
             quotas,
             persistence,
+            rates,
             limits,
             clock,
             started: Instant::now(),
@@ -190,6 +193,11 @@ impl Process {
     /// The persistence records of all workers.
     pub fn persistence_table(&self) -> &PersistenceTable {
         &self.persistence
+    }
+
+    /// Who has asked how often, for the rate limits of all workers.
+    pub fn rate_table(&self) -> &RateTable {
+        &self.rates
     }
 
     /// Milliseconds on the workers' clock.
@@ -334,10 +342,11 @@ fn stated_members(view: &View, mut each: impl FnMut(&Name, &Member, MemberId, Me
 
 fn worker_specs(
     view: &View,
-    (members, quotas, persistence, access_logs): (
+    (members, quotas, persistence, rates, access_logs): (
         &Arc<MemberStates>,
         &Arc<Quotas>,
         &Arc<PersistenceTable>,
+        &Arc<RateTable>,
         &AccessLogs,
     ),
     limits: &Limits,
@@ -351,7 +360,6 @@ fn worker_specs(
     };
     let mut queues: Vec<_> =
         opened.ports.into_iter().map(|port| (port.info, port.queues.into_iter())).collect();
-    let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
     let owned = opened.cores.into_iter().zip(opened.pools).zip(handoff::mesh(workers)?);
     let mut spec = |(number, ((core, frames), handoff)): (usize, ((_, FramePool), Handoff))| WorkerSpec {
         number,
@@ -365,7 +373,7 @@ fn worker_specs(
         members: Arc::clone(members),
         quotas: Arc::clone(quotas),
         persistence: Arc::clone(persistence),
-        rates: Arc::clone(&rates),
+        rates: Arc::clone(rates),
         counters: Arc::new(WorkerCounters::new(limits)),
         access_log: access_logs.of_worker(number),
         idle,

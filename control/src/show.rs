@@ -39,6 +39,7 @@ impl Thing {
         match self {
             Thing::Config => crate::yaml::to_yaml(json),
             Thing::Version => fields(json),
+            Thing::VirtualServers => virtual_servers(json),
             Thing::Drops => drops(json),
             Thing::Snat => snat(json),
             Thing::Ports => ports(json),
@@ -49,7 +50,6 @@ impl Thing {
 
     fn columns(self) -> Columns {
         match self {
-            Thing::VirtualServers => VIRTUAL_SERVERS,
             Thing::Pools => POOLS,
             Thing::Members => MEMBERS,
             Thing::Flows => FLOWS,
@@ -58,9 +58,13 @@ impl Thing {
             Thing::Routes => ROUTES,
             Thing::Monitors => MONITORS,
             Thing::Certificates => &[("NAME", "/name")],
-            Thing::Snat | Thing::Ports | Thing::Workers | Thing::Drops | Thing::Config | Thing::Version => {
-                &[]
-            }
+            Thing::VirtualServers
+            | Thing::Snat
+            | Thing::Ports
+            | Thing::Workers
+            | Thing::Drops
+            | Thing::Config
+            | Thing::Version => &[],
         }
     }
 }
@@ -79,6 +83,19 @@ const VIRTUAL_SERVERS: Columns = &[
     ("PACKETS OUT", "/clientside/packets_out"),
     ("BYTES IN", "/clientside/bytes_in"),
     ("BYTES OUT", "/clientside/bytes_out"),
+];
+
+const HTTP: Columns = &[
+    ("NAME", "/name"),
+    ("REQUESTS", "/http/requests"),
+    ("1XX", "/http/responses/1xx"),
+    ("2XX", "/http/responses/2xx"),
+    ("3XX", "/http/responses/3xx"),
+    ("4XX", "/http/responses/4xx"),
+    ("5XX", "/http/responses/5xx"),
+    ("REFUSED", "/http/refused"),
+    ("RETRIES", "/http/retries"),
+    ("REUSED", "/http/reused"),
 ];
 
 const POOLS: Columns = &[
@@ -189,6 +206,8 @@ const WORKERS: Columns = &[
     ("LONGEST TURN US", "/longest_turn_us"),
     ("FLOWS", "/flows"),
     ("HALF OPEN", "/half_open"),
+    ("PROXIES", "/proxies"),
+    ("SYN COOKIES", "/syn_cookies"),
     ("NEIGHBORS", "/neighbors"),
     ("SNAT PORTS", "/snat_ports"),
     ("MISDIRECTED", "/misdirected"),
@@ -230,6 +249,17 @@ fn cell(value: Option<&Value>) -> String {
 fn fields(json: &Value) -> String {
     let map = json.as_object().into_iter().flatten();
     map.map(|(name, value)| format!("{name}: {}\n", cell(Some(value)))).collect()
+}
+
+/// The table, then one of HTTP for those that speak it.
+fn virtual_servers(json: &Value) -> String {
+    let all = json.as_array().into_iter().flatten();
+    let with_http: Value = all.filter(|server| server.get("http").is_some()).cloned().collect();
+    let text = rows(VIRTUAL_SERVERS, json);
+    if with_http == Value::Array(Vec::new()) {
+        return text;
+    }
+    format!("{text}\nHTTP\n{}", rows(HTTP, &with_http))
 }
 
 fn workers(json: &Value) -> String {

@@ -37,6 +37,7 @@ impl Process {
                 clientside: sums.clientside,
                 serverside: sums.serverside,
                 drops: named(&sums.drops),
+                http: server.http.is_some().then_some(sums.http),
             }
         };
         view.model.virtual_servers.iter().map(stats).collect()
@@ -232,6 +233,8 @@ fn worker_stats(worker: &WorkerHandle) -> WorkerStats {
         longest_turn_us: looped.longest_turn_ns.load() as f64 / 1_000.0,
         flows: counters.flows.load(),
         half_open: counters.half_open.load(),
+        proxies: counters.proxies.load(),
+        syn_cookies: counters.syn_cookies.load(),
         neighbors: counters.neighbors.load(),
         snat_ports: counters.snat_ports.load(),
         misdirected: counters.misdirected.load(),

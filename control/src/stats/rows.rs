@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::sums::{ConnectionsSum, TrafficSum};
+use super::sums::{ConnectionsSum, HttpSum, TrafficSum};
 use crate::model::{LoadBalancing, Protocol, StatedMember, VirtualType};
 
 /// Drops by reason.
@@ -27,6 +27,9 @@ pub struct VirtualServerStats {
     pub clientside: TrafficSum,
     pub serverside: TrafficSum,
     pub drops: Drops,
+    /// Left out where HTTP is not spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSum>,
 }
 
 /// One pool, for `show pools`.
@@ -101,6 +104,10 @@ pub struct WorkerStats {
     pub longest_turn_us: f64,
     pub flows: u64,
     pub half_open: u64,
+    /// Proxied connections now, those to members that wait for a request among them.
+    pub proxies: u64,
+    /// Handshakes answered by cookie.
+    pub syn_cookies: u64,
     pub neighbors: u64,
     pub snat_ports: u64,
     /// Packets of translated flows that a port had brought to this worker though they are another's.
@@ -231,14 +238,16 @@ pub struct NeighborStats {
     pub worker: usize,
 }
 
-/// One flow, for `show flows`.
+/// One flow, for `show flows`. A proxied connection may have only one of its sides.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct FlowStats {
-    pub client: String,
-    pub destination: String,
-    pub source: String,
-    pub member: String,
+    /// `None`, as is the destination, where a connection to a member waits for its next use.
+    pub client: Option<String>,
+    pub destination: Option<String>,
+    /// `None`, as is the member, where none is connected.
+    pub source: Option<String>,
+    pub member: Option<String>,
     pub protocol: &'static str,
     pub state: &'static str,
     pub virtual_server: Option<String>,

@@ -142,24 +142,10 @@ impl Pipeline {
     pub(crate) fn detach(&mut self, proxy: &mut Proxy, layer: Layer) -> Option<u32> {
         let conn = proxy.server?;
         let holder = Proxy {
-            slot: 0,
-            virtual_id: proxy.virtual_id,
-            profile: std::sync::Arc::clone(&proxy.profile),
-            client: None,
             server: Some(conn),
             member: proxy.member,
             origin: proxy.origin,
-            layer,
-            failed: Vec::new(),
-            began: self.now,
-            active: self.now,
-            armed: None,
-            is_ready: false,
-            is_counted: false,
-            tlvs: None,
-            bytes: [0; 2],
-            served_by: None,
-            was_cut: false,
+            ..Proxy::new(proxy.virtual_id, std::sync::Arc::clone(&proxy.profile), layer, self.now)
         };
         let slot = self.proxies.slots.insert(Box::new(holder))?;
         if let Some(end) = self.proxies.ends.at_mut(conn.index) {

@@ -66,6 +66,7 @@ impl Pipeline {
         let target = self.target_of_request(proxy, item, &packet, exchange)?;
         let pool = exchange.pool.unwrap_or_default();
         let peer = Peer { id: target.member_id, pool, address: target.address, port: target.port };
+        exchange.served_by = Some((peer.id, (peer.address, peer.port)));
         let fresh = exchange.request.upgrade().is_some() || exchange.tries > 0;
         if !fresh && let Some(taken) = self.take_idle(proxy, &peer) {
             self.count_reused(proxy);
@@ -155,7 +156,9 @@ impl Pipeline {
         let upgrade = exchange.request.upgrade().is_some();
         http.responses.ask(Asked { method: exchange.request.method(), upgrade });
         http.server_served += 1;
-        exchange.served_by = proxy.member.map(|member| (member.id, (member.address, member.port)));
+        if let Some(member) = proxy.member {
+            exchange.served_by = Some((member.id, (member.address, member.port)));
+        }
         exchange.facts.head_sent = true;
         proxy.active = self.now;
         http.enter(Phase::Passing, self.now);
