@@ -61,7 +61,8 @@ fn a_member_that_is_silent_is_told_as_504() {
 
 #[test]
 fn a_member_that_is_not_there_is_told_as_502_503_or_504() {
-    let config = only_one(QUICK).replace("{address: 10.1.0.11, port: 8000}]", "{address: 10.1.0.11, port: 8999}]");
+    let config =
+        only_one(QUICK).replace("{address: 10.1.0.11, port: 8000}]", "{address: 10.1.0.11, port: 8999}]");
     let Some(stage) = Stage::start(&config) else { return };
     assert_eq!(reason_of(&stage, "/", 502), "connect-refused");
     stage.world.lab.servers()[0].namespace.ip(&["link set eth0 down"]).expect("an interface");

@@ -6,6 +6,7 @@ mod canon;
 mod faults;
 mod harness;
 mod host;
+mod http;
 mod random;
 mod stream;
 mod table;
