@@ -6,8 +6,10 @@ mod canon;
 mod faults;
 mod harness;
 mod host;
+mod http;
 mod random;
 mod stream;
 mod table;
+mod timeouts;
 #[path = "../world/mod.rs"]
 mod world;
