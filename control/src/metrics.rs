@@ -23,6 +23,7 @@ pub fn render(process: &Process) -> String {
         of_access_log(process);
         of_virtual_servers(process);
         of_pools(process);
+        of_nodes(process);
         of_ports(process);
         of_workers(process);
     });
@@ -92,6 +93,12 @@ fn of_pools(process: &Process) {
         connections("sluice_member", &labels, &member.connections);
         traffic("sluice_member_serverside", &labels, &member.serverside);
         gauge!("sluice_member_enabled", labels).set(u8::from(member.state == StatedMember::Enabled));
+    }
+}
+
+fn of_nodes(process: &Process) {
+    for node in process.nodes() {
+        connections("sluice_node", &[label("address", &node.address)], &node.connections);
     }
 }
 

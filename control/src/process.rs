@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::clock::{Clock, Instant as ClockInstant};
-use sluice_dataplane::config::ids::{MemberId, VirtualId};
+use sluice_dataplane::config::ids::{MemberId, NodeId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::filter::RateTable;
@@ -30,7 +30,7 @@ use crate::compile;
 use crate::ids::{Holders, IdBook, MemberKey, Reused};
 use crate::model::{IdleMode, Member, Model, Name, StatedMember};
 use crate::parse::Fault;
-use crate::stats::sums::{ConnectionsSum, MemberSums, VirtualSums};
+use crate::stats::sums::{ConnectionsSum, MemberSums, VirtualSums, node_sum};
 use crate::telemetry::Telemetry;
 
 /// Ports that are open, and the cores of the workers that will own their queues.
@@ -84,6 +84,8 @@ pub struct Baselines {
     pub virtuals: HashMap<VirtualId, VirtualSums>,
     /// Of members.
     pub members: HashMap<MemberId, MemberSums>,
+    /// Of nodes.
+    pub nodes: HashMap<NodeId, ConnectionsSum>,
 }
 
 /// A running data plane.
@@ -285,6 +287,9 @@ impl Process {
         }
         for id in &reused.members {
             baselines.members.insert(*id, MemberSums::of(&self.workers, *id));
+        }
+        for id in &reused.nodes {
+            baselines.nodes.insert(*id, node_sum(&self.workers, *id));
         }
         baselines
     }

@@ -54,6 +54,7 @@ pub struct MemberStats {
     pub member: String,
     pub address: String,
     pub port: u16,
+    pub availability: Availability,
     pub state: StatedMember,
     /// `config`, `runtime` (said since) or `default`.
     pub state_from: &'static str,
@@ -62,6 +63,45 @@ pub struct MemberStats {
     pub connection_limit: u64,
     pub connections: ConnectionsSum,
     pub serverside: TrafficSum,
+}
+
+/// Whether a member takes connections, and who says so (tmsh `availability`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Availability {
+    /// It takes new ones, and no monitor is there to say otherwise.
+    Available,
+    /// It takes only those that persist to it: the operator's word.
+    Disabled,
+    /// It takes none: the operator's word.
+    Offline,
+    /// It takes new ones, but what its monitors find is not known.
+    Unknown,
+}
+
+/// One node: a host that members run on, for `show nodes`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct NodeStats {
+    pub address: String,
+    /// `None` where the configuration has no node of this address, so that it has the defaults.
+    pub name: Option<String>,
+    pub state: StatedMember,
+    pub ratio: u64,
+    /// 0 for none, as is the rate.
+    pub connection_limit: u64,
+    pub rate_limit: u64,
+    /// The members on it, over all pools.
+    pub members: Vec<NodeMember>,
+    pub connections: ConnectionsSum,
+}
+
+/// A member of a node.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct NodeMember {
+    pub pool: String,
+    pub member: String,
 }
 
 /// One port, for `show ports`.

@@ -1,7 +1,7 @@
 //! Counters summed over workers.
 
 use serde::{Serialize, Serializer};
-use sluice_dataplane::config::ids::{MemberId, VirtualId};
+use sluice_dataplane::config::ids::{MemberId, NodeId, VirtualId};
 use sluice_dataplane::counters::{Connections, HttpCounters, Traffic};
 use sluice_dataplane::runtime::WorkerHandle;
 use sluice_dataplane::verdict::DropReason;
@@ -185,6 +185,14 @@ impl MemberSums {
             connections: self.connections.minus(&base.connections),
         }
     }
+}
+
+/// All connections that were counted for node `id`.
+pub fn node_sum(workers: &[WorkerHandle], id: NodeId) -> ConnectionsSum {
+    let mut sum = ConnectionsSum::default();
+    let counters = workers.iter().filter_map(|worker| worker.counters().of_node(id));
+    counters.for_each(|counters| sum.add(&counters.connections));
+    sum
 }
 
 #[cfg(test)]

@@ -439,6 +439,7 @@ fn metrics_follow_the_objects() {
         "sluice_virtual_server_connections{virtual_server=\"web\"} 0",
         "sluice_member_connections_total{pool=\"web\",member=\"10.1.0.11:8080\"} 0",
         "sluice_pool_members_available{pool=\"web\"} 1",
+        "sluice_node_connections{address=\"10.1.0.12\"} 0",
         "sluice_worker_generation{worker=\"1\"} 1",
         "sluice_port_packets_total{port=\"ext\",driver=\"memory\",direction=\"in\"} 0",
         "sluice_ready 1",
