@@ -137,7 +137,6 @@ impl Process {
         let persistence = Arc::new(PersistenceTable::new(limits.persistence, limits.members));
         let access_logs = AccessLogs::new(opened.cores.len(), clock);
         access_logs.stock(&view.model, &view.snapshot);
-        let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
         let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
         let shared = (&members, &quotas, &persistence, &rates, &access_logs);
         let specs = worker_specs(&view, shared, &limits, clock, opened)?;
@@ -366,6 +365,7 @@ fn worker_specs(
     };
     let mut queues: Vec<_> =
         opened.ports.into_iter().map(|port| (port.info, port.queues.into_iter())).collect();
+    let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
     let owned = opened.cores.into_iter().zip(opened.pools).zip(handoff::mesh(workers)?);
     let mut spec = |(number, ((core, frames), handoff)): (usize, ((_, FramePool), Handoff))| WorkerSpec {
         number,
