@@ -227,7 +227,7 @@ impl Pipeline {
         };
         let conn = self.proxies.engine.accept(&opening, &complete.agreed, self.now);
         let conn = conn.map_err(|_| DropReason::ProxiesFull)?;
-        let Some(slot) = self.proxies.slots.insert(Box::new(proxy)) else {
+        let Some(slot) = self.proxies.slots.insert(proxy) else {
             self.proxies.engine.release(conn);
             return Err(DropReason::ProxiesFull);
         };
