@@ -225,7 +225,7 @@ impl Pipeline {
                     is_counted: true,
                     ..Proxy::new(item.id, profile, layer, self.now)
                 };
-                self.proxies.slots.insert(Box::new(proxy))
+                self.proxies.slots.insert(proxy)
             }
         };
         let Some(slot) = slot else {

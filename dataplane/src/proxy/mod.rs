@@ -168,7 +168,7 @@ impl Proxies {
             handshakes: Handshakes::new(limits.half_open.min(limits.proxies), random_pair(), backing),
             time_wait: TimeWait::new(limits.proxies, TIME_WAIT_MS),
             isn: Isn::new(random_pair()),
-            ends: Ends::new(seed),
+            ends: Ends::new(connections, seed),
             slots: Slots::new(connections),
             timers: Timers::with_slot_ms(connections, TIMER_SLOT_MS, backing),
             idle: IdleServers::default(),

@@ -209,7 +209,7 @@ impl Pipeline {
         if proxy.armed.is_some() {
             self.proxies.timers.disarm(FlowId(proxy.slot));
         }
-        self.proxies.slots.forget(proxy.slot);
+        self.proxies.slots.forget(proxy);
     }
 
     fn uncount(&mut self, proxy: &Proxy) {

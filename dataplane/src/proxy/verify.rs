@@ -50,10 +50,10 @@ impl Pipeline {
         let layer = Layer::Verify(Verify { syn, caller, offer, answered: false });
         let proxy =
             Proxy { origin: packet.key, ..Proxy::new(item.id, Arc::clone(&profile), layer, self.now) };
-        let slot = self.proxies.slots.insert(Box::new(proxy)).ok_or(DropReason::ProxiesFull)?;
+        let slot = self.proxies.slots.insert(proxy).ok_or(DropReason::ProxiesFull)?;
         let Some(mut proxy) = self.proxies.slots.take(slot) else { return Ok(Fate::Done) };
         if let Err(reason) = self.connect(&mut proxy, item.pool) {
-            self.proxies.slots.forget(slot);
+            self.proxies.slots.forget(proxy);
             return Err(reason);
         }
         self.proxies.slots.put(proxy);

@@ -38,10 +38,10 @@ impl Pipeline {
             origin: proxy.origin,
             ..Proxy::new(proxy.virtual_id, Arc::clone(&proxy.profile), Layer::Shadow(shadow), self.now)
         };
-        let slot = self.proxies.slots.insert(Box::new(holder))?;
+        let slot = self.proxies.slots.insert(holder)?;
         let mut holder = self.proxies.slots.take(slot)?;
         if self.connect(&mut holder, Some(pool)).is_err() {
-            self.proxies.slots.forget(slot);
+            self.proxies.slots.forget(holder);
             return None;
         }
         self.proxies.slots.put(holder);
