@@ -4,6 +4,7 @@
 
 mod canon;
 mod faults;
+mod full;
 mod harness;
 mod host;
 mod http;
