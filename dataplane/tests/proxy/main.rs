@@ -7,6 +7,7 @@ mod faults;
 mod harness;
 mod host;
 mod http;
+mod order;
 mod random;
 mod stream;
 mod table;
