@@ -60,6 +60,9 @@ pub struct Host {
     /// Segments that came, by TCP flags of interest.
     pub resets: usize,
     pub syns: usize,
+    /// The largest packet that the path takes; larger ones, their segments each by itself, are kept in `lost`.
+    pub path_mtu: Option<usize>,
+    pub lost: Vec<Vec<u8>>,
     engine: TcpEngine,
     handshakes: Handshakes,
     by_key: HashMap<FlowKey, usize>,
@@ -80,6 +83,8 @@ impl Host {
             listens: HashMap::new(),
             resets: 0,
             syns: 0,
+            path_mtu: None,
+            lost: Vec::new(),
             engine: TcpEngine::new(spec),
             handshakes: Handshakes::new(256, [1, 2], Backing::Ordinary),
             by_key: HashMap::new(),
@@ -136,6 +141,13 @@ impl Host {
         assert_eq!(to, self.mac, "sent to the right neighbour");
         build::assert_checksums(bytes);
         let bytes = bytes.to_vec();
+        let largest = match frame.offload.segmentation {
+            Some(cut) => usize::from(cut.payload_bytes) + 40,
+            None => packet.ip_len as usize,
+        };
+        if self.path_mtu.is_some_and(|mtu| largest > mtu) {
+            return self.lost.push(bytes[usize::from(packet.l3)..].to_vec());
+        }
         self.segment(&packet, &bytes, now);
     }
 
