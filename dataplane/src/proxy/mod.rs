@@ -129,7 +129,8 @@ pub(crate) enum Layer {
     Http(Box<Http>),
     /// A connection to a member that waits for a request.
     Idle(Idle),
-    /// All is said: what still comes is read and thrown away, so many bytes at most, until both connections are over.
+    /// All is said: what still comes is read and thrown away, fewer bytes than this, until both connections are over. With
+    /// 0 a peer that still says something is reset.
     Closing(usize),
 }
 
