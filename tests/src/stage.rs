@@ -67,7 +67,8 @@ impl Stage {
     /// # Panics
     /// When curl fails.
     pub fn get(&self, path: &str, arguments: &[&str]) -> Reply {
-        self.try_get(path, arguments).unwrap_or_else(|code| panic!("curl {path} {arguments:?} ends with {code}"))
+        self.try_get(path, arguments)
+            .unwrap_or_else(|code| panic!("curl {path} {arguments:?} ends with {code}"))
     }
 
     /// [`Stage::get`] that may fail.
@@ -136,7 +137,8 @@ impl Reply {
             let end = bytes.windows(4).position(|part| part == b"\r\n\r\n");
             let end = end.unwrap_or_else(|| panic!("no head: {:?}", String::from_utf8_lossy(bytes)));
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let status = head.split(' ').nth(1).and_then(|word| word.get(..3)?.parse().ok()).expect("a status");
+            let status =
+                head.split(' ').nth(1).and_then(|word| word.get(..3)?.parse().ok()).expect("a status");
             bytes = &bytes[end + 4..];
             if !(102..200).contains(&status) && status != 100 {
                 return Self { interim, status, head, body: bytes.to_owned() };

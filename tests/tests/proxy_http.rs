@@ -14,7 +14,8 @@ const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b785
 #[test]
 fn curl_gets_nginx_pages_over_both_families_on_three_workers() {
     for link in [LinkKind::Veth, LinkKind::Macvlan] {
-        let config = config::web().replace("performance-l4", "standard").replace("automap", "automap, http: {}");
+        let config =
+            config::web().replace("performance-l4", "standard").replace("automap", "automap, http: {}");
         let Some(world) = World::start(link, &config.replace("workers: 1", "workers: 3")) else { return };
         for url in ["http://192.0.2.100/", "http://[2001:db8:1::100]/"] {
             let members = world.members_of(url, 12);
@@ -94,7 +95,10 @@ fn bodies_come_down_whole_in_every_framing() {
 #[test]
 fn trailers_reach_the_other_side() {
     let Some(stage) = Stage::start(&stage::http("http: {}")) else { return };
-    let text = raw(&stage, b"GET /chunked/10?trailer HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n");
+    let text = raw(
+        &stage,
+        b"GET /chunked/10?trailer HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n",
+    );
     assert!(text.contains("\r\n0\r\nX-Trailer: there\r\n\r\n"), "{text:?}");
 
     let request = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nConnection: close\r\n\r\n\
@@ -108,7 +112,9 @@ fn trailers_reach_the_other_side() {
 /// 100 MiB each way, by SHA-256, with a length and in chunks.
 #[test]
 fn large_bodies_go_both_ways() {
-    let Some(stage) = Stage::start(&stage::http("http: {}").replace("workers: 1", "workers: 2")) else { return };
+    let Some(stage) = Stage::start(&stage::http("http: {}").replace("workers: 1", "workers: 2")) else {
+        return;
+    };
     let pipe = "set -o pipefail; curl -sS --max-time 60 -D $1 \"$0\" | sha256sum";
     let heads = stage.world.lab.directory().join("heads");
     for framing in ["bytes", "chunked"] {
@@ -178,8 +184,10 @@ fn pipelined_requests_are_answered_in_order() {
     requests += "GET /last?n=40 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let text = raw(&stage, requests.as_bytes());
     assert_eq!(text.matches("HTTP/1.1 200 OK\r\n").count(), 41, "{text}");
-    let targets: Vec<&str> = text.split("/echo?n=").skip(1).filter_map(|part| part.split('"').next()).collect();
-    let want: Vec<String> = (0..40).filter(|number| number % 3 < 2).map(|number| number.to_string()).collect();
+    let targets: Vec<&str> =
+        text.split("/echo?n=").skip(1).filter_map(|part| part.split('"').next()).collect();
+    let want: Vec<String> =
+        (0..40).filter(|number| number % 3 < 2).map(|number| number.to_string()).collect();
     assert_eq!(targets, want);
     assert!(text.ends_with("last\n"), "{text}");
 }
@@ -200,13 +208,19 @@ fn a_request_in_small_pieces_is_one_request() {
 
 #[test]
 fn what_is_no_request_is_refused_and_never_reaches_a_member() {
-    let Some(stage) = Stage::start(&stage::http("http: {max_headers: 20, max_body_size: 1KiB}")) else { return };
+    let Some(stage) = Stage::start(&stage::http("http: {max_headers: 20, max_body_size: 1KiB}")) else {
+        return;
+    };
     let many: String = (0..30).map(|number| format!("X-{number}: 1\r\n")).collect();
     let rows = [
         ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+                .to_owned(),
+            400,
+        ),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n".to_owned(), 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n".to_owned(), 413),
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9_000)), 414),
@@ -299,8 +313,10 @@ virtual_servers:
     );
     let Some(stage) = Stage::start(&text) else { return };
     let namespace = &stage.world.lab.servers()[0].namespace;
-    let _server = sluice_tests::origin::Program::spawn(namespace, &[sluice_tests::origin::PYTHON, "-c", server]);
-    let listens = || namespace.enter(|| std::net::TcpStream::connect("10.1.0.11:8765").ok()).expect("it is there");
+    let _server =
+        sluice_tests::origin::Program::spawn(namespace, &[sluice_tests::origin::PYTHON, "-c", server]);
+    let listens =
+        || namespace.enter(|| std::net::TcpStream::connect("10.1.0.11:8765").ok()).expect("it is there");
     wait::until("websockets", Duration::from_secs(10), listens);
     let client = "
 import asyncio, os, websockets

@@ -146,7 +146,10 @@ fn answers_of_filters_need_no_member() {
     let preflight = |from: &str| {
         let from = format!("Origin: {from}");
         let ask = "Access-Control-Request-Method: PUT";
-        stage.get("/cors", &["-X", "OPTIONS", "-H", &from, "-H", ask, "-H", "Access-Control-Request-Headers: x-a"])
+        stage.get(
+            "/cors",
+            &["-X", "OPTIONS", "-H", &from, "-H", ask, "-H", "Access-Control-Request-Headers: x-a"],
+        )
     };
     let allowed = preflight("http://a.example");
     assert_eq!(allowed.field("access-control-allow-origin"), "http://a.example");
@@ -160,7 +163,8 @@ fn answers_of_filters_need_no_member() {
 
 #[test]
 fn who_asks_too_often_is_told_so_over_all_workers() {
-    let text = site("    filters: [rate_limit: {requests: 1, period: 1h, burst: 7}]\n").replace("workers: 1", "workers: 3");
+    let text = site("    filters: [rate_limit: {requests: 1, period: 1h, burst: 7}]\n")
+        .replace("workers: 1", "workers: 3");
     let Some(stage) = Stage::start(&text) else { return };
     let mut statuses = BTreeMap::new();
     for _ in 0..20 {
@@ -173,7 +177,8 @@ fn who_asks_too_often_is_told_so_over_all_workers() {
 
 #[test]
 fn a_cookie_leads_back_to_its_member() {
-    let text = stage::http("http: {}, persistence: {type: cookie, method: insert, name: stay, http_only: true}");
+    let text =
+        stage::http("http: {}, persistence: {type: cookie, method: insert, name: stay, http_only: true}");
     let Some(mut stage) = Stage::start(&text.replace("workers: 1", "workers: 2")) else { return };
     let mut members = Vec::new();
     for _ in 0..2 {
