@@ -5,6 +5,8 @@
 //! | [`scenario`] | the one-armed configuration that all benches use, and the frames that go through it |
 //! | [`http`] | usual HTTP messages, read and written |
 //! | [`steady`] | a worker on a memory port with all its flows made |
+//! | [`proxied`] | a full proxy on a memory port, with connections through it |
+//! | [`hosts`] | the client and the member of that, and as much of TCP as they need |
 //! | [`operations`] | the list of what is measured one by one |
 //! | [`picks`] | what choosing a member costs, and making a Maglev table |
 //! | [`handshake`] | TCP connections from both ends, and a flood of SYNs |
@@ -16,12 +18,14 @@
 #![forbid(unsafe_code)]
 
 pub mod handshake;
+pub mod hosts;
 pub mod http;
 pub mod large;
 pub mod machine;
 pub mod operations;
 pub mod peers;
 pub mod picks;
+pub mod proxied;
 pub mod report;
 pub mod scenario;
 pub mod steady;

@@ -21,6 +21,7 @@ use sluice_dataplane::snat::steer::Owners;
 use sluice_dataplane::virtual_server::lookup::VirtualIndex;
 use sluice_ffi::memory::Backing;
 
+use crate::proxied::{Layer, ProxiedWorker};
 use crate::scenario;
 use crate::steady::SteadyWorker;
 
@@ -75,6 +76,14 @@ pub const OPERATIONS: &[Operation] = &[
     burst("worker burst/replies, 1 k flows", 300, || SteadyWorker::new(1_000).into_replies()),
     burst("worker burst/requests, 100 k flows", 300, || SteadyWorker::new(100_000).into_requests()),
     burst("worker burst/new flows that expire", 300, || SteadyWorker::new(50_000).into_new_flows()),
+    burst("proxy/http request, keep-alive", 300, || requests(Layer::Http)),
+    burst("proxy/tcp request", 300, || requests(Layer::Stream)),
+    burst("proxy/new http connection", 300, || {
+        let mut proxied = ProxiedWorker::new(Layer::Http, true);
+        // Until as many leave TIME-WAIT as enter it.
+        (0..WARM_TURNS).for_each(|_| proxied.turn_connections());
+        proxied.into_connections()
+    }),
     Operation {
         name: "snapshot build/1 k virtual servers",
         each: 1_000,
@@ -205,6 +214,13 @@ fn find_virtual(count: u32) -> Box<dyn FnMut()> {
     })
 }
 
+/// 128-byte answers over 64 connections.
+fn requests(layer: Layer) -> Box<dyn FnMut()> {
+    let mut proxied = ProxiedWorker::with_connections(layer, CONNECTIONS);
+    (0..WARM_TURNS).for_each(|_| proxied.turn_requests(CONNECTIONS));
+    proxied.into_requests(CONNECTIONS)
+}
+
 fn snat(in_use: usize) -> Box<dyn FnMut()> {
     let mut ports = SnatPorts::new(Owners::new(1), 0, 16, 42);
     let member = Address::v4([10, 1, 1, 1]);
@@ -265,6 +281,9 @@ impl Iterator for Shuffled {
     }
 }
 
+const CONNECTIONS: u16 = 64;
+/// Longer than anything lasts that connections leave behind.
+const WARM_TURNS: u32 = 300;
 const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const CLIENT6: &str = "2001:db8:c::7";
 const VIRTUAL6: &str = "2001:db8:1::100";

@@ -227,14 +227,7 @@ impl SteadyWorker {
 
     /// A member says who it is: 1 asks for our address, 2 answers.
     fn say_arp(&self, operation: u8, member: [u8; 4]) {
-        let mut message = [0; 42];
-        message[..6].copy_from_slice(&US.0);
-        message[6..12].copy_from_slice(&PEER.0);
-        message[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
-        message[22..28].copy_from_slice(&PEER.0);
-        message[28..32].copy_from_slice(&member);
-        message[38..42].copy_from_slice(&SELF_IP);
-        if let Some(frame) = self.pool.copy_of(&message) {
+        if let Some(frame) = self.pool.copy_of(&arp(operation, member)) {
             let _ = self.peer.send(frame);
         }
     }
@@ -289,6 +282,18 @@ impl SteadyWorker {
             self.frames.push(frame);
         }
     }
+}
+
+/// An ARP message to the worker from one of its neighbours: 1 asks for the worker's address, 2 answers.
+pub(crate) fn arp(operation: u8, from: [u8; 4]) -> [u8; 42] {
+    let mut message = [0; 42];
+    message[..6].copy_from_slice(&US.0);
+    message[6..12].copy_from_slice(&PEER.0);
+    message[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
+    message[22..28].copy_from_slice(&PEER.0);
+    message[28..32].copy_from_slice(&from);
+    message[38..42].copy_from_slice(&SELF_IP);
+    message
 }
 
 const US: Mac = Mac([2, 0, 0, 0, 0, 1]);

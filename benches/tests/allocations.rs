@@ -1,5 +1,6 @@
 //! In steady state a worker allocates nothing.
 
+use sluice_benches::proxied::{Layer, ProxiedWorker};
 use sluice_benches::steady::SteadyWorker;
 use sluice_dataplane::clock::Instant;
 use sluice_dataplane::fragment::table::{Arrival, FragmentTable, PACKETS_MAX};
@@ -46,6 +47,20 @@ fn opening_and_ending_flows_allocates_nothing() {
     let made = allocations_of(TURNS, || worker.turn_new_flows());
     println!("{made} allocations for {} new flows; drops {:?}", 32 * TURNS, worker.drops());
     assert_eq!(made, 0);
+}
+
+/// 64,000 requests over 64 connections; connections to members are made anew now and then, as they are used 1,000 times.
+#[test]
+fn requests_through_a_proxy_allocate_nothing() {
+    for layer in [Layer::Http, Layer::Stream] {
+        let mut proxied = ProxiedWorker::with_connections(layer, 64);
+        allocations_of(4_000, || proxied.turn_requests(64));
+        let before = proxied.answered();
+        let made = allocations_of(2_000, || proxied.turn_requests(64));
+        let answered = proxied.answered() - before;
+        println!("{layer:?}: {made} allocations for {answered} requests; drops {:?}", proxied.drops());
+        assert_eq!((answered, made), (64_000, 0), "{layer:?}");
+    }
 }
 
 /// Fragments of a packet that comes whole, of one that does not, and of one that makes room for another.

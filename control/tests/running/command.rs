@@ -78,6 +78,7 @@ fn commands_talk_to_a_running_sluice() {
         "virtual-servers",
         "pools",
         "members",
+        "nodes",
         "flows",
         "persistence",
         "snat",

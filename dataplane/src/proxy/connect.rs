@@ -85,6 +85,7 @@ impl Pipeline {
             is_client: false,
             way: Way::By(neighbor),
             epoch: self.epoch,
+            path_mtu: u16::MAX,
             pair,
         });
         Ok(conn)

@@ -24,6 +24,8 @@ pub(crate) struct End {
     pub(crate) way: Way,
     /// The configuration that the way was found under.
     pub(crate) epoch: u32,
+    /// The largest packet that the path takes, as far as it has said so.
+    pub(crate) path_mtu: u16,
     /// Our port is one of the SNAT ports and must be given back.
     pub(crate) pair: Option<Pair>,
 }
@@ -46,9 +48,9 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// An empty table.
-    pub(crate) fn new(seed: HashSeed) -> Self {
-        Self { by_conn: Vec::new(), by_key: HashTable::new(), seed }
+    /// An empty table for `capacity` ends. Half as many again, so that those removed do not make it grow.
+    pub(crate) fn new(capacity: usize, seed: HashSeed) -> Self {
+        Self { by_conn: Vec::new(), by_key: HashTable::with_capacity(capacity + capacity / 2), seed }
     }
 
     /// True when there is none.

@@ -39,6 +39,8 @@ struct IdleKey {
 pub(crate) struct IdleServers {
     lists: HashMap<IdleKey, Vec<u32>>,
     by_virtual: HashMap<VirtualId, u32>,
+    /// Memory of lists that are empty, for the next.
+    spare: Vec<Vec<u32>>,
 }
 
 /// A connection that was taken.
@@ -68,7 +70,7 @@ impl Pipeline {
                 && age_ms < u64::from(reuse.max_age_ms);
             if is_good {
                 if let Some(holder) = self.proxies.slots.take(slot) {
-                    self.proxies.slots.forget(holder.slot);
+                    self.proxies.slots.forget(holder);
                     self.proxies.timers.disarm(crate::flow::table::FlowId(slot));
                 }
                 return Some(Taken { conn, served: idle.served, opened_ns: idle.opened_ns });
@@ -99,8 +101,11 @@ impl Pipeline {
             list.swap_remove(place);
         }
         let moved = list.get(place).copied();
-        if list.is_empty() {
-            idles.lists.remove(&idle.key);
+        if list.is_empty()
+            && let Some(list) = idles.lists.remove(&idle.key)
+            && idles.spare.len() < SPARE_LISTS_MAX
+        {
+            idles.spare.push(list);
         }
         if let Some(count) = idles.by_virtual.get_mut(&idle.key.virtual_id) {
             *count = count.saturating_sub(1);
@@ -133,8 +138,9 @@ impl Pipeline {
         let place = self.proxies.idle.lists.get(&key).map_or(0, |list| list.len() as u32);
         let idle = Idle { key, place, served, opened_ns };
         let Some(slot) = self.detach(proxy, Layer::Idle(idle)) else { return false };
-        self.proxies.idle.lists.entry(key).or_default().push(slot);
-        *self.proxies.idle.by_virtual.entry(proxy.virtual_id).or_default() += 1;
+        let idles = &mut self.proxies.idle;
+        idles.lists.entry(key).or_insert_with(|| idles.spare.pop().unwrap_or_default()).push(slot);
+        *idles.by_virtual.entry(proxy.virtual_id).or_default() += 1;
         true
     }
 
@@ -142,26 +148,12 @@ impl Pipeline {
     pub(crate) fn detach(&mut self, proxy: &mut Proxy, layer: Layer) -> Option<u32> {
         let conn = proxy.server?;
         let holder = Proxy {
-            slot: 0,
-            virtual_id: proxy.virtual_id,
-            profile: std::sync::Arc::clone(&proxy.profile),
-            client: None,
             server: Some(conn),
             member: proxy.member,
             origin: proxy.origin,
-            layer,
-            failed: Vec::new(),
-            began: self.now,
-            active: self.now,
-            armed: None,
-            is_ready: false,
-            is_counted: false,
-            tlvs: None,
-            bytes: [0; 2],
-            served_by: None,
-            was_cut: false,
+            ..Proxy::new(proxy.virtual_id, std::sync::Arc::clone(&proxy.profile), layer, self.now)
         };
-        let slot = self.proxies.slots.insert(Box::new(holder))?;
+        let slot = self.proxies.slots.insert(holder)?;
         if let Some(end) = self.proxies.ends.at_mut(conn.index) {
             end.slot = slot;
         }
@@ -191,3 +183,5 @@ impl Pipeline {
         }
     }
 }
+
+const SPARE_LISTS_MAX: usize = 64;

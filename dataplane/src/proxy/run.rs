@@ -14,7 +14,7 @@ impl Pipeline {
     /// Lets every proxy with something to do go on. True when there was one.
     #[inline]
     pub(crate) fn run_proxies(&mut self, out: &mut Outgoing) -> bool {
-        let has_due = self.wake_due(out);
+        let has_due = self.wake_due(out) | self.look_for_members_down();
         if !self.proxies.slots.has_ready() {
             return has_due;
         }
@@ -24,6 +24,7 @@ impl Pipeline {
             self.run_one(slot, out);
         }
         self.proxies.ready = ready;
+        self.send_verdicts(out);
         true
     }
 
@@ -97,6 +98,8 @@ impl Pipeline {
                 Layer::Stream(_) => self.stream(proxy),
                 Layer::Http(_) => self.http(proxy),
                 Layer::Idle(_) => self.idle(proxy),
+                Layer::Verify(_) => self.verify(proxy),
+                Layer::Shadow(_) => self.shadow(proxy),
                 Layer::Closing(_) => return self.closing(proxy),
             }
             if std::mem::discriminant(&proxy.layer) == before {
@@ -206,7 +209,7 @@ impl Pipeline {
         if proxy.armed.is_some() {
             self.proxies.timers.disarm(FlowId(proxy.slot));
         }
-        self.proxies.slots.forget(proxy.slot);
+        self.proxies.slots.forget(proxy);
     }
 
     fn uncount(&mut self, proxy: &Proxy) {

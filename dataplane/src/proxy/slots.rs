@@ -1,12 +1,14 @@
 //! Where the proxies of one worker are, and which of them have something to do.
 
-use super::Proxy;
+use super::{Layer, Proxy};
 
 /// Places for proxies, each in memory that is used again.
 pub(crate) struct Slots {
     places: Vec<Option<Box<Proxy>>>,
     free: Vec<u32>,
     ready: Vec<u32>,
+    /// Memory of proxies that are gone, for the next: one goes and one comes with every request.
+    spare: Vec<Box<Proxy>>,
     len: usize,
     capacity: usize,
 }
@@ -14,7 +16,8 @@ pub(crate) struct Slots {
 impl Slots {
     /// For `capacity` proxies.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), ready: Vec::new(), len: 0, capacity }
+        let spare = Vec::with_capacity(SPARE_MAX);
+        Self { places: Vec::new(), free: Vec::new(), ready: Vec::new(), spare, len: 0, capacity }
     }
 
     /// How many there are.
@@ -33,7 +36,7 @@ impl Slots {
     }
 
     /// A place for `proxy`, whose number is written into it; none when full.
-    pub(crate) fn insert(&mut self, mut proxy: Box<Proxy>) -> Option<u32> {
+    pub(crate) fn insert(&mut self, mut proxy: Proxy) -> Option<u32> {
         if self.is_full() {
             return None;
         }
@@ -42,7 +45,13 @@ impl Slots {
             self.places.len() as u32 - 1
         });
         proxy.slot = slot;
-        self.places[slot as usize] = Some(proxy);
+        self.places[slot as usize] = Some(match self.spare.pop() {
+            Some(mut spare) => {
+                *spare = proxy;
+                spare
+            }
+            None => Box::new(proxy),
+        });
         self.len += 1;
         Some(slot)
     }
@@ -69,9 +78,13 @@ impl Slots {
     }
 
     /// A proxy that was taken out does not come back.
-    pub(crate) fn forget(&mut self, slot: u32) {
-        self.free.push(slot);
+    pub(crate) fn forget(&mut self, mut proxy: Box<Proxy>) {
+        self.free.push(proxy.slot);
         self.len -= 1;
+        if self.spare.len() < SPARE_MAX {
+            (proxy.layer, proxy.tlvs) = (Layer::Closing(0), None);
+            self.spare.push(proxy);
+        }
     }
 
     /// Something has happened that the proxy must see.
@@ -92,3 +105,6 @@ impl Slots {
         !self.ready.is_empty()
     }
 }
+
+/// Each keeps a profile alive that may be an old one.
+const SPARE_MAX: usize = 256;

@@ -25,7 +25,7 @@ use crate::world::{self, EXTERNAL, EXTERNAL_MAC, INTERNAL, INTERNAL_MAC, World};
 
 pub const SERVICE: (&str, u16) = ("192.0.2.100", 80);
 pub const MEMBERS: [(&str, u16); 2] = [("10.1.0.11", 8080), ("10.1.0.12", 8080)];
-/// Both sides of a proxied connection have buffers of this many bytes altogether.
+/// What a proxied connection holds of one direction, in its two buffers.
 pub const BUFFER: usize = 65_536;
 
 pub struct Net {

@@ -2,10 +2,14 @@
 //! moves.
 #![allow(unreachable_pub, reason = "one test binary")]
 
+mod canon;
 mod faults;
 mod harness;
 mod host;
+mod http;
 mod random;
 mod stream;
+mod table;
+mod timeouts;
 #[path = "../world/mod.rs"]
 mod world;
