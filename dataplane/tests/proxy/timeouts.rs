@@ -388,13 +388,15 @@ fn a_client_that_never_closes_after_the_last_response_is_given_up() {
 }
 
 #[test]
-fn a_client_that_goes_on_sending_after_a_refusal_is_cut() {
+fn a_client_that_goes_on_sending_after_a_refusal_finds_its_window_closed_and_is_given_up() {
     let mut net = net(|_| ());
     let client = net.client();
     net.client_sends(client, b"nonsense\r\n\r\n");
     assert_eq!(net.client_is(client), "closed");
-    net.client_sends(client, &vec![b'x'; 500_000]);
+    net.clients.socks[client].to_send = vec![b'x'; 500_000];
     net.pass(1_000);
+    assert!(net.clients.socks[client].to_send.len() > 300_000, "what is thrown away has an end");
+    net.pass(31_000);
     assert_eq!(net.world.open_connections(0), 0);
     assert!(net.got(client).starts_with(b"HTTP/1.1 400 "));
     net.assert_nothing_is_left();
