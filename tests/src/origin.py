@@ -18,6 +18,7 @@ import sys
 import termios
 
 MEBI = 1 << 20
+FOREVER = 1e9
 BLOCK = random.Random(20).randbytes(MEBI)
 SEEN = []
 CONNECTIONS = 0
@@ -110,13 +111,17 @@ class Request:
             "peer": self.writer.get_extra_info("peername")[0],
         }
 
-    def head(self, status, *fields):
+    def lines(self, status, *fields):
         lines = [f"HTTP/1.1 {status}", f"X-Origin: {NAME}", *fields]
-        self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    def head(self, status, *fields):
+        self.writer.write(self.lines(status, *fields))
 
     async def answer(self, status, body, *fields):
-        self.head(status, f"Content-Length: {len(body)}", *fields)
-        await self.send([] if self.method == "HEAD" else [body])
+        head = self.lines(status, f"Content-Length: {len(body)}", *fields)
+        # In one piece: a kernel that must reset throws away what waits for the piece before.
+        await self.send([head if self.method == "HEAD" else head + body])
 
     async def send(self, bodies):
         for body in bodies:
@@ -185,6 +190,13 @@ async def truncate(request, _):
     return True
 
 
+async def early_truncate(request, _):
+    """Less than the length says, before the body of the request is read."""
+    request.head("200 OK", "Content-Length: 1000")
+    await acknowledged(request.writer)
+    return True
+
+
 async def truncate_chunk(request, _):
     """A chunk without its end."""
     request.head("200 OK", "Transfer-Encoding: chunked")
@@ -239,7 +251,7 @@ async def stall(request, _):
 async def deaf(request, _):
     """Neither an answer nor anything read."""
     request.writer.transport.pause_reading()
-    await asyncio.Event().wait()
+    await asyncio.sleep(FOREVER)
 
 
 async def interim(request, _):
@@ -271,6 +283,7 @@ BEHAVIOURS = {
     "until-close": until_close,
     "drip": drip,
     "truncate": truncate,
+    "early-truncate": early_truncate,
     "truncate-chunk": truncate_chunk,
     "reset-body": reset_body,
     "reset-head": reset_head,
@@ -334,7 +347,7 @@ async def serve_tcp(reader, writer):
         writer.write(f"{await ENDINGS.get()}\n".encode())
     elif verb == "deaf":
         writer.transport.pause_reading()
-        await asyncio.Event().wait()
+        await asyncio.sleep(FOREVER)
 
 
 def guarded(serve):
@@ -358,7 +371,7 @@ async def main():
         listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096)
         await asyncio.start_server(guarded(serve), sock=listener, limit=MEBI, backlog=4096)
     print("ready", flush=True)
-    await asyncio.Event().wait()
+    await asyncio.sleep(FOREVER)
 
 
 if __name__ == "__main__":

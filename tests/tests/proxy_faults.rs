@@ -3,7 +3,7 @@
 use serde_json::json;
 use sluice_tests::stage::{self, Stage};
 use sluice_tests::{Server, origin, peer, show, wait};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -72,16 +72,37 @@ fn a_member_that_is_not_there_is_told_as_502_503_or_504() {
     assert_eq!(reason_of(&stage, "/", 503), "no-member");
 }
 
+/// The rest of the request is not read to its end, and yet no RST takes the answer away.
 #[test]
 fn an_answer_before_the_end_of_the_request_arrives() {
-    let Some(stage) = Stage::start(&only_one("http: {}")) else { return };
+    let Some(stage) = Stage::start(&only_one("http: {max_body_size: 10MiB}")) else { return };
     let body = stage.world.sluice.write("body", &"x".repeat(4_000_000));
     let body = format!("@{body}");
+    let too_large = stage.world.sluice.write("too-large", &"x".repeat(20_000_000));
+    let too_large = format!("@{too_large}");
     for framing in ["Content-Type: a", "Transfer-Encoding: chunked"] {
         let reply = stage.get("/early", &["-H", "Expect:", "-H", framing, "--data-binary", &body]);
         assert_eq!((reply.status, reply.text().as_str()), (413, "too large\n"), "{framing}");
+        let reply = stage.get("/echo", &["-H", "Expect:", "-H", framing, "--data-binary", &too_large]);
+        assert_eq!((reply.status, reply.field("sluice-reason")), (413, "body-too-large"), "{framing}");
     }
     assert_eq!(stage.get("/status/200", &[]).status, 200);
+}
+
+/// The client learns at once that an answer has broken off, while bytes of its own wait to be read.
+#[test]
+fn a_client_that_sends_is_reset_at_once() {
+    let Some(stage) = Stage::start(&only_one("http: {}")) else { return };
+    for round in 0..5 {
+        let mut stream = peer::connect(stage.world.lab.client(), "192.0.2.100:80").expect("a connection");
+        let head = b"POST /early-truncate HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n";
+        stream.write_all(head).expect("an open connection");
+        // Either end of the connection may be the first to learn of it.
+        let mut text = Vec::new();
+        let ended = fill(&stream).and_then(|()| (&stream).read_to_end(&mut text));
+        let ended = ended.map_err(|error| error.kind());
+        assert_eq!(ended, Err(ErrorKind::ConnectionReset), "round {round}");
+    }
 }
 
 #[test]
@@ -141,7 +162,7 @@ fn who_stops_reading_fills_one_buffer_and_no_more() {
         (0..COUNT).map(|_| ask(b"GET /bytes/100000000 HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
     let up: Vec<TcpStream> = (0..COUNT)
         .map(|_| ask(b"POST /deaf HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n"))
-        .map(|stream| fill(stream).expect("an open connection"))
+        .inspect(|stream| fill(stream).expect("an open connection"))
         .collect();
     assert_eq!(stage.get("/status/200", &[]).status, 200, "others are served");
     let grown = stage.world.sluice.resident_kib().saturating_sub(before);
@@ -157,15 +178,18 @@ fn who_stops_reading_fills_one_buffer_and_no_more() {
 }
 
 /// Writes until nothing is taken for a while.
-fn fill(mut stream: TcpStream) -> std::io::Result<TcpStream> {
+fn fill(mut stream: &TcpStream) -> std::io::Result<()> {
     stream.set_write_timeout(Some(Duration::from_millis(100)))?;
     let block = vec![b'x'; 1 << 20];
     let mut total = 0;
-    while let Ok(written) = stream.write(&block) {
-        total += written;
+    loop {
+        match stream.write(&block) {
+            Ok(written) => total += written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
         assert!(total < 90_000_000, "somebody reads");
     }
-    Ok(stream)
 }
 
 /// How often the origins were asked for `path`.

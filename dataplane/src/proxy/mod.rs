@@ -144,7 +144,8 @@ pub(crate) enum Layer {
     Verify(Verify),
     /// Sends the copy of a request.
     Shadow(Shadow),
-    /// All is said: what still comes is read and thrown away, so many bytes at most, until both connections are over.
+    /// All is said: what still comes is read and thrown away, fewer bytes than this, until both connections are over. With
+    /// 0 a peer that still says something is reset.
     Closing(usize),
 }
 
