@@ -26,7 +26,10 @@ fn load_generators_see_no_error() {
         text
     };
     let wrk = load("wrk", &["-t", "2", "-c", "100", "-d", "3s"]);
-    assert!(wrk.contains("requests in") && !wrk.contains("Socket errors") && !wrk.contains("Non-2xx"), "{wrk}");
+    assert!(
+        wrk.contains("requests in") && !wrk.contains("Socket errors") && !wrk.contains("Non-2xx"),
+        "{wrk}"
+    );
     let h2load = load("h2load", &["--h1", "-n", "20000", "-c", "50", "-t", "2"]);
     assert!(h2load.contains("20000 succeeded, 0 failed, 0 errored, 0 timeout"), "{h2load}");
     for arguments in [&["-q", "-n", "3000", "-c", "40"][..], &["-q", "-k", "-n", "10000", "-c", "40"]] {
@@ -76,7 +79,8 @@ fn ask_until(end: Instant, done: &AtomicU64) {
             scope.spawn(move || {
                 while Instant::now() < end {
                     let mut stream = peer::connect_here(VIRTUAL).expect("a connection");
-                    let text = ask(&mut stream, "close").unwrap_or_else(|error| panic!("client {number}: {error}"));
+                    let text =
+                        ask(&mut stream, "close").unwrap_or_else(|error| panic!("client {number}: {error}"));
                     assert!(text.starts_with("HTTP/1.1 200 ") && text.ends_with("as asked\n"), "{text}");
                     done.fetch_add(1, Ordering::Relaxed);
                 }
@@ -137,6 +141,7 @@ fn ten_thousand_connections_stay_open() {
     }
     assert_eq!(stage.get("/status/200", &[]).status, 200, "there is room for another");
     drop(crowd);
-    let current = || show::number(&stage.world.sluice.object("virtual-servers", "web"), "/connections/current");
+    let current =
+        || show::number(&stage.world.sluice.object("virtual-servers", "web"), "/connections/current");
     wait::until("the end of every connection", Duration::from_secs(10), || (current() == 0).then_some(()));
 }
