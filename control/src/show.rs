@@ -76,17 +76,19 @@ impl Thing {
 fn rows(columns: Columns, json: &Value) -> String {
     let cells = |item: &Value| columns.iter().map(|(_, at)| cell(item.pointer(at))).collect();
     let items = json.as_array().map(Vec::as_slice).unwrap_or_default();
-    render(columns.iter().map(|(title, _)| (*title).into()).collect(), items.iter().map(cells).collect())
+    render(columns.iter().map(|(title, _)| (*title).into()).collect(), items.iter().map(cells))
 }
 
-fn render(titles: Vec<String>, rows: Vec<Vec<String>>) -> String {
+/// A table.
+pub(crate) fn render(titles: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(titles).add_rows(rows);
     let lines = table.to_string();
     lines.lines().map(|line| format!("{}\n", line.trim())).collect()
 }
 
-fn cell(value: Option<&Value>) -> String {
+/// A value in a table; `-` for none.
+pub(crate) fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".into(),
         Some(Value::String(text)) if text.is_empty() => "-".into(),
@@ -179,7 +181,7 @@ fn drops(json: &Value) -> String {
         let each = workers.iter().map(|worker| worker["drops"][reason].to_string());
         [reason.clone(), total.to_string()].into_iter().chain(each).collect()
     };
-    let mut text = render(titles, occurred(json.get("total")).map(row).collect());
+    let mut text = render(titles, occurred(json.get("total")).map(row));
     let by_server = servers.iter().flat_map(|server| {
         let name = cell(server.get("virtual_server"));
         occurred(server.get("drops"))
@@ -187,7 +189,7 @@ fn drops(json: &Value) -> String {
     });
     let titles = ["VIRTUAL SERVER", "REASON", "TOTAL"].map(String::from).to_vec();
     text.push('\n');
-    text.push_str(&render(titles, by_server.collect()));
+    text.push_str(&render(titles, by_server));
     text
 }
 

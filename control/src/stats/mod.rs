@@ -6,7 +6,7 @@ pub mod rows;
 pub mod sums;
 pub mod tables;
 
-use sluice_dataplane::config::ids::{MemberId, PortId};
+use sluice_dataplane::config::ids::{MemberId, PORTS_MAX, PortId};
 use sluice_dataplane::counters::Counter;
 use sluice_dataplane::runtime::WorkerHandle;
 use sluice_dataplane::verdict::DropReason;
@@ -217,6 +217,8 @@ fn worker_stats(worker: &WorkerHandle) -> WorkerStats {
         bytes: table.bytes,
         pages: table.pages,
     };
+    let mut traffic = TrafficSum::default();
+    (0..PORTS_MAX).for_each(|port| traffic.add(&counters.of_port(PortId(port as u8)).frames));
     WorkerStats {
         worker: worker.number(),
         core: worker.core(),
@@ -232,6 +234,7 @@ fn worker_stats(worker: &WorkerHandle) -> WorkerStats {
         sleeps: looped.sleeps.load(),
         slept_ms: looped.slept_ns.load() / 1_000_000,
         longest_turn_us: looped.longest_turn_ns.load() as f64 / 1_000.0,
+        traffic,
         flows: counters.flows.load(),
         half_open: counters.half_open.load(),
         proxies: counters.proxies.load(),

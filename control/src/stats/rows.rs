@@ -142,6 +142,8 @@ pub struct WorkerStats {
     pub sleeps: u64,
     pub slept_ms: u64,
     pub longest_turn_us: f64,
+    /// Frames of all ports.
+    pub traffic: TrafficSum,
     pub flows: u64,
     pub half_open: u64,
     /// Proxied connections now, those to members that wait for a request among them.

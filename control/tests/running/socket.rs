@@ -6,6 +6,7 @@ use crate::common::{CONFIG, Sluice, opened, request};
 use serde_json::{Value, json};
 use sluice_control::show::Thing;
 use sluice_control::socket::ControlSocket;
+use sluice_dataplane::config::ids::PortId;
 use sluice_dataplane::frame::Frame;
 use sluice_dataplane::port::{DriverCounters, PortQueue, memory};
 
@@ -118,6 +119,20 @@ fn metrics_tell_of_http_and_proxies() {
     assert!(!text.contains("sluice_http_requests_total{virtual_server=\"web\"}"), "{text}");
     let workers = sluice.get("/v1/workers");
     assert_eq!((&workers[1]["proxies"], &workers[1]["syn_cookies"]), (&json!(0), &json!(0)));
+    sluice.end();
+}
+
+#[test]
+fn a_workers_traffic_is_that_of_all_its_ports() {
+    let sluice = Sluice::start(CONFIG, 2);
+    let counters = sluice.process.workers()[1].counters();
+    for port in [0, 1] {
+        counters.of_port(PortId(port)).frames.packets_in.add(3);
+        counters.of_port(PortId(port)).frames.bytes_out.add(40);
+    }
+    let workers = sluice.get("/v1/workers");
+    let traffic = |packets_in: u64, bytes_out: u64| json!({"packets_in": packets_in, "bytes_in": 0, "packets_out": 0, "bytes_out": bytes_out});
+    assert_eq!((&workers[0]["traffic"], &workers[1]["traffic"]), (&traffic(0, 0), &traffic(6, 80)));
     sluice.end();
 }
 

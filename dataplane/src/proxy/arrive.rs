@@ -209,6 +209,7 @@ impl Pipeline {
             true => Layer::Header,
             false => self.first_layer(&profile),
         };
+        self.yield_waiting();
         let conn = self.proxies.engine.accept(&opening, &complete.agreed, self.now);
         let conn = conn.map_err(|_| DropReason::ProxiesFull)?;
         let slot = match self.take_verified(packet) {

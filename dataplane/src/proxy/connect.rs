@@ -97,6 +97,7 @@ impl Pipeline {
         if is_taken {
             return Err(DropReason::SnatPortTaken);
         }
+        self.yield_waiting();
         let opening = Opening {
             local: (key.dst, key.dst_port),
             remote: (key.src, key.src_port),

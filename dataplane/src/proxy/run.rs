@@ -173,14 +173,16 @@ impl Pipeline {
     pub(crate) fn drop_server(&mut self, proxy: &mut Proxy, gently: bool) {
         let Some(conn) = proxy.server else { return };
         let state = self.proxies.engine.state(conn);
-        if state.is_over() {
-            self.forget_end(conn, state);
-            (proxy.server, proxy.member) = (None, None);
-            return;
-        }
-        match gently {
-            true => self.proxies.engine.close(conn),
-            false => self.proxies.engine.abort(conn),
+        match state {
+            State::Closed | State::Reset | State::TimeWait => {
+                self.forget_end(conn, state);
+                (proxy.server, proxy.member) = (None, None);
+                return;
+            }
+            // Its RST is still to be sent.
+            State::Aborted | State::TimedOut => {}
+            State::Connecting | State::Open if gently => self.proxies.engine.close(conn),
+            State::Connecting | State::Open => self.proxies.engine.abort(conn),
         }
         if self.detach(proxy, Layer::Closing(0)).is_none() {
             self.proxies.engine.abort(conn);

@@ -147,9 +147,9 @@ fn a_thousand_exchanges_leave_one_connection_to_the_member() {
         net.member_sends(0, OK);
         assert_eq!(net.got(client), OK, "round {round}");
         if round % 2 == 0 {
-            net.client_closes(client)
+            net.client_closes(client);
         } else {
-            net.client_resets(client)
+            net.client_resets(client);
         }
         net.pass(10);
     }
@@ -310,8 +310,8 @@ fn a_request_follows_the_newest_configuration_and_open_ones_go_on() {
     net.client_sends(client, GET);
     net.world.now_ms = net.now_ms;
     net.world.apply(|parts| {
-        let mut new = HttpProfile::default();
-        new.limits = HttpLimits { line: 60, ..HttpLimits::default() };
+        let limits = HttpLimits { line: 60, ..HttpLimits::default() };
+        let new = HttpProfile { limits, ..HttpProfile::default() };
         parts.virtuals[0].proxy = Some(Arc::new(profile(|profile| profile.http = Some(new))));
     });
     net.member_sends(0, OK);

@@ -4,9 +4,11 @@
 
 mod canon;
 mod faults;
+mod full;
 mod harness;
 mod host;
 mod http;
+mod order;
 mod random;
 mod stream;
 mod table;

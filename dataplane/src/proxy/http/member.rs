@@ -37,7 +37,11 @@ impl Pipeline {
                 http.enter(Phase::Connecting, self.now);
                 Turn::Again
             }
-            Err(DropReason::MembersFull) if self.may_wait(proxy, http.since) => Turn::Wait,
+            Err(DropReason::MembersFull)
+                if self.may_wait(proxy, http.since) || self.makes_way(proxy, exchange) =>
+            {
+                Turn::Wait
+            }
             Err(reason) => {
                 self.count_drop(reason, proxy.virtual_id);
                 self.answer_with(http, exchange, 503, reason.name())
@@ -114,6 +118,14 @@ impl Pipeline {
             }
         }
         Err(DropReason::MembersFull)
+    }
+
+    /// True when a connection that waits for others ends now, so that its member will have room.
+    #[cold]
+    fn makes_way(&mut self, proxy: &Proxy, exchange: &Exchange) -> bool {
+        let snapshot = Arc::clone(&self.snapshot);
+        let pool = exchange.pool.and_then(|id| snapshot.pool(id));
+        pool.is_some_and(|pool| self.yield_member(proxy.virtual_id, pool))
     }
 
     fn target_of_request(
