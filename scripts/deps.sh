@@ -34,6 +34,11 @@ for set in "$@"; do
         want iputils-ping "pings self IPs and virtual addresses" has ping
         want traceroute "shows the hop" has traceroute
         want ethtool "turns offloads off on the kernel peers of DPDK's ports" has ethtool
+        want python3 "runs the tests' origin" test -x /usr/bin/python3
+        want python3-websockets "speaks WebSocket through the proxy" /usr/bin/python3 -c 'import websockets'
+        want wrk "makes HTTP load" has wrk
+        want apache2-utils "makes HTTP load, with ab" has ab
+        want nghttp2-client "makes HTTP load, with h2load" has h2load
         ;;
     bench)
         want dpdk "testpmd, the ceiling that the fast path is held against" has dpdk-testpmd

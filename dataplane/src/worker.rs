@@ -143,7 +143,7 @@ impl Worker {
 
     /// From now on no new flows.
     pub fn drain(&mut self) {
-        self.pipeline.draining = true;
+        self.pipeline.drain();
     }
 
     /// Table sizes and where their memory came from.

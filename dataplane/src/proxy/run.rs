@@ -11,6 +11,13 @@ use crate::tcp::time_wait::Waiting;
 use crate::tcp::{ConnId, Engine, State};
 
 impl Pipeline {
+    /// No connection is let in any more, and those that wait for another request end.
+    #[cold]
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+        self.proxies.slots.wake_all();
+    }
+
     /// Lets every proxy with something to do go on. True when there was one.
     #[inline]
     pub(crate) fn run_proxies(&mut self, out: &mut Outgoing) -> bool {
@@ -115,7 +122,8 @@ impl Pipeline {
         let idle = *idle;
         let engine = &mut self.proxies.engine;
         let state = engine.state(conn);
-        if state == State::Open && !engine.is_peer_done(conn) && engine.readable(conn) == 0 {
+        let is_quiet = state == State::Open && !engine.is_peer_done(conn) && engine.readable(conn) == 0;
+        if is_quiet && !self.draining {
             return;
         }
         match engine.readable(conn) {

@@ -87,6 +87,12 @@ impl Slots {
         }
     }
 
+    /// Something has happened that every proxy must see. O(places).
+    #[cold]
+    pub(crate) fn wake_all(&mut self) {
+        (0..self.end()).for_each(|slot| self.wake(slot));
+    }
+
     /// Something has happened that the proxy must see.
     pub(crate) fn wake(&mut self, slot: u32) {
         let Some(proxy) = self.places.get_mut(slot as usize).and_then(Option::as_deref_mut) else { return };

@@ -21,7 +21,9 @@ impl Pipeline {
         let engine = &self.proxies.engine;
         if engine.readable(client) == 0 {
             let is_over = engine.state(client).is_over();
-            return match engine.is_peer_done(client) || is_over {
+            // A client that has not asked anything yet may do so, and is told then that it was its last request.
+            let is_last = self.draining && http.served > 0 && http.exchange.is_none();
+            return match engine.is_peer_done(client) || is_over || is_last {
                 true => self.quit(proxy),
                 false => Turn::Wait,
             };
