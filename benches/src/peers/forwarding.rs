@@ -82,7 +82,7 @@ impl Lab {
     /// What did not start, and runs with failed requests.
     pub fn run(&self, proxy: Proxy, steering: Steering, seconds: u32, counters: bool) -> io::Result<Outcome> {
         self.spaces.steer(steering)?;
-        self.spaces.address_proxy(proxy != Proxy::Sluice)?;
+        self.spaces.address_proxy((proxy != Proxy::Sluice).then_some("10.77.0.10"))?;
         let process = self.start(proxy)?;
         std::thread::sleep(Duration::from_millis(1_200));
         self.load(1)?;

@@ -1,5 +1,6 @@
 //! Connections that end at the proxy: sluice's `standard`, HAProxy and nginx, one after the other, in rounds.
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -97,6 +98,8 @@ pub struct Lab {
     dir: TempDir,
     seconds: u32,
     counters: bool,
+    /// Proxies started so far.
+    started: Cell<u8>,
 }
 
 impl Lab {
@@ -111,7 +114,7 @@ impl Lab {
         let spaces = Spaces::new()?;
         let origin =
             start_nginx(&spaces.name("s"), SPARE_CORE, dir.path(), "origin", &texts::origin(dir.path()))?;
-        Ok(Self { origin, spaces, dir, seconds, counters })
+        Ok(Self { origin, spaces, dir, seconds, counters, started: Cell::new(0) })
     }
 
     /// Loads one proxy with all of `works`, in this order: what each came to, or why not.
@@ -158,8 +161,9 @@ impl Lab {
 
     /// Starts a proxy and waits until it answers.
     fn start(&self, proxy: Proxy) -> io::Result<Process> {
-        self.spaces.address_proxy(proxy != Proxy::Sluice)?;
-        let mut process = self.start_only(proxy)?;
+        let inner = self.next_inner();
+        self.spaces.address_proxy((proxy != Proxy::Sluice).then_some(&inner))?;
+        let mut process = self.start_only(proxy, &inner)?;
         let load = wrk::Load { url: "http://10.66.0.100/", connections: 4, seconds: 1, closes: false };
         let start = Instant::now();
         let mut answers = wrk::run(&self.spaces, &load);
@@ -173,7 +177,15 @@ impl Lab {
         })
     }
 
-    fn start_only(&self, proxy: Proxy) -> io::Result<Process> {
+    /// An address that the origin has not seen for long: connections of the proxy before, which are in TIME-WAIT there,
+    /// are nothing to this one.
+    fn next_inner(&self) -> String {
+        let number = self.started.get();
+        self.started.set((number + 1) % INNER_MAX);
+        format!("10.77.0.{}", 10 + number)
+    }
+
+    fn start_only(&self, proxy: Proxy, inner: &str) -> io::Result<Process> {
         let (dir, space) = (self.dir.path(), self.spaces.name("p"));
         let mut command = match proxy {
             Proxy::Nginx => {
@@ -187,7 +199,7 @@ impl Lab {
                 command.arg("-db").arg("-f").arg(config);
                 command
             }
-            Proxy::Sluice => sluice(&space, dir, &texts::sluice())?,
+            Proxy::Sluice => sluice(&space, dir, &texts::sluice(inner))?,
         };
         let log = std::fs::File::create(dir.join("proxy.log"))?;
         Process::start(command.stdout(Stdio::null()).stderr(log))
@@ -211,3 +223,5 @@ pub fn stream_module() -> Option<PathBuf> {
 
 /// Until a proxy must have started.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// Addresses that proxies take turns with.
+const INNER_MAX: u8 = 200;

@@ -84,20 +84,19 @@ impl Spaces {
         ))
     }
 
-    /// The kernel has the virtual address for its own proxies, and nothing on the links for sluice.
+    /// The kernel has the virtual address and `inner`, the address that members see, for its own proxies; for sluice,
+    /// without `inner`, it has nothing on the links.
     ///
     /// # Errors
     /// What `ip` and `nft` say.
-    pub fn address_proxy(&self, by_kernel: bool) -> io::Result<()> {
+    pub fn address_proxy(&self, inner: Option<&str>) -> io::Result<()> {
         let (c, p, s) = (self.name("c"), self.name("p"), self.name("s"));
         sh(&format!(
             "ip -n {p} addr flush dev p0; ip -n {p} addr flush dev p1; ip netns exec {p} nft flush ruleset
              ip -n {c} neigh flush all; ip -n {s} neigh flush all"
         ))?;
-        if !by_kernel {
-            return Ok(());
-        }
-        sh(&format!("ip -n {p} addr add 10.66.0.100/24 dev p0; ip -n {p} addr add 10.77.0.10/24 dev p1"))
+        let Some(inner) = inner else { return Ok(()) };
+        sh(&format!("ip -n {p} addr add 10.66.0.100/24 dev p0; ip -n {p} addr add {inner}/24 dev p1"))
     }
 }
 

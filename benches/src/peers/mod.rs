@@ -1,7 +1,7 @@
 //! Three network namespaces, an origin, a load generator, and one proxy at a time between them.
 //!
 //! ```text
-//!   client 10.66.0.2 ──veth── 10.66.0.100 proxy 10.77.0.10 ──veth── 10.77.0.2:8080 server
+//!   client 10.66.0.2 ──veth── 10.66.0.100 proxy 10.77.0.1x ──veth── 10.77.0.2:8080 server
 //!   core 0                    core 1                               core 0
 //! ```
 //!

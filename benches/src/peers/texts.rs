@@ -104,8 +104,8 @@ listen web
     )
 }
 
-/// sluice.
-pub fn sluice() -> String {
+/// sluice, which members see as `inner`.
+pub fn sluice(inner: &str) -> String {
     let members: Vec<String> =
         MEMBER_PORTS.map(|port| format!("{{address: 10.77.0.2, port: {port}}}")).collect();
     format!(
@@ -116,7 +116,7 @@ ports:
   internal: {{driver: af_packet, interface: p1}}
 self_ips:
   ext: {{address: 10.66.0.10/24, port: external}}
-  int: {{address: 10.77.0.10/24, port: internal}}
+  int: {{address: {inner}/24, port: internal}}
 pools:
   web: {{members: [{}]}}
 virtual_servers:
