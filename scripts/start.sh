@@ -38,10 +38,11 @@ ask() { # URL: which member answered each of twenty requests
     ! grep -q 'no answer' <<<"$answers"
 }
 
-say "twenty requests over IPv4 and twenty over IPv6, from the client's namespace with curl"
+say "twenty requests each over IPv4, over IPv6 and through the full proxy, from the client's namespace with curl"
 answered=0
 ask http://192.0.2.100/ || answered=1
 ask 'http://[2001:db8:1::100]/' || answered=1
+ask http://192.0.2.100:8080/ || answered=1
 if [ $answered != 0 ]; then
     tail -n 30 "$log" >&2
     die "some requests got no answer; the log's end is above"
@@ -56,6 +57,7 @@ Sluice runs on. Look around with
     $SLUICE show pools                      also: members flows snat neighbors routes ports workers drops
     $SLUICE diff docs/example.yaml          edit the file, then: $SLUICE apply docs/example.yaml
     ip netns exec $LAB-client curl -v http://192.0.2.100/whoami
+    ip netns exec $LAB-client curl -vL http://192.0.2.100:8080/old
     curl --unix-socket $SOCKET http://sluice/v1/virtual-servers
 and end it with
     make stop

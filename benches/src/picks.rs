@@ -55,6 +55,7 @@ fn picks(method: Method) -> Box<dyn FnMut()> {
     let mut client = 0u32;
     Box::new(move || {
         let view = View {
+            peers: &[],
             states: &states,
             counters: &counters,
             quota: &quota,

@@ -165,6 +165,7 @@ pub fn worker(
         persistence: Arc::new(PersistenceTable::new(limits.persistence, limits.members)),
         rates: Arc::default(),
         counters: Arc::new(WorkerCounters::new(&limits)),
+        peers: Vec::new(),
         access_log: Arc::new(AccessLog::new(0)),
         idle: Idle::Poll,
         clock: Clock::start(),

@@ -15,6 +15,7 @@ use crate::model::Model;
 use crate::parse::{Fault, Format};
 use crate::run;
 use crate::show::{self, Thing};
+use crate::top::{self, TopArgs, TopError};
 
 /// A userspace L4/L7 data plane.
 #[derive(Debug, Parser)]
@@ -83,6 +84,13 @@ enum Command {
         /// The form of the output.
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Shows what virtual servers and workers do a second, again and again; q ends it.
+    Top {
+        #[command(flatten)]
+        args: TopArgs,
         #[command(flatten)]
         socket: Socket,
     },
@@ -200,6 +208,7 @@ impl Cli {
             }
             Command::Diff { file, socket } => apply(&file, true, false, &socket.socket),
             Command::Show { thing, output, socket } => show_thing(thing, output, &socket.socket),
+            Command::Top { args, socket } => watch(&args, &socket.socket),
             Command::Member { action, pool, member, socket } => {
                 say_member_state(action, &pool, &member, &socket.socket)
             }
@@ -270,6 +279,14 @@ fn show_thing(thing: Thing, output: Output, socket: &Path) -> ExitCode {
             })
         }
         Err(error) => fail_with(&error),
+    }
+}
+
+fn watch(args: &TopArgs, socket: &Path) -> ExitCode {
+    match top::run(args, socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(TopError::Client(error)) => fail_with(&error),
+        Err(error @ TopError::Terminal(_)) => fail(&error.to_string()),
     }
 }
 

@@ -66,7 +66,11 @@ impl Client {
         runtime.block_on(self.exchange(method, path, body))
     }
 
-    async fn exchange(
+    /// One request.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn exchange(
         &self,
         method: Method,
         path: &str,

@@ -65,6 +65,8 @@ pub struct Reused {
     pub virtuals: Vec<VirtualId>,
     /// Of members.
     pub members: Vec<MemberId>,
+    /// Of nodes.
+    pub nodes: Vec<NodeId>,
 }
 
 impl IdBook {
@@ -102,13 +104,14 @@ impl IdBook {
         // There are no more nodes than members, so numbers never run out for nodes alone.
         let of_node = self.held_nodes(held);
         let addresses = member_keys(model).map(|(_, address, _)| address);
-        let _ = self
+        let nodes = self
             .nodes
             .assign(addresses, generation, |address, _, at| free(at, u64::from(of_node.contains(address))));
         match (virtuals, pools, members) {
             (Ok(virtuals), Ok(_), Ok(members)) => Ok(Reused {
                 virtuals: virtuals.into_iter().map(VirtualId).collect(),
                 members: members.into_iter().map(MemberId).collect(),
+                nodes: nodes.unwrap_or_default().into_iter().map(NodeId).collect(),
             }),
             (virtuals, pools, members) => Err(full(&virtuals, "virtual_servers", "virtual_servers")
                 .chain(full(&pools, "pools", "members"))

@@ -31,4 +31,5 @@ pub mod show;
 pub mod socket;
 pub mod stats;
 pub mod telemetry;
+pub mod top;
 pub mod yaml;

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use crate::model::StatedMember;
 use crate::process::Process;
 use crate::stats::rows::Drops;
-use crate::stats::sums::{ConnectionsSum, TrafficSum};
+use crate::stats::sums::{ConnectionsSum, HttpSum, STATUS_CLASSES, TrafficSum};
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,6 +23,7 @@ pub fn render(process: &Process) -> String {
         of_access_log(process);
         of_virtual_servers(process);
         of_pools(process);
+        of_nodes(process);
         of_ports(process);
         of_workers(process);
     });
@@ -40,11 +41,16 @@ fn of_process(process: &Process) {
     gauge!("sluice_config_generation").set(view.snapshot.generation() as f64);
     gauge!("sluice_ready").set(u8::from(process.is_ready()));
     let limits = process.limits();
-    let tables =
-        [("flows", limits.flows), ("half_open", limits.half_open), ("persistence", limits.persistence)];
+    let tables = [
+        ("flows", limits.flows),
+        ("half_open", limits.half_open),
+        ("persistence", limits.persistence),
+        ("proxies", limits.proxies),
+    ];
     for (table, capacity) in tables {
         gauge!("sluice_limit", vec![label("table", table)]).set(capacity as f64);
     }
+    counter!("sluice_rate_limit_keys_forgotten_total").absolute(process.rate_table().forgotten());
 }
 
 fn of_persistence(process: &Process) {
@@ -70,6 +76,9 @@ fn of_virtual_servers(process: &Process) {
         traffic("sluice_virtual_server_serverside", &labels, &server.serverside);
         gauge!("sluice_virtual_server_enabled", labels.clone()).set(u8::from(server.enabled));
         drops("sluice_virtual_server_drops_total", &labels, &server.drops);
+        if let Some(sums) = &server.http {
+            http(&labels, sums);
+        }
     }
 }
 
@@ -84,6 +93,12 @@ fn of_pools(process: &Process) {
         connections("sluice_member", &labels, &member.connections);
         traffic("sluice_member_serverside", &labels, &member.serverside);
         gauge!("sluice_member_enabled", labels).set(u8::from(member.state == StatedMember::Enabled));
+    }
+}
+
+fn of_nodes(process: &Process) {
+    for node in process.nodes() {
+        connections("sluice_node", &[label("address", &node.address)], &node.connections);
     }
 }
 
@@ -107,6 +122,8 @@ fn of_workers(process: &Process) {
         gauge!("sluice_worker_generation", labels.clone()).set(worker.generation as f64);
         gauge!("sluice_worker_flows", labels.clone()).set(worker.flows as f64);
         gauge!("sluice_worker_half_open_flows", labels.clone()).set(worker.half_open as f64);
+        gauge!("sluice_worker_proxies", labels.clone()).set(worker.proxies as f64);
+        counter!("sluice_worker_syn_cookies_total", labels.clone()).absolute(worker.syn_cookies);
         gauge!("sluice_worker_neighbors", labels.clone()).set(worker.neighbors as f64);
         gauge!("sluice_worker_snat_ports", labels.clone()).set(worker.snat_ports as f64);
         gauge!("sluice_worker_longest_turn_seconds", labels.clone()).set(worker.longest_turn_us / 1e6);
@@ -140,6 +157,17 @@ fn traffic(prefix: &str, labels: &[Label], sums: &TrafficSum) {
         counter!(format!("{prefix}_packets_total"), labels.clone()).absolute(packets);
         counter!(format!("{prefix}_bytes_total"), labels).absolute(bytes);
     }
+}
+
+fn http(labels: &[Label], sums: &HttpSum) {
+    counter!("sluice_http_requests_total", labels.to_vec()).absolute(sums.requests);
+    for (class, responses) in STATUS_CLASSES.into_iter().zip(sums.responses) {
+        let labels = [labels, &[label("class", class)]].concat();
+        counter!("sluice_http_responses_total", labels).absolute(responses);
+    }
+    counter!("sluice_http_refused_total", labels.to_vec()).absolute(sums.refused);
+    counter!("sluice_http_retries_total", labels.to_vec()).absolute(sums.retries);
+    counter!("sluice_http_reused_total", labels.to_vec()).absolute(sums.reused);
 }
 
 /// Only reasons that occurred: there are many, and most never do.

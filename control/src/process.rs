@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::clock::{Clock, Instant as ClockInstant};
-use sluice_dataplane::config::ids::{MemberId, VirtualId};
+use sluice_dataplane::config::ids::{MemberId, NodeId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::filter::RateTable;
@@ -30,7 +30,7 @@ use crate::compile;
 use crate::ids::{Holders, IdBook, MemberKey, Reused};
 use crate::model::{IdleMode, Member, Model, Name, StatedMember};
 use crate::parse::Fault;
-use crate::stats::sums::{ConnectionsSum, MemberSums, VirtualSums};
+use crate::stats::sums::{ConnectionsSum, MemberSums, VirtualSums, node_sum};
 use crate::telemetry::Telemetry;
 
 /// Ports that are open, and the cores of the workers that will own their queues.
@@ -84,6 +84,8 @@ pub struct Baselines {
     pub virtuals: HashMap<VirtualId, VirtualSums>,
     /// Of members.
     pub members: HashMap<MemberId, MemberSums>,
+    /// Of nodes.
+    pub nodes: HashMap<NodeId, ConnectionsSum>,
 }
 
 /// A running data plane.
@@ -94,6 +96,7 @@ pub struct Process {
     quotas: Arc<Quotas>,
     limits: Limits,
     persistence: Arc<PersistenceTable>,
+    rates: Arc<RateTable>,
     /// The one that workers go by.
     clock: Clock,
     started: Instant,
@@ -134,7 +137,8 @@ impl Process {
         let persistence = Arc::new(PersistenceTable::new(limits.persistence, limits.members));
         let access_logs = AccessLogs::new(opened.cores.len(), clock);
         access_logs.stock(&view.model, &view.snapshot);
-        let shared = (&members, &quotas, &persistence, &access_logs);
+        let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
+        let shared = (&members, &quotas, &persistence, &rates, &access_logs);
         let specs = worker_specs(&view, shared, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
@@ -143,6 +147,7 @@ impl Process {
             members,
             quotas,
             persistence,
+            rates,
             limits,
             clock,
             started: Instant::now(),
@@ -190,6 +195,11 @@ impl Process {
     /// The persistence records of all workers.
     pub fn persistence_table(&self) -> &PersistenceTable {
         &self.persistence
+    }
+
+    /// Who has asked how often, for the rate limits of all workers.
+    pub fn rate_table(&self) -> &RateTable {
+        &self.rates
     }
 
     /// Milliseconds on the workers' clock.
@@ -277,6 +287,9 @@ impl Process {
         for id in &reused.members {
             baselines.members.insert(*id, MemberSums::of(&self.workers, *id));
         }
+        for id in &reused.nodes {
+            baselines.nodes.insert(*id, node_sum(&self.workers, *id));
+        }
         baselines
     }
 }
@@ -334,10 +347,11 @@ fn stated_members(view: &View, mut each: impl FnMut(&Name, &Member, MemberId, Me
 
 fn worker_specs(
     view: &View,
-    (members, quotas, persistence, access_logs): (
+    (members, quotas, persistence, rates, access_logs): (
         &Arc<MemberStates>,
         &Arc<Quotas>,
         &Arc<PersistenceTable>,
+        &Arc<RateTable>,
         &AccessLogs,
     ),
     limits: &Limits,
@@ -351,7 +365,7 @@ fn worker_specs(
     };
     let mut queues: Vec<_> =
         opened.ports.into_iter().map(|port| (port.info, port.queues.into_iter())).collect();
-    let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
+    let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
     let owned = opened.cores.into_iter().zip(opened.pools).zip(handoff::mesh(workers)?);
     let mut spec = |(number, ((core, frames), handoff)): (usize, ((_, FramePool), Handoff))| WorkerSpec {
         number,
@@ -365,13 +379,24 @@ fn worker_specs(
         members: Arc::clone(members),
         quotas: Arc::clone(quotas),
         persistence: Arc::clone(persistence),
-        rates: Arc::clone(&rates),
-        counters: Arc::new(WorkerCounters::new(limits)),
+        rates: Arc::clone(rates),
+        counters: Arc::clone(&counters[number]),
+        peers: others(&counters, number),
         access_log: access_logs.of_worker(number),
         idle,
         clock,
     };
     Ok(owned.enumerate().map(&mut spec).collect())
+}
+
+/// All but one.
+fn others(counters: &[Arc<WorkerCounters>], number: usize) -> Vec<Arc<WorkerCounters>> {
+    counters
+        .iter()
+        .enumerate()
+        .filter(|(of, _)| *of != number)
+        .map(|(_, counters)| Arc::clone(counters))
+        .collect()
 }
 
 /// A strong validator of a model: the hash of its canonical text, which is not kept.

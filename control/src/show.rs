@@ -1,10 +1,11 @@
 //! What `sluice show` and `sluice apply` print: tables out of the socket's JSON.
 
+mod columns;
+
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-/// The columns of a thing's table: title, and the JSON pointer of the value in one item.
-type Columns = &'static [(&'static str, &'static str)];
+use columns::*;
 
 /// What `sluice show` can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -13,6 +14,7 @@ pub enum Thing {
     VirtualServers,
     Pools,
     Members,
+    Nodes,
     Flows,
     Persistence,
     Snat,
@@ -39,6 +41,8 @@ impl Thing {
         match self {
             Thing::Config => crate::yaml::to_yaml(json),
             Thing::Version => fields(json),
+            Thing::VirtualServers => virtual_servers(json),
+            Thing::Nodes => nodes(json),
             Thing::Drops => drops(json),
             Thing::Snat => snat(json),
             Thing::Ports => ports(json),
@@ -49,7 +53,6 @@ impl Thing {
 
     fn columns(self) -> Columns {
         match self {
-            Thing::VirtualServers => VIRTUAL_SERVERS,
             Thing::Pools => POOLS,
             Thing::Members => MEMBERS,
             Thing::Flows => FLOWS,
@@ -58,164 +61,34 @@ impl Thing {
             Thing::Routes => ROUTES,
             Thing::Monitors => MONITORS,
             Thing::Certificates => &[("NAME", "/name")],
-            Thing::Snat | Thing::Ports | Thing::Workers | Thing::Drops | Thing::Config | Thing::Version => {
-                &[]
-            }
+            Thing::VirtualServers
+            | Thing::Nodes
+            | Thing::Snat
+            | Thing::Ports
+            | Thing::Workers
+            | Thing::Drops
+            | Thing::Config
+            | Thing::Version => &[],
         }
     }
 }
 
-const VIRTUAL_SERVERS: Columns = &[
-    ("NAME", "/name"),
-    ("DESTINATION", "/destination"),
-    ("PROTOCOL", "/protocol"),
-    ("TYPE", "/type"),
-    ("ENABLED", "/enabled"),
-    ("POOL", "/pool"),
-    ("MEMBERS UP", "/members_available"),
-    ("CURRENT", "/connections/current"),
-    ("TOTAL", "/connections/total"),
-    ("PACKETS IN", "/clientside/packets_in"),
-    ("PACKETS OUT", "/clientside/packets_out"),
-    ("BYTES IN", "/clientside/bytes_in"),
-    ("BYTES OUT", "/clientside/bytes_out"),
-];
-
-const POOLS: Columns = &[
-    ("NAME", "/name"),
-    ("LOAD BALANCING", "/load_balancing"),
-    ("MEMBERS", "/members"),
-    ("UP", "/members_available"),
-    ("CURRENT", "/connections/current"),
-    ("TOTAL", "/connections/total"),
-    ("BYTES IN", "/serverside/bytes_in"),
-    ("BYTES OUT", "/serverside/bytes_out"),
-];
-
-const MEMBERS: Columns = &[
-    ("POOL", "/pool"),
-    ("MEMBER", "/member"),
-    ("STATE", "/state"),
-    ("FROM", "/state_from"),
-    ("RATIO", "/ratio"),
-    ("CURRENT", "/connections/current"),
-    ("TOTAL", "/connections/total"),
-    ("PACKETS IN", "/serverside/packets_in"),
-    ("PACKETS OUT", "/serverside/packets_out"),
-    ("BYTES IN", "/serverside/bytes_in"),
-    ("BYTES OUT", "/serverside/bytes_out"),
-];
-
-const FLOWS: Columns = &[
-    ("CLIENT", "/client"),
-    ("DESTINATION", "/destination"),
-    ("SOURCE", "/source"),
-    ("MEMBER", "/member"),
-    ("PROTOCOL", "/protocol"),
-    ("STATE", "/state"),
-    ("VIRTUAL SERVER", "/virtual_server"),
-    ("IDLE MS", "/idle_ms"),
-    ("BYTES IN", "/bytes_in"),
-    ("BYTES OUT", "/bytes_out"),
-    ("WORKER", "/worker"),
-];
-
-const PERSISTENCE: Columns = &[
-    ("ID", "/id"),
-    ("TYPE", "/type"),
-    ("ADDRESS", "/address"),
-    ("VIRTUAL SERVER", "/virtual_server"),
-    ("DESTINATION", "/destination"),
-    ("POOL", "/pool"),
-    ("MEMBER", "/member"),
-    ("AGE MS", "/age_ms"),
-    ("TIMEOUT MS", "/timeout_ms"),
-];
-
-const NEIGHBORS: Columns = &[
-    ("ADDRESS", "/address"),
-    ("MAC", "/mac"),
-    ("PORT", "/port"),
-    ("VLAN", "/vlan"),
-    ("STATE", "/state"),
-    ("AGE MS", "/age_ms"),
-    ("WORKER", "/worker"),
-];
-
-const ROUTES: Columns = &[
-    ("DESTINATION", "/destination"),
-    ("GATEWAY", "/gateway"),
-    ("PORT", "/port"),
-    ("VLAN", "/vlan"),
-    ("ORIGIN", "/origin"),
-    ("SELF IP", "/self_ip"),
-];
-
-const PORTS: Columns = &[
-    ("NAME", "/name"),
-    ("DRIVER", "/driver"),
-    ("DEVICE", "/device"),
-    ("MAC", "/mac"),
-    ("MTU", "/mtu"),
-    ("LINK", "/link"),
-    ("QUEUES", "/queues"),
-    ("STEERING", "/steering"),
-    ("OFFLOADS", "/offloads"),
-    ("PACKETS IN", "/traffic/packets_in"),
-    ("PACKETS OUT", "/traffic/packets_out"),
-    ("BYTES IN", "/traffic/bytes_in"),
-    ("BYTES OUT", "/traffic/bytes_out"),
-    ("MISSED", "/rx_missed"),
-    ("RX ERRORS", "/rx_errors"),
-    ("TX ERRORS", "/tx_errors"),
-];
-
-const MONITORS: Columns = &[
-    ("NAME", "/name"),
-    ("TYPE", "/type"),
-    ("INTERVAL", "/interval"),
-    ("TIMEOUT", "/timeout"),
-    ("POOLS", "/pools"),
-    ("STATE", "/state"),
-];
-
-const WORKERS: Columns = &[
-    ("WORKER", "/worker"),
-    ("CORE", "/core"),
-    ("GENERATION", "/generation"),
-    ("TURNS", "/turns"),
-    ("BUSY %", "/busy_percent"),
-    ("SLEEPS", "/sleeps"),
-    ("LONGEST TURN US", "/longest_turn_us"),
-    ("FLOWS", "/flows"),
-    ("HALF OPEN", "/half_open"),
-    ("NEIGHBORS", "/neighbors"),
-    ("SNAT PORTS", "/snat_ports"),
-    ("MISDIRECTED", "/misdirected"),
-    ("HANDED OVER", "/handed_over"),
-    ("REJECTS", "/rejects_sent"),
-    ("LIMITED", "/rejects_limited"),
-    ("LOGGED", "/access_log_records"),
-    ("LOG DROPPED", "/access_log_dropped"),
-];
-
-const TABLES: Columns =
-    &[("TABLE", "/name"), ("CAPACITY", "/capacity"), ("BYTES", "/bytes"), ("PAGES", "/pages")];
-
 fn rows(columns: Columns, json: &Value) -> String {
     let cells = |item: &Value| columns.iter().map(|(_, at)| cell(item.pointer(at))).collect();
     let items = json.as_array().map(Vec::as_slice).unwrap_or_default();
-    render(columns.iter().map(|(title, _)| (*title).into()).collect(), items.iter().map(cells).collect())
+    render(columns.iter().map(|(title, _)| (*title).into()).collect(), items.iter().map(cells))
 }
 
-fn render(titles: Vec<String>, rows: Vec<Vec<String>>) -> String {
+/// A table.
+pub(crate) fn render(titles: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(titles).add_rows(rows);
     let lines = table.to_string();
     lines.lines().map(|line| format!("{}\n", line.trim())).collect()
 }
 
-fn cell(value: Option<&Value>) -> String {
+/// A value in a table; `-` for none.
+pub(crate) fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".into(),
         Some(Value::String(text)) if text.is_empty() => "-".into(),
@@ -231,6 +104,35 @@ fn fields(json: &Value) -> String {
     let map = json.as_object().into_iter().flatten();
     map.map(|(name, value)| format!("{name}: {}\n", cell(Some(value)))).collect()
 }
+
+/// The table, then one of HTTP for those that speak it.
+fn virtual_servers(json: &Value) -> String {
+    let all = json.as_array().into_iter().flatten();
+    let with_http: Value = all.filter(|server| server.get("http").is_some()).cloned().collect();
+    let text = rows(VIRTUAL_SERVERS, json);
+    if with_http == Value::Array(Vec::new()) {
+        return text;
+    }
+    format!("{text}\nHTTP\n{}", rows(HTTP, &with_http))
+}
+
+/// The first few members of each node in a cell, and how many more there are.
+fn nodes(json: &Value) -> String {
+    let mut nodes = json.as_array().cloned().unwrap_or_default();
+    for members in nodes.iter_mut().filter_map(|node| node.get_mut("members")) {
+        let all = members.as_array().map(Vec::as_slice).unwrap_or_default();
+        let name = |at: &Value| format!("{}/{}", cell(at.get("pool")), cell(at.get("member")));
+        let mut names: Vec<String> = all.iter().take(MEMBERS_MAX).map(name).collect();
+        if let Some(more @ 1..) = all.len().checked_sub(MEMBERS_MAX) {
+            names.push(format!("and {more} more"));
+        }
+        *members = names.into();
+    }
+    rows(NODES, &nodes.into())
+}
+
+/// Members that `show nodes` names of one node; JSON has all.
+const MEMBERS_MAX: usize = 3;
 
 fn workers(json: &Value) -> String {
     let mut text = rows(WORKERS, json);
@@ -257,14 +159,6 @@ fn ports(json: &Value) -> String {
     format!("{}\nsteering\n{}", rows(PORTS, json), why.collect::<String>())
 }
 
-const SNAT_ADDRESSES: Columns = &[
-    ("ADDRESS", "/address"),
-    ("IN USE", "/in_use"),
-    ("RESTING", "/resting"),
-    ("TOTAL EACH MEMBER", "/total"),
-    ("EXHAUSTED", "/exhausted"),
-];
-
 fn snat(json: &Value) -> String {
     let addresses = rows(SNAT_ADDRESSES, json.get("addresses").unwrap_or(&Value::Null));
     let columns: Columns =
@@ -287,7 +181,7 @@ fn drops(json: &Value) -> String {
         let each = workers.iter().map(|worker| worker["drops"][reason].to_string());
         [reason.clone(), total.to_string()].into_iter().chain(each).collect()
     };
-    let mut text = render(titles, occurred(json.get("total")).map(row).collect());
+    let mut text = render(titles, occurred(json.get("total")).map(row));
     let by_server = servers.iter().flat_map(|server| {
         let name = cell(server.get("virtual_server"));
         occurred(server.get("drops"))
@@ -295,7 +189,7 @@ fn drops(json: &Value) -> String {
     });
     let titles = ["VIRTUAL SERVER", "REASON", "TOTAL"].map(String::from).to_vec();
     text.push('\n');
-    text.push_str(&render(titles, by_server.collect()));
+    text.push_str(&render(titles, by_server));
     text
 }
 

@@ -9,7 +9,7 @@ pub struct Limits {
     pub half_open: usize,
     /// Full-proxy connections at once, each with a client's side and a member's.
     pub proxies: usize,
-    /// Bytes that one side of a full-proxy connection may have waiting, each way.
+    /// Bytes that may wait in each direction of a full-proxy connection, over the buffers of both its sides.
     pub proxy_buffer: usize,
     /// Virtual servers.
     pub virtual_servers: usize,

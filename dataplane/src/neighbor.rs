@@ -334,7 +334,7 @@ impl Entry {
             tries: 0,
             since: Instant::ZERO,
             last_used: Instant::ZERO,
-            queue: Vec::with_capacity(WAITING_EACH),
+            queue: Vec::new(),
         }
     }
 
@@ -366,7 +366,7 @@ const TRIES_MAX: u8 = 3;
 const FAILED_MS: u64 = 1_000;
 const FORGET_MS: u64 = 600_000;
 /// Packets that wait for one address, and for all.
-const WAITING_EACH: usize = 8;
+const WAITING_EACH: usize = 64;
 const WAITING_ALL: usize = 256;
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ pub struct Pipeline {
     pub(crate) persistence: Arc<PersistenceTable>,
     pub(crate) proxies: Proxies,
     pub(crate) counters: Arc<WorkerCounters>,
+    /// The other workers' counters, to be read.
+    pub(crate) peers: Vec<Arc<WorkerCounters>>,
     pub(crate) access_log: SharedAccessLog,
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
@@ -126,6 +128,8 @@ pub struct PipelineSpec {
     pub rates: Arc<RateTable>,
     /// This worker's.
     pub counters: Arc<WorkerCounters>,
+    /// The other workers', whose connections count for balancing.
+    pub peers: Vec<Arc<WorkerCounters>>,
     /// This worker's.
     pub access_log: SharedAccessLog,
     /// For packets of our own.
@@ -175,6 +179,7 @@ impl Pipeline {
             persistence: spec.persistence,
             proxies,
             counters: spec.counters,
+            peers: spec.peers,
             access_log: spec.access_log,
             frames: spec.frames,
             half_open_max: spec.limits.half_open,

@@ -162,6 +162,7 @@ impl Pipeline {
         let view = View {
             states: &self.members,
             counters: &self.counters,
+            peers: &self.peers,
             quota: &self.quota,
             snapshot: &snapshot,
             now: self.now,

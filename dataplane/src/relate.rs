@@ -32,6 +32,9 @@ impl Pipeline {
         // The quoted packet left us; its answer would come as the reverse.
         let key = quoted.key.reversed();
         let Some((id, direction)) = self.flows.find(&key, self.flows.hash(&key)) else {
+            if let Some(index) = self.proxies.ends.find(&key) {
+                return self.proxy_error(index, frame, packet, &quoted);
+            }
             return self.strange_error(LinkId::new(port, packet.vlan), &quoted);
         };
         if packet.ttl <= 1 {

@@ -68,6 +68,8 @@ pub struct WorkerSpec {
     pub rates: Arc<RateTable>,
     /// What it counts into; made for the process's whole limits, not the worker's share.
     pub counters: Arc<WorkerCounters>,
+    /// What the other workers count into: their connections count for balancing, too.
+    pub peers: Vec<Arc<WorkerCounters>>,
     /// Where its requests and connections are written down.
     pub access_log: SharedAccessLog,
     /// What to do when there is nothing to do.

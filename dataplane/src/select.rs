@@ -247,6 +247,7 @@ impl Pipeline {
         let view = View {
             states: &self.members,
             counters: &self.counters,
+            peers: &self.peers,
             quota: &self.quota,
             snapshot,
             now: self.now,

@@ -2,12 +2,13 @@
 //!
 //! For short exchanges at high rates (DNS, syslog). The member sees the client's address and answers it directly.
 
-use crate::config::ids::{LinkId, PortId};
+use crate::config::ids::{LinkId, MemberId, PortId};
 use crate::config::snapshot::Virtual;
 use crate::flow::Direction;
 use crate::flow::key::FlowKey;
 use crate::forward::{is_too_big, segments};
 use crate::fragment::Oversized;
+use crate::fragment::table::Way;
 use crate::frame::Frame;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
@@ -37,19 +38,23 @@ impl Pipeline {
         }
     }
 
-    fn balance(
-        &mut self,
-        item: &Virtual,
-        packet: &Packet,
-    ) -> Result<(FlowKey, crate::config::ids::MemberId), DropReason> {
+    fn balance(&mut self, item: &Virtual, packet: &Packet) -> Result<(FlowKey, MemberId), DropReason> {
         if !item.enabled {
             return Err(DropReason::VirtualDisabled);
+        }
+        if let Some(way) = self.fragment_at_hand.and_then(|id| self.fragments.way(id)) {
+            let to = FlowKey { dst: way.address, dst_port: way.port, ..packet.key };
+            return Ok((to, MemberId(way.member)));
         }
         if !self.quota.take_rate(Limited::Virtual(item.id), item.rate_limit, self.now) {
             return Err(DropReason::ConnectionRate);
         }
         let target = self.target(item, packet, &[])?;
         self.let_go_member(target.member_id);
+        if let Some(id) = self.fragment_at_hand {
+            let way = Way { address: target.address, member: target.member_id.0, port: target.port };
+            self.fragments.set_way(id, way);
+        }
         Ok((FlowKey { dst: target.address, dst_port: target.port, ..packet.key }, target.member_id))
     }
 
@@ -57,7 +62,7 @@ impl Pipeline {
     fn send_balanced(
         &mut self,
         item: &Virtual,
-        member: crate::config::ids::MemberId,
+        member: MemberId,
         port: PortId,
         frame: &mut Frame,
         packet: &Packet,

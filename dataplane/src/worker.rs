@@ -89,6 +89,7 @@ impl Worker {
                 persistence: spec.persistence,
                 rates: spec.rates,
                 counters: Arc::clone(&spec.counters),
+                peers: spec.peers,
                 access_log: spec.access_log,
                 frames: spec.frames,
                 seed,

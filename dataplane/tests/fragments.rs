@@ -102,6 +102,36 @@ fn spread(workers: &mut [World], port: PortId, frames: &[Vec<u8>], turn: &mut us
 }
 
 #[test]
+fn all_fragments_of_a_datagram_without_a_flow_go_to_one_member() {
+    for count in [1, 3] {
+        let stateless = |parts: &mut Parts| {
+            (parts.virtuals[2].kind, parts.virtuals[2].snat) = (VirtualKind::Stateless, Snat::None);
+            parts.virtuals[2].pool = Some(PoolId(0));
+        };
+        let (mut workers, mut turn) = (workers(count, stateless), 0);
+        let mut members = std::collections::HashSet::new();
+        for id in 1..=12 {
+            let data = payload(4_000 + id as usize);
+            let mut frames = cut(&from_client(false, &data), id);
+            match id % 3 {
+                0 => frames.reverse(),
+                1 => frames.rotate_left(1),
+                _ => {}
+            }
+            let out = spread(&mut workers, EXTERNAL, &frames, &mut turn);
+            assert_eq!(out.len(), 3, "{count} workers, datagram {id}");
+            let (seen, got) = whole(&out);
+            assert_eq!(got, data);
+            assert!(out.iter().all(|piece| piece.bytes[30..34] == out[0].bytes[30..34]), "one member");
+            members.insert(seen.dst);
+        }
+        assert!(members.len() > 1, "{count} workers: datagrams are balanced");
+        let dropped: u64 = workers.iter().map(|worker| worker.drops(DropReason::FragmentNoFlow)).sum();
+        assert_eq!(dropped, 0);
+    }
+}
+
+#[test]
 fn large_datagrams_pass_both_ways_over_any_number_of_workers() {
     for count in [1, 2, 4] {
         let (mut workers, mut turn) = (workers(count, |_| ()), 0);

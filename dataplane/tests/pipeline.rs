@@ -360,7 +360,7 @@ fn silent_members_are_counted_and_asked_again() {
 fn too_many_packets_for_one_silent_member_are_dropped() {
     let mut world = World::new(|parts| parts.pools[0].members.truncate(1));
     world.run(20);
-    for port in 0..12 {
+    for port in 0..68 {
         send(&mut world, EXTERNAL, &Tcp { src_port: 2_000 + port, ..syn() });
     }
     assert_eq!(world.drops(DropReason::NeighborQueueFull), 4);

@@ -13,6 +13,9 @@ mod reference;
 #[allow(dead_code)]
 mod run;
 
+mod exchange;
+mod strict;
+
 use std::cell::RefCell;
 
 use sluice_control::check::{self, Against};
@@ -27,6 +30,8 @@ use sluice_dataplane::proxy_protocol::{self, Origin, Tlvs, V1_MAX, V2_MAX};
 use sluice_dataplane::tcp::handshake::Syn;
 
 use harness::World;
+
+pub use exchange::proxy_exchange;
 
 /// The packet parser: offsets lie inside the frame and in order, and what it accepts it accepts again.
 pub fn packet_parser(bytes: &[u8]) {

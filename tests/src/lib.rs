@@ -15,10 +15,13 @@
 pub mod api;
 pub mod config;
 pub mod farm;
+pub mod file;
 pub mod fuzz;
+pub mod origin;
 pub mod peer;
 pub mod show;
 mod sluice;
+pub mod stage;
 pub mod wait;
 pub mod world;
 

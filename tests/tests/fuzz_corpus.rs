@@ -48,3 +48,8 @@ fn http_responses() {
 fn proxy_header() {
     run_corpus("proxy_header", sluice_tests::fuzz::proxy_header);
 }
+
+#[test]
+fn proxy_exchange() {
+    run_corpus("proxy_exchange", sluice_tests::fuzz::proxy_exchange);
+}

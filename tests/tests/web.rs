@@ -1,10 +1,9 @@
 //! Curl through sluice to nginx: IPv4 and IPv6, macvlan and veth, bulk both ways, members swapped under load.
 
+use sluice_tests::file::{RandomFile, sha256};
 use sluice_tests::peer::{self, Service, pattern};
 use sluice_tests::{LinkKind, World, config, run, show, world};
 use std::fs;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -154,36 +153,4 @@ fn flood(count: u64, end: Instant, done: &AtomicU64) {
             });
         }
     });
-}
-
-struct RandomFile {
-    path: PathBuf,
-}
-
-impl RandomFile {
-    fn write(bytes: usize) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("slt-{}-{number}", std::process::id()));
-        let mut file = BufWriter::with_capacity(1 << 20, fs::File::create(&path).expect("room for a file"));
-        // Blocks that differ in their number only, so that making them takes no longer than writing them.
-        let mut block = pattern(number, 1 << 20);
-        for number in 0..bytes as u64 >> 20 {
-            block[..8].copy_from_slice(&number.to_le_bytes());
-            file.write_all(&block).expect("room for a file");
-        }
-        file.flush().expect("room for a file");
-        Self { path }
-    }
-}
-
-impl Drop for RandomFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-fn sha256(path: &Path) -> String {
-    let text = run(std::process::Command::new("sha256sum").arg(path));
-    text.split_whitespace().next().unwrap_or_default().to_owned()
 }

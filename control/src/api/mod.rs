@@ -29,6 +29,7 @@ pub fn router(process: Arc<Process>) -> Router {
         .route("/v1/pools", get(state::pools))
         .route("/v1/pools/{pool}/members/{member}", patch(state::say_member_state))
         .route("/v1/members", get(state::members))
+        .route("/v1/nodes", get(state::nodes))
         .route("/v1/flows", get(state::flows))
         .route("/v1/persistence", get(persistence::list).delete(persistence::end))
         .route("/v1/snat", get(state::snat))

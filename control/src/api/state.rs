@@ -31,6 +31,10 @@ pub(super) async fn members(State(process): Shared) -> Response {
     Json(process.members()).into_response()
 }
 
+pub(super) async fn nodes(State(process): Shared) -> Response {
+    Json(process.nodes()).into_response()
+}
+
 pub(super) async fn snat(State(process): Shared) -> Response {
     Json(process.snat().await).into_response()
 }

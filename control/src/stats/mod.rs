@@ -1,11 +1,12 @@
 //! Statistics: counters summed over workers into plain values, for the socket and for metrics.
 
+pub mod nodes;
 pub mod persistence;
 pub mod rows;
 pub mod sums;
 pub mod tables;
 
-use sluice_dataplane::config::ids::{MemberId, PortId};
+use sluice_dataplane::config::ids::{MemberId, PORTS_MAX, PortId};
 use sluice_dataplane::counters::Counter;
 use sluice_dataplane::runtime::WorkerHandle;
 use sluice_dataplane::verdict::DropReason;
@@ -37,6 +38,7 @@ impl Process {
                 clientside: sums.clientside,
                 serverside: sums.serverside,
                 drops: named(&sums.drops),
+                http: server.http.is_some().then_some(sums.http),
             }
         };
         view.model.virtual_servers.iter().map(stats).collect()
@@ -90,21 +92,21 @@ impl Process {
     /// Every member of every pool.
     pub fn members(&self) -> Vec<MemberStats> {
         let view = self.view();
-        let all = view
-            .model
-            .pools
-            .iter()
-            .flat_map(|(name, pool)| pool.members.iter().map(move |member| (name, member)));
-        let stats = |(pool, member): (&crate::model::Name, &crate::model::Member)| {
+        let all = view.model.pools.iter().flat_map(|(name, pool)| {
+            pool.members.iter().map(move |member| (name, !pool.monitors.is_empty(), member))
+        });
+        let stats = |(pool, is_monitored, member): (&crate::model::Name, bool, &crate::model::Member)| {
             let id = view.book.member_id(pool, member);
             let sums = self.member_sums(&view, id);
+            let state = self.member_state(id);
             let said = view.said.contains_key(&(pool.clone(), member.address.0, member.port.0));
             MemberStats {
                 pool: pool.to_string(),
                 member: endpoint(member.address, member.port.0),
                 address: member.address.to_string(),
                 port: member.port.0,
-                state: self.member_state(id),
+                availability: nodes::availability(state, is_monitored),
+                state,
                 state_from: match (said, member.state) {
                     (true, _) => "runtime",
                     (false, Some(_)) => "config",
@@ -215,6 +217,8 @@ fn worker_stats(worker: &WorkerHandle) -> WorkerStats {
         bytes: table.bytes,
         pages: table.pages,
     };
+    let mut traffic = TrafficSum::default();
+    (0..PORTS_MAX).for_each(|port| traffic.add(&counters.of_port(PortId(port as u8)).frames));
     WorkerStats {
         worker: worker.number(),
         core: worker.core(),
@@ -230,8 +234,11 @@ fn worker_stats(worker: &WorkerHandle) -> WorkerStats {
         sleeps: looped.sleeps.load(),
         slept_ms: looped.slept_ns.load() / 1_000_000,
         longest_turn_us: looped.longest_turn_ns.load() as f64 / 1_000.0,
+        traffic,
         flows: counters.flows.load(),
         half_open: counters.half_open.load(),
+        proxies: counters.proxies.load(),
+        syn_cookies: counters.syn_cookies.load(),
         neighbors: counters.neighbors.load(),
         snat_ports: counters.snat_ports.load(),
         misdirected: counters.misdirected.load(),

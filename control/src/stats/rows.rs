@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::sums::{ConnectionsSum, TrafficSum};
+use super::sums::{ConnectionsSum, HttpSum, TrafficSum};
 use crate::model::{LoadBalancing, Protocol, StatedMember, VirtualType};
 
 /// Drops by reason.
@@ -27,6 +27,9 @@ pub struct VirtualServerStats {
     pub clientside: TrafficSum,
     pub serverside: TrafficSum,
     pub drops: Drops,
+    /// Left out where HTTP is not spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSum>,
 }
 
 /// One pool, for `show pools`.
@@ -51,6 +54,7 @@ pub struct MemberStats {
     pub member: String,
     pub address: String,
     pub port: u16,
+    pub availability: Availability,
     pub state: StatedMember,
     /// `config`, `runtime` (said since) or `default`.
     pub state_from: &'static str,
@@ -59,6 +63,45 @@ pub struct MemberStats {
     pub connection_limit: u64,
     pub connections: ConnectionsSum,
     pub serverside: TrafficSum,
+}
+
+/// Whether a member takes connections, and who says so (tmsh `availability`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Availability {
+    /// It takes new ones, and no monitor is there to say otherwise.
+    Available,
+    /// It takes only those that persist to it: the operator's word.
+    Disabled,
+    /// It takes none: the operator's word.
+    Offline,
+    /// It takes new ones, but what its monitors find is not known.
+    Unknown,
+}
+
+/// One node: a host that members run on, for `show nodes`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct NodeStats {
+    pub address: String,
+    /// `None` where the configuration has no node of this address, so that it has the defaults.
+    pub name: Option<String>,
+    pub state: StatedMember,
+    pub ratio: u64,
+    /// 0 for none, as is the rate.
+    pub connection_limit: u64,
+    pub rate_limit: u64,
+    /// The members on it, over all pools.
+    pub members: Vec<NodeMember>,
+    pub connections: ConnectionsSum,
+}
+
+/// A member of a node.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct NodeMember {
+    pub pool: String,
+    pub member: String,
 }
 
 /// One port, for `show ports`.
@@ -99,8 +142,14 @@ pub struct WorkerStats {
     pub sleeps: u64,
     pub slept_ms: u64,
     pub longest_turn_us: f64,
+    /// Frames of all ports.
+    pub traffic: TrafficSum,
     pub flows: u64,
     pub half_open: u64,
+    /// Proxied connections now, those to members that wait for a request among them.
+    pub proxies: u64,
+    /// Handshakes answered by cookie.
+    pub syn_cookies: u64,
     pub neighbors: u64,
     pub snat_ports: u64,
     /// Packets of translated flows that a port had brought to this worker though they are another's.
@@ -231,14 +280,16 @@ pub struct NeighborStats {
     pub worker: usize,
 }
 
-/// One flow, for `show flows`.
+/// One flow, for `show flows`. A proxied connection may have only one of its sides.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct FlowStats {
-    pub client: String,
-    pub destination: String,
-    pub source: String,
-    pub member: String,
+    /// `None`, as is the destination, where a connection to a member waits for its next use.
+    pub client: Option<String>,
+    pub destination: Option<String>,
+    /// `None`, as is the member, where none is connected.
+    pub source: Option<String>,
+    pub member: Option<String>,
     pub protocol: &'static str,
     pub state: &'static str,
     pub virtual_server: Option<String>,

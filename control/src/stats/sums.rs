@@ -1,8 +1,8 @@
 //! Counters summed over workers.
 
-use serde::Serialize;
-use sluice_dataplane::config::ids::{MemberId, VirtualId};
-use sluice_dataplane::counters::{Connections, Traffic};
+use serde::{Serialize, Serializer};
+use sluice_dataplane::config::ids::{MemberId, NodeId, VirtualId};
+use sluice_dataplane::counters::{Connections, HttpCounters, Traffic};
 use sluice_dataplane::runtime::WorkerHandle;
 use sluice_dataplane::verdict::DropReason;
 
@@ -73,6 +73,51 @@ impl ConnectionsSum {
     }
 }
 
+/// What a virtual server with HTTP did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct HttpSum {
+    /// Requests whose head was read.
+    pub requests: u64,
+    /// Responses by class, as [`STATUS_CLASSES`] has them; our own, too.
+    #[serde(serialize_with = "by_class")]
+    pub responses: [u64; 5],
+    /// Requests that were none and refused.
+    pub refused: u64,
+    /// Requests that went to another member or over another connection because the first had failed.
+    pub retries: u64,
+    /// Requests that went over a connection that had waited for them.
+    pub reused: u64,
+}
+
+/// The classes of status codes (RFC 9110 section 15), by their first digit.
+pub const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+fn by_class<S: Serializer>(responses: &[u64; 5], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(STATUS_CLASSES.iter().zip(responses))
+}
+
+impl HttpSum {
+    fn add(&mut self, http: &HttpCounters) {
+        self.requests += http.requests.load();
+        self.responses.iter_mut().zip(&http.responses).for_each(|(sum, count)| *sum += count.load());
+        self.refused += http.refused.load();
+        self.retries += http.retries.load();
+        self.reused += http.reused.load();
+    }
+
+    fn minus(self, base: &HttpSum) -> HttpSum {
+        HttpSum {
+            requests: self.requests.saturating_sub(base.requests),
+            responses: std::array::from_fn(|class| {
+                self.responses[class].saturating_sub(base.responses[class])
+            }),
+            refused: self.refused.saturating_sub(base.refused),
+            retries: self.retries.saturating_sub(base.retries),
+            reused: self.reused.saturating_sub(base.reused),
+        }
+    }
+}
+
 /// A virtual server's counters over all workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VirtualSums {
@@ -84,6 +129,8 @@ pub struct VirtualSums {
     pub connections: ConnectionsSum,
     /// By the number of the reason.
     pub drops: Vec<u64>,
+    /// Where it speaks HTTP.
+    pub http: HttpSum,
 }
 
 impl VirtualSums {
@@ -94,6 +141,7 @@ impl VirtualSums {
             sums.clientside.add(&counters.clientside);
             sums.serverside.add(&counters.serverside);
             sums.connections.add(&counters.connections);
+            sums.http.add(&counters.http);
             sums.drops.iter_mut().zip(&counters.drops).for_each(|(sum, count)| *sum += count.load());
         }
         sums
@@ -106,6 +154,7 @@ impl VirtualSums {
             serverside: self.serverside.minus(&base.serverside),
             connections: self.connections.minus(&base.connections),
             drops: self.drops.iter().zip(&base.drops).map(less).collect(),
+            http: self.http.minus(&base.http),
         }
     }
 }
@@ -138,6 +187,14 @@ impl MemberSums {
     }
 }
 
+/// All connections that were counted for node `id`.
+pub fn node_sum(workers: &[WorkerHandle], id: NodeId) -> ConnectionsSum {
+    let mut sum = ConnectionsSum::default();
+    let counters = workers.iter().filter_map(|worker| worker.counters().of_node(id));
+    counters.for_each(|counters| sum.add(&counters.connections));
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +204,9 @@ mod tests {
         let base = ConnectionsSum { current: 0, total: 90, peak: 12 };
         let now = ConnectionsSum { current: 3, total: 95, peak: 12 };
         assert_eq!(now.minus(&base), ConnectionsSum { current: 3, total: 5, peak: 3 });
+        let base = HttpSum { requests: 9, responses: [0, 7, 0, 1, 1], refused: 1, retries: 2, reused: 3 };
+        let now = HttpSum { requests: 11, responses: [1, 8, 0, 1, 1], refused: 2, retries: 2, reused: 4 };
+        let since = HttpSum { requests: 2, responses: [1, 1, 0, 0, 0], refused: 1, retries: 0, reused: 1 };
+        assert_eq!(now.minus(&base), since);
     }
 }

@@ -26,8 +26,9 @@ pub struct FlowFilter {
 
 impl FlowFilter {
     fn wants(&self, flow: &FlowStats) -> bool {
-        let at = |wanted: &Option<String>, place: &str| {
-            wanted.as_deref().is_none_or(|wanted| wanted == place || wanted == host_of(place))
+        let at = |wanted: &Option<String>, place: &Option<String>| {
+            let is_at = |wanted: &str, place: &str| wanted == place || wanted == host_of(place);
+            wanted.as_deref().is_none_or(|wanted| place.as_deref().is_some_and(|place| is_at(wanted, place)))
         };
         let server =
             self.virtual_server.as_ref().is_none_or(|name| flow.virtual_server.as_ref() == Some(name));
@@ -172,12 +173,11 @@ fn neighbor_stats(parts: &plane::Parts, neighbor: &NeighborInfo, worker: usize) 
 }
 
 fn flow_stats(flow: &FlowInfo, names: &BTreeMap<VirtualId, String>, worker: usize) -> FlowStats {
-    let place = |(address, port): (Address, u16)| endpoint(address, port);
     FlowStats {
-        client: place(flow.client),
-        destination: place(flow.destination),
-        source: place(flow.source),
-        member: place(flow.member),
+        client: end(flow.client),
+        destination: end(flow.destination),
+        source: end(flow.source),
+        member: end(flow.member),
         protocol: match flow.protocol {
             6 => "tcp",
             17 => "udp",
@@ -192,10 +192,19 @@ fn flow_stats(flow: &FlowInfo, names: &BTreeMap<VirtualId, String>, worker: usiz
     }
 }
 
+/// One end of a flow; none where a proxied connection has no such side.
+fn end((address, port): (Address, u16)) -> Option<String> {
+    (!address.is_unspecified() || port != 0).then(|| endpoint(address, port))
+}
+
 const FLOWS_PAGE: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use sluice_dataplane::config::ids::MemberId;
+
     use super::*;
 
     #[test]
@@ -203,5 +212,35 @@ mod tests {
         assert_eq!(endpoint("2001:db8::1", 80), "[2001:db8::1]:80");
         assert_eq!(endpoint("192.0.2.1", 0), "192.0.2.1:*");
         assert_eq!((host_of("[2001:db8::1]:80"), host_of("192.0.2.1:80")), ("2001:db8::1", "192.0.2.1"));
+    }
+
+    fn flow(client: (Address, u16), member: (Address, u16)) -> FlowInfo {
+        FlowInfo {
+            client,
+            destination: client,
+            source: member,
+            member,
+            protocol: 6,
+            state: "established",
+            virtual_id: VirtualId::NONE,
+            member_id: MemberId::NONE,
+            idle_ms: 0,
+            bytes: (0, 0),
+        }
+    }
+
+    #[test]
+    fn a_side_that_a_proxy_does_not_have_is_no_address() {
+        let nobody = (Address::UNSPECIFIED, 0);
+        let member = ("10.1.0.11".parse::<IpAddr>().unwrap().into(), 8080);
+        let row = flow_stats(&flow(nobody, member), &BTreeMap::new(), 0);
+        assert_eq!((&row.client, &row.destination), (&None, &None));
+        assert_eq!(row.member.as_deref(), Some("10.1.0.11:8080"));
+        let of = |client: Option<&str>, member: Option<&str>| {
+            let (client, member) = (client.map(str::to_string), member.map(str::to_string));
+            FlowFilter { limit: 1, virtual_server: None, client, member }.wants(&row)
+        };
+        assert!(of(None, Some("10.1.0.11")) && of(None, None));
+        assert!(!of(Some("::"), None), "whoever asks for a client does not mean none");
     }
 }

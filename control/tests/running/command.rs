@@ -41,6 +41,7 @@ fn without_a_sluice_every_command_says_so() {
     let socket = folder.path().join("none.sock").display().to_string();
     for arguments in [
         vec!["show", "workers", "--socket", &socket],
+        vec!["top", "--socket", &socket],
         vec!["apply", &file, "--socket", &socket],
         vec!["diff", &file, "--socket", &socket],
         vec!["member", "disable", "web", "10.1.0.11:8080", "--socket", &socket],
@@ -78,6 +79,7 @@ fn commands_talk_to_a_running_sluice() {
         "virtual-servers",
         "pools",
         "members",
+        "nodes",
         "flows",
         "persistence",
         "snat",

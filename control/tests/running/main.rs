@@ -6,3 +6,4 @@ mod common;
 mod nodes;
 mod persistence;
 mod socket;
+mod top;

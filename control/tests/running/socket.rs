@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::common::{CONFIG, Sluice, opened, request};
 use serde_json::{Value, json};
+use sluice_control::show::Thing;
 use sluice_control::socket::ControlSocket;
+use sluice_dataplane::config::ids::PortId;
 use sluice_dataplane::frame::Frame;
 use sluice_dataplane::port::{DriverCounters, PortQueue, memory};
 
@@ -53,6 +55,84 @@ fn a_full_proxy_is_listed_with_its_type() {
     let sluice =
         Sluice::start(&CONFIG.replace("snat: automap", "snat: automap, type: standard, http: {}"), 1);
     assert_eq!(sluice.get("/v1/virtual-servers")[0]["type"], "standard");
+    sluice.end();
+}
+
+/// A full proxy with HTTP beside the server of [`CONFIG`].
+fn with_http() -> String {
+    CONFIG.to_string() + "  shop: {destination: 192.0.2.101:80, pool: web, type: standard, http: {}}\n"
+}
+
+/// Makes each worker count for `shop`: so many requests as its number and 2, and as many responses of each class.
+fn serve(sluice: &Sluice) {
+    let shop = sluice.process.view().book.virtual_id("shop");
+    for (number, worker) in (2..).zip(sluice.process.workers()) {
+        let http = &worker.counters().of_virtual(shop).unwrap().http;
+        http.requests.add(number);
+        http.responses.iter().zip(1..).for_each(|(class, digit)| class.add(number * digit));
+        [&http.refused, &http.retries, &http.reused].iter().zip(6..).for_each(|(count, by)| count.add(by));
+    }
+}
+
+#[test]
+fn requests_are_summed_where_http_is_spoken() {
+    let sluice = Sluice::start(&with_http(), 2);
+    serve(&sluice);
+    let servers = sluice.get("/v1/virtual-servers");
+    assert_eq!((&servers[0]["name"], &servers[1]["name"]), (&json!("shop"), &json!("web")));
+    let http = json!({
+        "requests": 5, "responses": {"1xx": 5, "2xx": 10, "3xx": 15, "4xx": 20, "5xx": 25},
+        "refused": 12, "retries": 14, "reused": 16,
+    });
+    assert_eq!(servers[0]["http"], http);
+    assert_eq!(servers[1].get("http"), None, "web does not speak it");
+    let table = Thing::VirtualServers.table(&servers);
+    let (all, spoken) = table.split_once("\nHTTP\n").unwrap();
+    assert_eq!(all.lines().count(), 3, "{table}");
+    let cells = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+    let lines: Vec<_> = spoken.lines().map(cells).collect();
+    let titles = ["NAME", "REQUESTS", "1XX", "2XX", "3XX", "4XX", "5XX", "REFUSED", "RETRIES", "REUSED"];
+    assert_eq!(lines[0], titles);
+    assert_eq!(lines[1..], [["shop", "5", "5", "10", "15", "20", "25", "12", "14", "16"]]);
+    assert!(!Thing::VirtualServers.table(&json!([servers[1]])).contains("HTTP"));
+    sluice.end();
+}
+
+#[test]
+fn metrics_tell_of_http_and_proxies() {
+    let sluice = Sluice::start(&with_http(), 2);
+    serve(&sluice);
+    let text = sluice.request("GET", "/metrics", &[], "").body;
+    for line in [
+        "sluice_http_requests_total{virtual_server=\"shop\"} 5",
+        "sluice_http_responses_total{virtual_server=\"shop\",class=\"1xx\"} 5",
+        "sluice_http_responses_total{virtual_server=\"shop\",class=\"5xx\"} 25",
+        "sluice_http_refused_total{virtual_server=\"shop\"} 12",
+        "sluice_http_retries_total{virtual_server=\"shop\"} 14",
+        "sluice_http_reused_total{virtual_server=\"shop\"} 16",
+        "sluice_worker_proxies{worker=\"1\"} 0",
+        "sluice_worker_syn_cookies_total{worker=\"0\"} 0",
+        "sluice_rate_limit_keys_forgotten_total 0",
+    ] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+    assert!(!text.contains("sluice_http_requests_total{virtual_server=\"web\"}"), "{text}");
+    let workers = sluice.get("/v1/workers");
+    assert_eq!((&workers[1]["proxies"], &workers[1]["syn_cookies"]), (&json!(0), &json!(0)));
+    sluice.end();
+}
+
+#[test]
+fn a_workers_traffic_is_that_of_all_its_ports() {
+    let sluice = Sluice::start(CONFIG, 2);
+    let counters = sluice.process.workers()[1].counters();
+    for port in [0, 1] {
+        counters.of_port(PortId(port)).frames.packets_in.add(3);
+        counters.of_port(PortId(port)).frames.bytes_out.add(40);
+    }
+    let workers = sluice.get("/v1/workers");
+    let traffic = |packets_in: u64, bytes_out: u64| json!({"packets_in": packets_in, "bytes_in": 0, "packets_out": 0, "bytes_out": bytes_out});
+    assert_eq!((&workers[0]["traffic"], &workers[1]["traffic"]), (&traffic(0, 0), &traffic(6, 80)));
     sluice.end();
 }
 
@@ -374,6 +454,7 @@ fn metrics_follow_the_objects() {
         "sluice_virtual_server_connections{virtual_server=\"web\"} 0",
         "sluice_member_connections_total{pool=\"web\",member=\"10.1.0.11:8080\"} 0",
         "sluice_pool_members_available{pool=\"web\"} 1",
+        "sluice_node_connections{address=\"10.1.0.12\"} 0",
         "sluice_worker_generation{worker=\"1\"} 1",
         "sluice_port_packets_total{port=\"ext\",driver=\"memory\",direction=\"in\"} 0",
         "sluice_ready 1",

@@ -193,7 +193,9 @@ impl Pipeline {
         self.fragment_at_hand = Some(id);
         let fate = match found {
             Some((flow, direction)) => self.forward(port, &mut frame, &packet, flow, direction, out),
-            None if fragment.is_first() => self.first_packet(port, &mut frame, &packet, out),
+            None if fragment.is_first() || self.fragments.way(id).is_some() => {
+                self.first_packet(port, &mut frame, &packet, out)
+            }
             None => self.dropped(DropReason::FragmentNoFlow, VirtualId::NONE),
         };
         if matches!(fate, Fate::Send(_) | Fate::Wait(..)) {

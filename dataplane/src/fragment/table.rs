@@ -106,6 +106,8 @@ struct Entry {
     has_new_id: u8,
     transport: Transport,
     new_id: u32,
+    /// Where the first fragment went, for a packet without a flow.
+    way: Way,
     last_news_ms: u32,
     /// Ids + 1; 0 is none.
     previous: u32,
@@ -121,7 +123,19 @@ struct Entry {
     starts: Bits,
 }
 
-const _: () = assert!(size_of::<Entry>() == 2_128, "docs/LIMITS.md says so");
+const _: () = assert!(size_of::<Entry>() == 2_160, "docs/LIMITS.md says so");
+
+/// Where the fragments of a packet without a flow go: all to one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Way {
+    /// The member's address; unspecified when none is known.
+    pub address: Address,
+    /// The member.
+    pub member: u32,
+    /// Its port.
+    pub port: u16,
+}
 
 /// One bit for each 8 bytes of a packet's payload.
 type Bits = [u64; 128];
@@ -193,6 +207,17 @@ impl FragmentTable {
     /// The ports and protocol of a packet whose first fragment has come.
     pub fn transport(&self, id: EntryId) -> Transport {
         self.entries[id.0 as usize].transport
+    }
+
+    /// Where the packet's first fragment went; `None` when it has a flow, or went nowhere.
+    pub fn way(&self, id: EntryId) -> Option<Way> {
+        let way = self.entries[id.0 as usize].way;
+        (!way.address.is_unspecified()).then_some(way)
+    }
+
+    /// Remembers where the packet's first fragment went.
+    pub fn set_way(&mut self, id: EntryId, way: Way) {
+        self.entries[id.0 as usize].way = way;
     }
 
     /// The packet's new identification: the one given before, or what `choose` says.

@@ -27,10 +27,14 @@ fn load(candidate: &Candidate, connections: u64, then: u64, pick: &Pick) -> Load
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::clock::Instant;
     use crate::config::ids::MemberId;
     use crate::config::snapshot::Method;
+    use crate::counters::WorkerCounters;
     use crate::lb::testing::Bench;
+    use crate::limits::Limits;
     use crate::pool::MemberState;
 
     #[test]
@@ -55,6 +59,19 @@ mod tests {
         bench.open_elsewhere(9, 1);
         assert_eq!(bench.pick_and_open(2), [0, 1]);
         assert_eq!(bench.pick_and_open(4).iter().filter(|&&member| member == 2).count(), 2);
+    }
+
+    #[test]
+    fn connections_of_other_workers_count() {
+        for method in [Method::LeastConnectionsMember, Method::LeastConnectionsNode] {
+            let mut bench = Bench::new(method, &[1, 1, 1]);
+            let other = WorkerCounters::new(&Limits { members: 8, virtual_servers: 1, ..Limits::default() });
+            let member = &bench.snapshot.parts().pools[0].members[1];
+            (0..30).for_each(|_| other.open_member(member.id, member.node));
+            bench.peers.push(Arc::new(other));
+            bench.pick_and_open(30);
+            assert_eq!(bench.open_counts(), [15, 0, 15], "{method:?}");
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //!     View::has_room      asked of whomever the method would take
 //! ```
 //!
-//! Every worker balances its own connections by its own counts. Workers begin at different members, so that what
-//! is even on each is even over all.
+//! Every worker takes turns of its own, beginning at another member, so that what is even on each is even over all; methods
+//! that count connections count those of all workers.
 
 mod consistent_hash;
 mod fastest;

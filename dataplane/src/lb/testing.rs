@@ -19,6 +19,7 @@ pub(crate) struct Bench {
     pub(crate) snapshot: Snapshot,
     pub(crate) states: MemberStates,
     pub(crate) counters: WorkerCounters,
+    pub(crate) peers: Vec<Arc<WorkerCounters>>,
     pub(crate) latencies: LatencyBook,
     pub(crate) sessions: Vec<AtomicI64>,
     pub(crate) client: (Address, u16),
@@ -45,6 +46,7 @@ impl Bench {
             }),
             states: MemberStates::new(count),
             counters: WorkerCounters::new(&limits),
+            peers: Vec::new(),
             latencies: LatencyBook::new(&limits),
             sessions: (0..count).map(|_| AtomicI64::new(0)).collect(),
             client: (address("198.51.100.7"), 40_000),
@@ -87,6 +89,7 @@ impl Bench {
         View {
             states: &self.states,
             counters: &self.counters,
+            peers: &self.peers,
             quota: &self.quota,
             snapshot: &self.snapshot,
             now: self.now,

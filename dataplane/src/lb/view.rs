@@ -1,11 +1,12 @@
 //! [`View`]: what the methods may look at, and whether a member takes a connection.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::clock::Instant;
 use crate::config::ids::{MemberId, NodeId};
 use crate::config::snapshot::{Member, Snapshot};
-use crate::counters::WorkerCounters;
+use crate::counters::{Connections, WorkerCounters};
 use crate::lb::latency::LatencyBook;
 use crate::pool::{MemberState, MemberStates};
 use crate::quota::{Limited, QuotaShare};
@@ -17,6 +18,8 @@ pub struct View<'a> {
     pub states: &'a MemberStates,
     /// This worker's counters, for current connections.
     pub counters: &'a WorkerCounters,
+    /// The other workers' counters: connections are counted over all.
+    pub peers: &'a [Arc<WorkerCounters>],
     /// The limits that hold over all workers.
     pub quota: &'a QuotaShare,
     /// The configuration that the pool is of, for its nodes and hash tables.
@@ -77,16 +80,22 @@ impl View<'_> {
             || node.is_some_and(|node| node.connection_limit != 0 || node.rate_limit != 0)
     }
 
-    /// The member's connections now.
+    /// The member's connections now, of all workers. A load from memory for each worker.
     #[inline]
     pub fn connections(&self, member: MemberId) -> u64 {
-        self.counters.of_member(member).map_or(0, |counters| counters.connections.current.load())
+        self.sum(|counters| counters.of_member(member).map(|counters| &counters.connections))
     }
 
-    /// The node's connections now, over all members on it in all pools.
+    /// The node's connections now, over all members on it in all pools, of all workers.
     #[inline]
     pub fn node_connections(&self, node: NodeId) -> u64 {
-        self.counters.of_node(node).map_or(0, |counters| counters.connections.current.load())
+        self.sum(|counters| counters.of_node(node).map(|counters| &counters.connections))
+    }
+
+    #[inline]
+    fn sum<'c>(&'c self, of: impl Fn(&'c WorkerCounters) -> Option<&'c Connections>) -> u64 {
+        let all = std::iter::once(self.counters).chain(self.peers.iter().map(Arc::as_ref));
+        all.filter_map(of).map(|connections| connections.current.load()).sum()
     }
 
     /// The member's persistence records now.

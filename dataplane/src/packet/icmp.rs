@@ -23,6 +23,14 @@ pub struct Quoted {
     l4: usize,
 }
 
+impl Quoted {
+    /// The sequence number of a quoted TCP segment.
+    pub fn sequence(&self, bytes: &[u8]) -> Option<u32> {
+        let word = bytes.get(self.l4 + 4..self.l4 + 8)?.first_chunk::<4>()?;
+        (self.key.protocol == protocol::TCP).then_some(u32::from_be_bytes(*word))
+    }
+}
+
 /// Destination unreachable, time exceeded, parameter problem, packet too big; all below 128 in ICMPv6. Source
 /// quench and redirect are no errors that we pass on (RFC 6633; RFC 1812 section 5.2.7.2).
 pub fn is_error(is_v4: bool, kind: u8) -> bool {

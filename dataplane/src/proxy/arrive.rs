@@ -139,6 +139,10 @@ impl Pipeline {
         let header = frame.bytes().get(usize::from(packet.l4)..).unwrap_or_default();
         let syn = Syn::read(header, packet.key.src.is_v4());
         let offer = self.offer(item, link, packet.key.src.is_v4());
+        let is_new = self.proxies.handshakes.caller(&packet.key).is_none();
+        if is_new && item.proxy.as_ref().is_some_and(|profile| profile.verified_accept) {
+            return self.ask_first(item, packet, syn, caller, offer);
+        }
         let before = self.proxies.reopened.take().filter(|(key, _)| *key == packet.key);
         let handshakes = &mut self.proxies.handshakes;
         let answer = match before {
@@ -205,35 +209,30 @@ impl Pipeline {
             true => Layer::Header,
             false => self.first_layer(&profile),
         };
-        let proxy = Proxy {
-            slot: 0,
-            virtual_id: item.id,
-            profile,
-            client: None,
-            server: None,
-            member: None,
-            origin: packet.key,
-            layer,
-            failed: Vec::new(),
-            began: self.now,
-            active: self.now,
-            armed: None,
-            is_ready: false,
-            is_counted: true,
-            tlvs: None,
-            bytes: [0; 2],
-            served_by: None,
-            was_cut: false,
-        };
+        self.yield_waiting();
         let conn = self.proxies.engine.accept(&opening, &complete.agreed, self.now);
         let conn = conn.map_err(|_| DropReason::ProxiesFull)?;
-        let Some(slot) = self.proxies.slots.insert(proxy) else {
+        let slot = match self.take_verified(packet) {
+            Some(mut verified) => {
+                (verified.layer, verified.client, verified.is_counted) = (layer, Some(conn), true);
+                let slot = verified.slot;
+                self.proxies.slots.put(verified);
+                Some(slot)
+            }
+            None => {
+                let proxy = Proxy {
+                    origin: packet.key,
+                    client: Some(conn),
+                    is_counted: true,
+                    ..Proxy::new(item.id, profile, layer, self.now)
+                };
+                self.proxies.slots.insert(proxy)
+            }
+        };
+        let Some(slot) = slot else {
             self.proxies.engine.release(conn);
             return Err(DropReason::ProxiesFull);
         };
-        if let Some(proxy) = self.proxies.slots.at_mut(slot) {
-            proxy.client = Some(conn);
-        }
         let way = match item.auto_last_hop {
             true => Way::LastHop(LinkId::new(port, packet.vlan), source_of(frame)),
             false => Way::By(NeighborRef::NONE),
@@ -247,6 +246,7 @@ impl Pipeline {
             is_client: true,
             way,
             epoch: self.epoch,
+            path_mtu: u16::MAX,
             pair: None,
         });
         if let Some(counters) = self.counters.of_virtual(item.id) {

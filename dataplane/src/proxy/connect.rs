@@ -85,6 +85,7 @@ impl Pipeline {
             is_client: false,
             way: Way::By(neighbor),
             epoch: self.epoch,
+            path_mtu: u16::MAX,
             pair,
         });
         Ok(conn)
@@ -96,6 +97,7 @@ impl Pipeline {
         if is_taken {
             return Err(DropReason::SnatPortTaken);
         }
+        self.yield_waiting();
         let opening = Opening {
             local: (key.dst, key.dst_port),
             remote: (key.src, key.src_port),

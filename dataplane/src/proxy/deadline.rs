@@ -21,6 +21,10 @@ impl Pipeline {
                 let idle_ms = proxy.profile.http.as_ref().map_or(0, |http| http.reuse.idle_ms);
                 after(proxy.began, idle_ms)
             }
+            Layer::Verify(_) => self.deadline_of_verify(proxy),
+            Layer::Shadow(_) => {
+                after(proxy.began, proxy.profile.http.as_ref().map_or(0, |http| http.timeouts.response_ms))
+            }
             Layer::Closing(_) => after(proxy.active, self.fin_wait_ms(proxy)),
         }
     }
@@ -37,6 +41,13 @@ impl Pipeline {
             Phase::Passing => (proxy.active, self.idle_timeout_ms(proxy)),
         };
         Some(since + Duration::from_millis(u64::from(ms)))
+    }
+
+    /// As long as the member's handshake may take and the client's.
+    fn deadline_of_verify(&self, proxy: &Proxy) -> Option<Instant> {
+        let flow = Flow { virtual_id: proxy.virtual_id, protocol: 6, ..bytemuck::Zeroable::zeroed() };
+        let ms = proxy.profile.server_tcp.connect_ms.saturating_add(self.timeouts(&flow).handshake_ms);
+        Some(proxy.began + Duration::from_millis(u64::from(ms)))
     }
 
     fn fin_wait_ms(&self, proxy: &Proxy) -> u32 {
@@ -57,7 +68,8 @@ impl Pipeline {
     #[cold]
     pub(crate) fn on_deadline(&mut self, proxy: &mut Proxy) {
         match &proxy.layer {
-            Layer::Header | Layer::Closing(_) => self.cut(proxy),
+            Layer::Header | Layer::Shadow(_) | Layer::Closing(_) => self.cut(proxy),
+            Layer::Verify(_) => self.end_verify(proxy),
             Layer::Stream(stream) => match stream.phase {
                 Phase::Choosing => {}
                 // The member counts as one that has refused.

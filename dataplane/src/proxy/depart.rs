@@ -31,6 +31,7 @@ impl Pipeline {
             header: LinkHeader { destination: mac, source: facts.mac, vlan: link.vlan() },
             link,
             ends: (end.key.dst, end.key.src),
+            path_mtu: end.path_mtu,
             next: None,
             is_known: mac != Mac::default(),
             packets: 0,
@@ -109,6 +110,7 @@ struct Departure<'a> {
     /// Our address and the peer's.
     ends: (Address, Address),
     next: Option<Frame>,
+    path_mtu: u16,
     /// The link address of the next hop is known.
     is_known: bool,
     packets: u64,
@@ -139,6 +141,7 @@ impl Sink for Departure<'_> {
         let l4 = l3 + if is_v4 { 20 } else { 40 };
         let pseudo = self.pseudo_sum((l3 + len - l4) as u64);
         bytes[l4 + CHECKSUM_AT..l4 + CHECKSUM_AT + 2].copy_from_slice(&pseudo.to_be_bytes());
+        let segment = self.fit(&bytes[l4..], len, l4 - l3, segment);
         frame.offload.checksum = Checksum::Partial { start: l4 as u16, offset: CHECKSUM_AT as u16 };
         frame.offload.segmentation = segment.map(|payload_bytes| Segmentation {
             kind: if is_v4 { SegmentKind::Tcp4 } else { SegmentKind::Tcp6 },
@@ -156,6 +159,15 @@ impl Sink for Departure<'_> {
 }
 
 impl Departure<'_> {
+    /// Segments of a size that the path takes: a receiver does not mind where a stream is cut.
+    fn fit(&self, segment: &[u8], len: usize, ip_header: usize, each: Option<u16>) -> Option<u16> {
+        let header = segment.get(12).map_or(20, |byte| usize::from(byte >> 4) * 4);
+        let payload = len.saturating_sub(ip_header + header);
+        let room = usize::from(self.path_mtu).saturating_sub(ip_header + header);
+        let now = each.map_or(payload, usize::from);
+        if now > room { Some(room as u16) } else { each }
+    }
+
     fn pseudo_sum(&self, len: u64) -> u16 {
         let (src, dst) = self.ends;
         let addresses = match src.is_v4() {

@@ -24,6 +24,8 @@ pub(crate) struct End {
     pub(crate) way: Way,
     /// The configuration that the way was found under.
     pub(crate) epoch: u32,
+    /// The largest packet that the path takes, as far as it has said so.
+    pub(crate) path_mtu: u16,
     /// Our port is one of the SNAT ports and must be given back.
     pub(crate) pair: Option<Pair>,
 }

@@ -55,6 +55,8 @@ fn state_of(layer: &Layer) -> &'static str {
         },
         Layer::Http(http) => http.phase.name(),
         Layer::Idle(_) => "reusable",
+        Layer::Verify(_) => "verifying",
+        Layer::Shadow(_) => "mirror",
         Layer::Closing(_) => "closing",
     }
 }

@@ -18,17 +18,21 @@ mod connect;
 mod count;
 mod deadline;
 mod depart;
+mod down;
 pub(crate) mod end;
 mod header;
 pub(crate) mod http;
 mod list;
+mod related;
 mod reuse;
 mod run;
 mod slots;
 mod stream;
+mod verify;
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use sluice_ffi::memory::Backing;
 
 use crate::address::Address;
@@ -47,9 +51,11 @@ use crate::tcp::{ConnId, Engine, EngineSpec, Options, TcpEngine};
 use self::end::Ends;
 use self::http::Http;
 use self::http::exchange::Spares;
+use self::http::shadow::Shadow;
 use self::reuse::{Idle, IdleServers};
 use self::slots::Slots;
 use self::stream::Stream;
+use self::verify::{Verdict, Verify};
 
 /// The proxies of one worker.
 pub(crate) struct Proxies {
@@ -69,6 +75,11 @@ pub(crate) struct Proxies {
     pub(crate) turn: u64,
     /// A connection in TIME-WAIT that the SYN at hand begins anew, and what we sent last on it.
     pub(crate) reopened: Option<(FlowKey, u32)>,
+    /// Clients that wait for their members, by the keys of their packets, and what they are told.
+    pub(crate) verifying: HashMap<FlowKey, u32>,
+    pub(crate) verdicts: Vec<Verdict>,
+    /// Looks for members that went down.
+    pub(crate) walk: down::Walk,
     /// The list of proxies at hand, kept for its memory.
     pub(crate) ready: Vec<u32>,
     /// The millisecond that timers were last looked at.
@@ -129,7 +140,12 @@ pub(crate) enum Layer {
     Http(Box<Http>),
     /// A connection to a member that waits for a request.
     Idle(Idle),
-    /// All is said: what still comes is read and thrown away, so many bytes at most, until both connections are over.
+    /// Waits for its member before its client is let in.
+    Verify(Verify),
+    /// Sends the copy of a request.
+    Shadow(Shadow),
+    /// All is said: what still comes is read and thrown away, fewer bytes than this, until both connections are over. With
+    /// 0 a peer that still says something is reset.
     Closing(usize),
 }
 
@@ -146,7 +162,7 @@ impl Proxies {
         rates: Arc<RateTable>,
     ) -> Self {
         let connections = 2 * limits.proxies;
-        let ring = (limits.proxy_buffer / 4).max(RING_MIN);
+        let ring = (limits.proxy_buffer / 2).max(RING_MIN);
         let spec = EngineSpec { connections, receive_buffer: ring, send_buffer: ring, mtu };
         Self {
             engine: TcpEngine::new(spec),
@@ -162,6 +178,9 @@ impl Proxies {
             scratch: vec![0; SCRATCH_BYTES].into(),
             turn: 0,
             reopened: None,
+            verifying: HashMap::new(),
+            verdicts: Vec::new(),
+            walk: down::Walk::default(),
             ready: Vec::new(),
             looked_ms: 0,
             again: false,

@@ -9,6 +9,7 @@ use super::{Layer, Peer, Proxy};
 use crate::address::{Address, Prefix};
 use crate::config::ids::{MemberId, VirtualId};
 use crate::config::proxy::Reuse;
+use crate::config::snapshot::Pool;
 use crate::pipeline::Pipeline;
 use crate::tcp::{ConnId, Engine, State};
 
@@ -83,6 +84,39 @@ impl Pipeline {
         }
     }
 
+    /// Where places for connections become few, one that waits gives way to those that work. Its member sees a RST, with
+    /// no request on its way. To be called before a connection is opened or let in; O(1) while there are places.
+    pub(crate) fn yield_waiting(&mut self) {
+        let (len, capacity) = (self.proxies.engine.len(), self.proxies.engine.capacity());
+        if len + RESERVE.min(capacity / 4) < capacity {
+            return;
+        }
+        let first = self.proxies.idle.lists.values().find_map(|list| list.first().copied());
+        first.into_iter().for_each(|slot| self.end_waiting(slot));
+    }
+
+    /// As [`Pipeline::yield_waiting`], where members are full: one of this virtual server's connections to a member of
+    /// `pool` that waits for others than this client. False when none was found among as many as are looked at.
+    #[cold]
+    pub(crate) fn yield_member(&mut self, virtual_id: VirtualId, pool: &Pool) -> bool {
+        let is_of = |key: &IdleKey| {
+            key.virtual_id == virtual_id && pool.members.iter().any(|member| member.id == key.member_id)
+        };
+        let mut lists = self.proxies.idle.lists.iter().take(LOOKED_AT);
+        let first = lists.find(|(key, _)| is_of(key)).and_then(|(_, list)| list.first().copied());
+        first.into_iter().for_each(|slot| self.end_waiting(slot));
+        first.is_some()
+    }
+
+    fn end_waiting(&mut self, slot: u32) {
+        let Some((conn, _)) = self.unlist(slot) else { return };
+        self.proxies.engine.abort(conn);
+        if let Some(holder) = self.proxies.slots.at_mut(slot) {
+            holder.layer = Layer::Closing(0);
+        }
+        self.proxies.slots.wake(slot);
+    }
+
     /// Takes a waiting connection off its list.
     fn unlist(&mut self, slot: u32) -> Option<(ConnId, Idle)> {
         let holder = self.proxies.slots.at(slot)?;
@@ -148,24 +182,10 @@ impl Pipeline {
     pub(crate) fn detach(&mut self, proxy: &mut Proxy, layer: Layer) -> Option<u32> {
         let conn = proxy.server?;
         let holder = Proxy {
-            slot: 0,
-            virtual_id: proxy.virtual_id,
-            profile: std::sync::Arc::clone(&proxy.profile),
-            client: None,
             server: Some(conn),
             member: proxy.member,
             origin: proxy.origin,
-            layer,
-            failed: Vec::new(),
-            began: self.now,
-            active: self.now,
-            armed: None,
-            is_ready: false,
-            is_counted: false,
-            tlvs: None,
-            bytes: [0; 2],
-            served_by: None,
-            was_cut: false,
+            ..Proxy::new(proxy.virtual_id, std::sync::Arc::clone(&proxy.profile), layer, self.now)
         };
         let slot = self.proxies.slots.insert(holder)?;
         if let Some(end) = self.proxies.ends.at_mut(conn.index) {
@@ -199,3 +219,8 @@ impl Pipeline {
 }
 
 const SPARE_LISTS_MAX: usize = 64;
+
+/// Places that connections which wait leave to others: as many as may come in one turn.
+const RESERVE: usize = 64;
+/// Lists that are looked at for a connection to a full member.
+const LOOKED_AT: usize = 256;

@@ -14,7 +14,7 @@ impl Pipeline {
     /// Lets every proxy with something to do go on. True when there was one.
     #[inline]
     pub(crate) fn run_proxies(&mut self, out: &mut Outgoing) -> bool {
-        let has_due = self.wake_due(out);
+        let has_due = self.wake_due(out) | self.look_for_members_down();
         if !self.proxies.slots.has_ready() {
             return has_due;
         }
@@ -24,6 +24,7 @@ impl Pipeline {
             self.run_one(slot, out);
         }
         self.proxies.ready = ready;
+        self.send_verdicts(out);
         true
     }
 
@@ -97,6 +98,8 @@ impl Pipeline {
                 Layer::Stream(_) => self.stream(proxy),
                 Layer::Http(_) => self.http(proxy),
                 Layer::Idle(_) => self.idle(proxy),
+                Layer::Verify(_) => self.verify(proxy),
+                Layer::Shadow(_) => self.shadow(proxy),
                 Layer::Closing(_) => return self.closing(proxy),
             }
             if std::mem::discriminant(&proxy.layer) == before {
@@ -123,20 +126,20 @@ impl Pipeline {
         proxy.layer = Layer::Closing(0);
     }
 
-    /// Both sides are told all there is: what still comes is thrown away until both are over.
+    /// Both sides are told all there is: what still comes is thrown away until both are over. A peer that goes on and on
+    /// finds its window closed in the end: a RST could overtake what we said last (RFC 9112 section 9.6).
     fn closing(&mut self, proxy: &mut Proxy) {
         let Layer::Closing(left) = &mut proxy.layer else { return };
+        let engine = &mut self.proxies.engine;
         for conn in [proxy.client, proxy.server].into_iter().flatten() {
-            let engine = &mut self.proxies.engine;
-            let mut thrown = 0;
-            while engine.readable(conn) > 0 {
-                thrown += engine.read(conn, <[u8]>::len);
-            }
-            // One that has its RST already must not lose it.
-            if thrown > *left && !engine.state(conn).is_over() {
+            // Aborting twice would take back the RST that is still to be sent.
+            if *left == 0 && engine.readable(conn) > 0 && !engine.state(conn).is_over() {
                 engine.abort(conn);
             }
-            *left = left.saturating_sub(thrown);
+            while *left > 1 && engine.readable(conn) > 0 {
+                let most = *left - 1;
+                *left -= engine.read(conn, |bytes| bytes.len().min(most));
+            }
         }
     }
 
@@ -162,14 +165,16 @@ impl Pipeline {
     pub(crate) fn drop_server(&mut self, proxy: &mut Proxy, gently: bool) {
         let Some(conn) = proxy.server else { return };
         let state = self.proxies.engine.state(conn);
-        if state.is_over() {
-            self.forget_end(conn, state);
-            (proxy.server, proxy.member) = (None, None);
-            return;
-        }
-        match gently {
-            true => self.proxies.engine.close(conn),
-            false => self.proxies.engine.abort(conn),
+        match state {
+            State::Closed | State::Reset | State::TimeWait => {
+                self.forget_end(conn, state);
+                (proxy.server, proxy.member) = (None, None);
+                return;
+            }
+            // Its RST is still to be sent.
+            State::Aborted | State::TimedOut => {}
+            State::Connecting | State::Open if gently => self.proxies.engine.close(conn),
+            State::Connecting | State::Open => self.proxies.engine.abort(conn),
         }
         if self.detach(proxy, Layer::Closing(0)).is_none() {
             self.proxies.engine.abort(conn);

@@ -60,7 +60,8 @@ impl Pipeline {
 
     fn choose_for_stream(&mut self, proxy: &mut Proxy, stream: &mut Stream) {
         let pool = self.snapshot.virtual_by_id(proxy.virtual_id).and_then(|item| item.pool);
-        match self.connect(proxy, pool) {
+        let connected = if proxy.server.is_some() { Ok(()) } else { self.connect(proxy, pool) };
+        match connected {
             Ok(()) => (stream.phase, stream.since) = (Phase::Connecting, self.now),
             Err(DropReason::MembersFull) if self.may_wait(proxy, stream.since) => {}
             Err(reason) => {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use sluice_dataplane::config::proxy::{ProxyProfile, ProxyVersion};
+use sluice_dataplane::config::proxy::{ProxyProfile, ProxyVersion, TcpProfile};
 use sluice_dataplane::frame::FramePool;
 use sluice_dataplane::packet::build::{Tcp, address, tcp};
 use sluice_dataplane::packet::parse::tcp_flag;
@@ -18,7 +18,7 @@ fn bytes_survive_a_wire_that_loses_doubles_and_reorders() {
     let mut random = Random::seeded();
     for round in 0..6 {
         let seed = random.seed.wrapping_add(round);
-        let mut net = Net::new(ProxyProfile::default());
+        let mut net = Net::new(patient());
         net.faults = Some(Faults { random: Random::with(seed), lost: 3, doubled: 5, delayed: 20 });
         let clients: Vec<usize> = (0..3).map(|_| net.ask()).collect();
         let (up, down) = (random.bytes(60_000), random.bytes(90_000));
@@ -40,10 +40,18 @@ fn bytes_survive_a_wire_that_loses_doubles_and_reorders() {
             }
         }
         let right = |bytes: &[u8]| bytes == down;
-        assert!(clients.iter().all(|&client| right(net.got(client))), "seed {seed} of SLUICE_SEED");
+        let states: Vec<_> =
+            clients.iter().map(|&client| (net.client_is(client), net.got(client).len())).collect();
+        assert!(clients.iter().all(|&client| right(net.got(client))), "round {round}: {states:?}");
         assert!(net.members.socks.iter().filter(|sock| sock.got == up).count() == 3, "seed {seed}");
         net.assert_nothing_is_left();
     }
+}
+
+/// Two lost SYNs in a row are no reason to give up.
+fn patient() -> ProxyProfile {
+    let server_tcp = TcpProfile { connect_ms: 30_000, ..TcpProfile::default() };
+    ProxyProfile { server_tcp, ..ProxyProfile::default() }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!
 //! [`Net::settle`] carries frames until nobody has more to say, [`Net::pass`] lets time go by, in the steps that the worker
 //! itself asks for. A wire may lose, double and reorder frames.
+#![allow(dead_code, unreachable_pub, reason = "a harness; each test binary uses its own part")]
 
 use std::sync::Arc;
 
@@ -19,13 +20,13 @@ use sluice_dataplane::packet::build::address;
 use sluice_dataplane::tcp::State;
 use sluice_dataplane::worker::Activity;
 
-use crate::host::{Host, Welcome};
-use crate::random::Random;
-use crate::world::{self, EXTERNAL, EXTERNAL_MAC, INTERNAL, INTERNAL_MAC, World};
+use super::host::{Host, Welcome};
+use super::random::Random;
+use super::world::{self, EXTERNAL, EXTERNAL_MAC, INTERNAL, INTERNAL_MAC, World};
 
 pub const SERVICE: (&str, u16) = ("192.0.2.100", 80);
 pub const MEMBERS: [(&str, u16); 2] = [("10.1.0.11", 8080), ("10.1.0.12", 8080)];
-/// Both sides of a proxied connection have buffers of this many bytes altogether.
+/// What a proxied connection holds of one direction, in its two buffers.
 pub const BUFFER: usize = 65_536;
 
 pub struct Net {

@@ -1,4 +1,5 @@
 //! Clients and members: TCP endpoints on one link, made of the same engine as the proxy's.
+#![allow(dead_code, unreachable_pub, reason = "a harness; each test binary uses its own part")]
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,6 +30,8 @@ pub struct Sock {
     pub to_send: Vec<u8>,
     /// Close when all is written.
     pub closes: bool,
+    /// Something was sent.
+    pub has_sent: bool,
     /// False: nothing is read, and the window fills.
     pub reads: bool,
     /// The peer has closed, and everything before was read.
@@ -57,6 +60,9 @@ pub struct Host {
     /// Segments that came, by TCP flags of interest.
     pub resets: usize,
     pub syns: usize,
+    /// The largest packet that the path takes; larger ones, their segments each by itself, are kept in `lost`.
+    pub path_mtu: Option<usize>,
+    pub lost: Vec<Vec<u8>>,
     engine: TcpEngine,
     handshakes: Handshakes,
     by_key: HashMap<FlowKey, usize>,
@@ -77,6 +83,8 @@ impl Host {
             listens: HashMap::new(),
             resets: 0,
             syns: 0,
+            path_mtu: None,
+            lost: Vec::new(),
             engine: TcpEngine::new(spec),
             handshakes: Handshakes::new(256, [1, 2], Backing::Ordinary),
             by_key: HashMap::new(),
@@ -103,6 +111,7 @@ impl Host {
             got: Vec::new(),
             to_send: Vec::new(),
             closes: false,
+            has_sent: false,
             reads: true,
             is_done: false,
             state: State::Connecting,
@@ -117,17 +126,12 @@ impl Host {
         self.engine.abort(self.socks[sock].id);
     }
 
-    /// Connections that are not over.
-    pub fn open(&self) -> usize {
-        self.socks.iter().filter(|sock| !sock.state.is_over()).count()
-    }
-
     /// A frame of the worker's.
     pub fn receive(&mut self, mut frame: Frame, now: Instant) {
         checksum::finish(&mut frame);
         let bytes = frame.bytes();
         if bytes.get(12..14) == Some(&[8, 6]) {
-            return self.answer_arp(&bytes.to_vec());
+            return self.answer_arp(bytes);
         }
         let to = Mac(bytes[..6].try_into().expect("six bytes"));
         let Ok(Parsed::Ip(packet)) = parse(bytes, to) else { return };
@@ -137,6 +141,13 @@ impl Host {
         assert_eq!(to, self.mac, "sent to the right neighbour");
         build::assert_checksums(bytes);
         let bytes = bytes.to_vec();
+        let largest = match frame.offload.segmentation {
+            Some(cut) => usize::from(cut.payload_bytes) + 40,
+            None => packet.ip_len as usize,
+        };
+        if self.path_mtu.is_some_and(|mtu| largest > mtu) {
+            return self.lost.push(bytes[usize::from(packet.l3)..].to_vec());
+        }
         self.segment(&packet, &bytes, now);
     }
 
@@ -181,7 +192,12 @@ impl Host {
         }
         let header = &bytes[usize::from(packet.l4)..];
         let (seq, ack) = (word(header, 4), word(header, 8));
+        let is_known = self.handshakes.caller(&packet.key).is_some();
         let Some(complete) = self.handshakes.on_ack(&packet.key, seq, ack, now) else {
+            // Data that overtook the handshake's end comes again.
+            if is_known {
+                return;
+            }
             return self.control(packet, tcp_flag::RST, ack, 0);
         };
         let key = packet.key;
@@ -208,7 +224,7 @@ impl Host {
         }
         let text =
             |at: usize| IpAddr::from(<[u8; 4]>::try_from(&bytes[at..at + 4]).expect("four")).to_string();
-        let mut answer = crate::world::arp(2, self.mac, &text(38), &text(28));
+        let mut answer = super::world::arp(2, self.mac, &text(38), &text(28));
         answer[..6].copy_from_slice(&bytes[6..12]);
         answer[32..38].copy_from_slice(&bytes[6..12]);
         self.out.extend(self.frames.copy_of(&answer));
@@ -235,6 +251,7 @@ impl Host {
         sock.is_done |= engine.is_peer_done(sock.id);
         let sent = engine.send(sock.id, &sock.to_send);
         sock.to_send.drain(..sent);
+        sock.has_sent |= sent > 0;
         if sock.closes && sock.to_send.is_empty() && engine.state(sock.id) == State::Open {
             engine.close(sock.id);
             sock.closes = false;

@@ -2,10 +2,16 @@
 //! moves.
 #![allow(unreachable_pub, reason = "one test binary")]
 
+mod canon;
 mod faults;
+mod full;
 mod harness;
 mod host;
+mod http;
+mod order;
 mod random;
 mod stream;
+mod table;
+mod timeouts;
 #[path = "../world/mod.rs"]
 mod world;

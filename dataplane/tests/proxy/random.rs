@@ -1,4 +1,5 @@
 //! A small generator (xorshift64*, Vigna 2016) whose seed is printed.
+#![allow(dead_code, unreachable_pub, reason = "a harness; each test binary uses its own part")]
 
 pub struct Random {
     pub seed: u64,

@@ -78,6 +78,7 @@ impl Node {
             persistence,
             rates: Arc::default(),
             counters: Arc::clone(&counters),
+            peers: Vec::new(),
             access_log: Arc::new(AccessLog::new(0)),
             idle: Idle::Poll,
             clock: Clock::start(),

@@ -123,6 +123,7 @@ impl World {
             persistence: Arc::clone(persistence),
             rates: Arc::default(),
             counters: Arc::clone(&counters),
+            peers: Vec::new(),
             access_log: Arc::new(AccessLog::new(0)),
             idle: Idle::Poll,
             clock: Clock::start(),

@@ -28,6 +28,8 @@ pub(crate) struct Exchange {
     pub(crate) asked_for: Vec<u8>,
     /// The member that had it last.
     pub(crate) served_by: Option<(MemberId, (Address, u16))>,
+    /// The proxy that sends its copy.
+    pub(crate) shadow: Option<u32>,
     /// How often members have failed it.
     pub(crate) tries: u8,
 }
@@ -124,6 +126,7 @@ impl Exchange {
             pool: None,
             asked_for: Vec::new(),
             served_by: None,
+            shadow: None,
             tries: 0,
         }
     }
@@ -146,6 +149,7 @@ impl Exchange {
         self.response_trailers.clear();
         (self.facts, self.notes) = (Progress::new(now), Notes::default());
         self.asked_for.clear();
+        self.shadow = None;
         (self.route, self.pool, self.served_by, self.tries) = (None, None, None, 0);
     }
 }

@@ -8,6 +8,7 @@ use crate::config::snapshot::Virtual;
 use crate::http::Asked;
 use crate::packet::parse::{Class, Packet};
 use crate::pipeline::Pipeline;
+use crate::pool::MemberState;
 use crate::proxy::{Layer, Peer, Proxy};
 use crate::select::Target;
 use crate::tcp::{Engine, State};
@@ -36,7 +37,11 @@ impl Pipeline {
                 http.enter(Phase::Connecting, self.now);
                 Turn::Again
             }
-            Err(DropReason::MembersFull) if self.may_wait(proxy, http.since) => Turn::Wait,
+            Err(DropReason::MembersFull)
+                if self.may_wait(proxy, http.since) || self.makes_way(proxy, exchange) =>
+            {
+                Turn::Wait
+            }
             Err(reason) => {
                 self.count_drop(reason, proxy.virtual_id);
                 self.answer_with(http, exchange, 503, reason.name())
@@ -63,23 +68,64 @@ impl Pipeline {
         let snapshot = Arc::clone(&self.snapshot);
         let item = snapshot.virtual_by_id(proxy.virtual_id).ok_or(DropReason::NoVirtual)?;
         let packet = Packet { key: proxy.origin, class: Class::Tcp, ..Packet::BLANK };
-        let target = self.target_of_request(proxy, item, &packet, exchange)?;
+        let fresh = exchange.request.upgrade().is_some() || exchange.tries > 0;
+        let target = match self.target_of_request(proxy, item, &packet, exchange) {
+            Err(DropReason::MembersFull) if !fresh => return self.reach_by_idle(proxy, http, exchange),
+            target => target?,
+        };
         let pool = exchange.pool.unwrap_or_default();
         let peer = Peer { id: target.member_id, pool, address: target.address, port: target.port };
-        let fresh = exchange.request.upgrade().is_some() || exchange.tries > 0;
-        if !fresh && let Some(taken) = self.take_idle(proxy, &peer) {
-            self.count_reused(proxy);
+        exchange.served_by = Some((peer.id, (peer.address, peer.port)));
+        if !fresh && self.reuse(proxy, http, peer) {
             // It has its units of the limits already.
             self.let_go_member(target.member_id);
-            (proxy.server, proxy.member) = (Some(taken.conn), Some(peer));
-            (http.server_served, http.server_opened_ns) = (taken.served, taken.opened_ns);
-            if let Some(end) = self.proxies.ends.at_mut(taken.conn.index) {
-                end.slot = proxy.slot;
-            }
             return Ok(());
         }
         (http.server_served, http.server_opened_ns) = (0, self.now.as_ns());
         self.connect_to(proxy, item, exchange.pool, &packet, target)
+    }
+
+    /// Goes on over a connection to the member that waits. False when there is none.
+    fn reuse(&mut self, proxy: &mut Proxy, http: &mut Http, peer: Peer) -> bool {
+        let Some(taken) = self.take_idle(proxy, &peer) else { return false };
+        self.count_reused(proxy);
+        (proxy.server, proxy.member) = (Some(taken.conn), Some(peer));
+        (http.server_served, http.server_opened_ns) = (taken.served, taken.opened_ns);
+        if let Some(end) = self.proxies.ends.at_mut(taken.conn.index) {
+            end.slot = proxy.slot;
+        }
+        true
+    }
+
+    /// All members are at their limits, which connections that wait count towards: one of those is as good as a new one.
+    #[cold]
+    fn reach_by_idle(
+        &mut self,
+        proxy: &mut Proxy,
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Result<(), DropReason> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let pool = exchange.pool.and_then(|id| snapshot.pool(id)).ok_or(DropReason::NoMember)?;
+        for member in &pool.members {
+            let port = if member.port == 0 { proxy.origin.dst_port } else { member.port };
+            let peer = Peer { id: member.id, pool: pool.id, address: member.address, port };
+            let may =
+                self.members.of(member.id) == MemberState::Enabled && !proxy.failed.contains(&member.id);
+            if may && self.reuse(proxy, http, peer) {
+                exchange.served_by = Some((peer.id, (peer.address, peer.port)));
+                return Ok(());
+            }
+        }
+        Err(DropReason::MembersFull)
+    }
+
+    /// True when a connection that waits for others ends now, so that its member will have room.
+    #[cold]
+    fn makes_way(&mut self, proxy: &Proxy, exchange: &Exchange) -> bool {
+        let snapshot = Arc::clone(&self.snapshot);
+        let pool = exchange.pool.and_then(|id| snapshot.pool(id));
+        pool.is_some_and(|pool| self.yield_member(proxy.virtual_id, pool))
     }
 
     fn target_of_request(
@@ -155,7 +201,9 @@ impl Pipeline {
         let upgrade = exchange.request.upgrade().is_some();
         http.responses.ask(Asked { method: exchange.request.method(), upgrade });
         http.server_served += 1;
-        exchange.served_by = proxy.member.map(|member| (member.id, (member.address, member.port)));
+        if let Some(member) = proxy.member {
+            exchange.served_by = Some((member.id, (member.address, member.port)));
+        }
         exchange.facts.head_sent = true;
         proxy.active = self.now;
         http.enter(Phase::Passing, self.now);
@@ -180,16 +228,17 @@ impl Pipeline {
         }
     }
 
-    /// What becomes of the server's connection after a response.
-    pub(crate) fn release_server(&mut self, proxy: &mut Proxy, http: &Http, keep: bool) {
+    /// What becomes of the server's connection after a response. Without a whole request (`is_whole`) nobody knows what
+    /// its member would still take for one.
+    pub(crate) fn release_server(&mut self, proxy: &mut Proxy, http: &Http, is_whole: bool, keep: bool) {
         let engine = &self.proxies.engine;
         let is_good = proxy.server.is_some_and(|server| {
             engine.state(server) == State::Open
                 && !engine.is_peer_done(server)
                 && engine.readable(server) == 0
         });
-        if !keep || !is_good {
-            return self.drop_server(proxy, keep);
+        if !is_whole || !keep || !is_good {
+            return self.drop_server(proxy, is_whole);
         }
         if !self.may_share(proxy) {
             return;

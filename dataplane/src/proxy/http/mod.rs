@@ -14,6 +14,7 @@ pub(crate) mod exchange;
 mod member;
 mod request;
 mod response;
+pub(crate) mod shadow;
 
 use super::{LINGER_BYTES, Layer, Proxy};
 use crate::clock::Instant;

@@ -156,7 +156,11 @@ impl Pipeline {
             let status = if route.is_some() { 500 } else { 404 };
             return self.answer_with(http, exchange, status, "no-route");
         }
-        self.ask(proxy, http, exchange)
+        let turn = self.ask(proxy, http, exchange);
+        if http.phase == Phase::Waiting {
+            self.begin_shadow(proxy, lists, exchange);
+        }
+        turn
     }
 
     fn facts_of<'a>(&self, proxy: &Proxy, route: Option<&'a Route>) -> Facts<'a> {
@@ -223,7 +227,8 @@ impl Pipeline {
                     exchange.facts.body_read = true;
                     exchange.facts.bytes[0] += taken as u64;
                     http.pace.1 += taken as u64;
-                    self.proxies.engine.send(server, &self.proxies.scratch[written]);
+                    self.proxies.engine.send(server, &self.proxies.scratch[written.clone()]);
+                    self.shade(exchange, written);
                 }
                 Event::End => self.end_request(exchange),
                 _ if taken == 0 => break,
@@ -281,9 +286,10 @@ impl Pipeline {
     fn end_request(&mut self, exchange: &mut Exchange) {
         exchange.facts.request_done = true;
         exchange.facts.asked.get_or_insert(self.now);
-        let Exchange { request, request_trailers, request_body, to_server, .. } = exchange;
+        let Exchange { request, request_trailers, request_body, to_server, .. } = &mut *exchange;
         if request.framing() == Framing::Chunked {
             finish_body(request_body, to_server, request_trailers, &mut self.proxies.scratch);
+            self.shade_end(exchange);
         }
     }
 

@@ -202,7 +202,7 @@ impl Pipeline {
     /// The response is with the client as a whole.
     fn complete(&mut self, proxy: &mut Proxy, http: &mut Http, exchange: &mut Exchange) -> Turn {
         let facts = exchange.facts;
-        self.release_server(proxy, http, facts.keep_server && facts.request_done);
+        self.release_server(proxy, http, facts.request_done, facts.keep_server);
         if !facts.keep || !facts.request_done {
             return self.quit(proxy);
         }

@@ -1,0 +1,401 @@
+//! Every phase of HTTP that may last too long, to the tenth of a second, on the virtual clock.
+
+use sluice_dataplane::config::proxy::{HttpProfile, HttpTimeouts, Route};
+
+use crate::harness::{Left, Net};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+fn net(change: impl FnOnce(&mut HttpTimeouts)) -> Net {
+    Net::http(|http| change(&mut http.timeouts))
+}
+
+/// A client with a request that a member has got; their connections.
+fn asked(net: &mut Net, request: &[u8]) -> (usize, usize) {
+    let client = net.client();
+    net.client_sends(client, request);
+    (client, net.members.socks.len() - 1)
+}
+
+/// Nothing happens up to `ms`, and then the client is told this; the clock stands shortly behind it.
+fn answered_at(net: &mut Net, client: usize, ms: u64, line: &str, why: &str) {
+    let before = net.got(client).len();
+    net.pass(ms - 10);
+    assert_eq!((net.client_is(client), net.got(client).len()), ("open", before), "before {ms} ms");
+    net.pass(30);
+    let told = String::from_utf8(net.got(client)[before..].to_vec()).expect("text");
+    assert!(told.starts_with(line) && told.contains(&format!("Sluice-Reason: {why}\r\n")), "{told}");
+    assert!(told.contains("Connection: close\r\n"), "{told}");
+    assert_eq!(net.client_is(client), "closed");
+}
+
+/// Nothing happens up to `ms`, and then the client's connection is in this state, without a word.
+fn ends_at(net: &mut Net, client: usize, ms: u64, state: &str) {
+    let before = net.got(client).len();
+    net.pass(ms - 10);
+    assert_eq!(net.client_is(client), "open", "before {ms} ms");
+    net.pass(30);
+    assert_eq!((net.client_is(client), net.got(client).len()), (state, before));
+}
+
+#[test]
+fn a_client_that_says_nothing_is_closed() {
+    let mut net = net(|_| ());
+    let client = net.client();
+    ends_at(&mut net, client, 5_000, "closed");
+    net.client_closes(client);
+    net.pass(10_000);
+    assert_eq!(net.left(), Left::default());
+}
+
+#[test]
+fn a_head_has_its_time_however_it_trickles() {
+    let mut net = net(|_| ());
+    let client = net.client();
+    net.pass(4_000);
+    net.client_sends(client, b"GET / HTTP/1.1\r\n");
+    for _ in 0..9 {
+        net.pass(1_000);
+        net.client_sends(client, b"X: y\r\n");
+    }
+    answered_at(&mut net, client, 1_000, "HTTP/1.1 408 ", "head-timeout");
+    assert_eq!(net.members.syns, 0);
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn the_next_head_has_its_time_too() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    net.member_sends(member, OK);
+    net.pass(50_000);
+    net.client_sends(client, b"G");
+    answered_at(&mut net, client, 10_000, "HTTP/1.1 408 ", "head-timeout");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_client_that_asks_no_more_is_closed() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    net.member_sends(member, OK);
+    ends_at(&mut net, client, 60_000, "closed");
+    net.assert_nothing_is_left();
+}
+
+const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n";
+
+#[test]
+fn a_body_that_stops_is_given_up() {
+    let mut net = net(|timeouts| timeouts.body_rate_min = 0);
+    let (client, member) = asked(&mut net, POST);
+    for _ in 0..3 {
+        net.pass(29_000);
+        net.client_sends(client, b"x");
+    }
+    answered_at(&mut net, client, 30_000, "HTTP/1.1 408 ", "body-timeout");
+    assert_eq!(net.member_is(member), "reset");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_body_that_trickles_is_given_up_after_ten_seconds() {
+    let mut net = net(|_| ());
+    let (client, _) = asked(&mut net, POST);
+    for _ in 0..9 {
+        net.pass(1_000);
+        net.client_sends(client, &[b'x'; 100]);
+    }
+    assert_eq!(net.client_is(client), "open");
+    net.pass(3_000);
+    assert!(net.got(client).starts_with(b"HTTP/1.1 408 "), "{}", net.got(client).escape_ascii());
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_body_at_the_least_rate_goes_on() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, POST);
+    for _ in 0..90 {
+        net.pass(1_000);
+        net.client_sends(client, &[b'x'; 300]);
+    }
+    assert_eq!((net.client_is(client), net.got(client)), ("open", &b""[..]));
+    assert_eq!(net.told(member).len(), POST.len() + 27_000);
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_body_that_trickles_later_is_given_up_too() {
+    let mut net = net(|_| ());
+    let (client, _) = asked(&mut net, POST);
+    net.client_sends(client, &[b'x'; 20_000]);
+    for _ in 0..25 {
+        net.pass(1_000);
+        net.client_sends(client, b"x");
+    }
+    assert!(net.got(client).starts_with(b"HTTP/1.1 408 "), "{}", net.got(client).escape_ascii());
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_member_that_does_not_answer_is_given_up() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    answered_at(&mut net, client, 30_000, "HTTP/1.1 504 ", "response-timeout");
+    assert_eq!(net.member_is(member), "reset");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn the_response_is_waited_for_from_the_requests_end() {
+    let mut net = net(|timeouts| timeouts.body_rate_min = 0);
+    let (client, _) = asked(&mut net, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n");
+    net.pass(20_000);
+    net.client_sends(client, b"a");
+    net.pass(20_000);
+    net.client_sends(client, b"b");
+    answered_at(&mut net, client, 30_000, "HTTP/1.1 504 ", "response-timeout");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_response_that_stops_is_cut() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    net.member_sends(member, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+    net.pass(20_000);
+    net.member_sends(member, b"hello");
+    ends_at(&mut net, client, 30_000, "reset");
+    assert_eq!(net.member_is(member), "reset");
+    net.pass(1_000);
+    assert_eq!(net.left(), Left::default());
+}
+
+#[test]
+fn a_member_that_stops_within_its_head_is_given_up() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    net.pass(10_000);
+    net.member_sends(member, b"HTTP/1.1 200 OK\r\nX: ");
+    net.pass(10_000);
+    net.member_sends(member, b"y");
+    net.pass(40_010);
+    assert!(net.got(client).starts_with(b"HTTP/1.1 504 "), "{}", net.got(client).escape_ascii());
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn an_interim_response_does_not_stop_the_clock_for_ever() {
+    let mut net = net(|timeouts| timeouts.response_ms = 5_000);
+    let (client, member) = asked(&mut net, GET);
+    net.member_sends(member, b"HTTP/1.1 103 Early Hints\r\n\r\n");
+    net.pass(5_010);
+    let told = String::from_utf8_lossy(net.got(client)).into_owned();
+    assert!(told.starts_with("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 504 "), "{told}");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    net.clients.socks[client].reads = false;
+    net.member_sends(member, b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n");
+    net.member_sends(member, &[b'x'; 500_000]);
+    net.pass(9_000);
+    assert_eq!(net.client_is(client), "open");
+    net.pass(25_000);
+    assert_eq!((net.left(), net.member_is(member)), (Left::default(), "reset"));
+    assert_told_when_it_reads(&mut net, client);
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_fast_enough_gets_all() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    net.clients.socks[client].reads = false;
+    net.member_sends(member, b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n");
+    net.members.socks[member].to_send = vec![b'x'; 300_000];
+    for _ in 0..40 {
+        net.pass(5_000);
+        net.clients.socks[client].reads = true;
+        net.settle();
+        net.clients.socks[client].reads = false;
+    }
+    net.clients.socks[client].reads = true;
+    net.pass(5_000);
+    assert_eq!(net.got(client).len(), 300_000 + b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n".len());
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_client_that_does_not_take_an_answer_of_ours_is_given_up() {
+    let mut net = Net::http(|http| http.timeouts.first_byte_ms = 5_000);
+    let client = net.client();
+    net.clients.socks[client].reads = false;
+    // So many refusals that the client's window and our buffer are full.
+    for _ in 0..400 {
+        net.client_sends(client, b"CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    assert_eq!(net.client_is(client), "open");
+    net.pass(62_000);
+    assert_eq!(net.left(), Left::default());
+    assert_told_when_it_reads(&mut net, client);
+}
+
+/// A RST that a closed window may have kept out is repeated to whoever asks.
+fn assert_told_when_it_reads(net: &mut Net, client: usize) {
+    net.clients.socks[client].reads = true;
+    net.pass(100);
+    assert_eq!(net.client_is(client), "reset");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn an_old_connection_is_closed_after_its_next_response() {
+    let mut net = net(|timeouts| timeouts.max_age_ms = 10_000);
+    let (client, member) = asked(&mut net, GET);
+    net.member_sends(member, OK);
+    net.pass(9_900);
+    net.client_sends(client, GET);
+    net.member_sends(member, OK);
+    assert_eq!(net.client_is(client), "open");
+    net.pass(200);
+    net.client_sends(client, GET);
+    net.member_sends(member, OK);
+    assert!(net.got(client).ends_with(b"Connection: close\r\nContent-Length: 0\r\n\r\n"));
+    assert_eq!(net.client_is(client), "closed");
+    net.assert_nothing_is_left();
+}
+
+const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+const SWITCH: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+
+#[test]
+fn a_quiet_tunnel_ends_and_a_busy_one_does_not() {
+    let mut net = net(|timeouts| timeouts.tunnel_ms = 20_000);
+    let (client, member) = asked(&mut net, UPGRADE);
+    net.member_sends(member, SWITCH);
+    for _ in 0..5 {
+        net.pass(19_000);
+        net.client_sends(client, b"ping");
+        net.pass(19_000);
+        net.member_sends(member, b"pong");
+    }
+    ends_at(&mut net, client, 20_000, "reset");
+    assert_eq!(net.member_is(member), "reset");
+    net.pass(1_000);
+    assert_eq!(net.left(), Left::default());
+}
+
+#[test]
+fn a_waiting_connection_ends_after_its_time_and_one_too_old_is_not_kept() {
+    let mut net = Net::http(|http| http.reuse.max_age_ms = 40_000);
+    let (client, member) = asked(&mut net, GET);
+    net.member_sends(member, OK);
+    net.pass(29_900);
+    assert_eq!(net.member_is(member), "open");
+    net.client_sends(client, GET);
+    net.member_sends(member, OK);
+    net.pass(15_000);
+    net.client_sends(client, GET);
+    let other = net.members.socks.len() - 1;
+    assert_ne!(other, member, "it is too old by now");
+    assert_eq!(net.member_is(member), "closed");
+    net.member_closes(member);
+    net.member_sends(other, OK);
+    net.pass(30_100);
+    assert_eq!(net.member_is(other), "closed");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_waiting_connection_carries_so_many_requests_and_no_more() {
+    let mut net = Net::http(|http| http.reuse.max_reuse = 3);
+    let client = net.client();
+    for round in 0..7 {
+        net.client_sends(client, GET);
+        let member = net.members.socks.len() - 1;
+        assert_eq!(member, round / 3, "round {round}");
+        net.member_sends(member, OK);
+    }
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn no_more_connections_wait_than_may() {
+    let mut net = Net::http(|http| http.reuse.max_size = 2);
+    let pairs: Vec<_> = (0..4).map(|_| asked(&mut net, GET)).collect();
+    for &(_, member) in &pairs {
+        net.member_sends(member, OK);
+    }
+    let open = pairs.iter().filter(|(_, member)| net.member_is(*member) == "open").count();
+    assert_eq!(open, 2);
+    net.assert_nothing_is_left();
+}
+
+fn with_route(change: impl FnOnce(&mut Route)) -> Net {
+    let mut route = Route::default();
+    change(&mut route);
+    Net::http(|http: &mut HttpProfile| {
+        http.routes = sluice_dataplane::config::proxy::RouteTable::new(vec![route]);
+    })
+}
+
+#[test]
+fn a_rule_may_have_times_of_its_own() {
+    let mut net = with_route(|route| route.response_timeout_ms = 3_000);
+    let (client, _) = asked(&mut net, GET);
+    answered_at(&mut net, client, 3_000, "HTTP/1.1 504 ", "response-timeout");
+    net.assert_nothing_is_left();
+    let mut net = with_route(|route| route.request_timeout_ms = 4_000);
+    let (client, _) = asked(&mut net, POST);
+    net.pass(2_000);
+    net.client_sends(client, &[b'x'; 1_000]);
+    answered_at(&mut net, client, 2_000, "HTTP/1.1 504 ", "request-timeout");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn while_draining_requests_end_their_connections() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    net.world.worker.drain();
+    net.member_sends(member, OK);
+    net.client_sends(client, GET);
+    let last = net.members.socks.len() - 1;
+    net.member_sends(last, OK);
+    assert!(net.got(client).ends_with(b"Connection: close\r\nContent-Length: 0\r\n\r\n"));
+    assert_eq!(net.client_is(client), "closed");
+    let late = net.ask();
+    net.pass(100);
+    assert_ne!(net.client_is(late), "open");
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_client_that_never_closes_after_the_last_response_is_given_up() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    net.member_sends(member, OK);
+    assert_eq!(net.client_is(client), "closed");
+    net.pass(31_000);
+    assert_eq!(net.world.open_connections(0), 0);
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn a_client_that_goes_on_sending_after_a_refusal_is_cut() {
+    let mut net = net(|_| ());
+    let client = net.client();
+    net.client_sends(client, b"nonsense\r\n\r\n");
+    assert_eq!(net.client_is(client), "closed");
+    net.client_sends(client, &vec![b'x'; 500_000]);
+    net.pass(1_000);
+    assert_eq!(net.world.open_connections(0), 0);
+    assert!(net.got(client).starts_with(b"HTTP/1.1 400 "));
+    net.assert_nothing_is_left();
+}
