@@ -41,7 +41,7 @@ impl Pipeline {
     pub(crate) fn log_exchange(&mut self, proxy: &Proxy, exchange: &Exchange) {
         let class = usize::from(exchange.facts.status / 100).wrapping_sub(1);
         self.count_http(proxy, |counters| {
-            counters.responses.get(class).into_iter().for_each(|each| each.add(1))
+            counters.responses.get(class).into_iter().for_each(|each| each.add(1));
         });
         if !proxy.profile.access_log {
             return;

@@ -74,7 +74,7 @@ impl Pipeline {
                 Phase::Choosing => {}
                 // The member counts as one that has refused.
                 Phase::Connecting => {
-                    proxy.server.into_iter().for_each(|conn| self.proxies.engine.abort(conn))
+                    proxy.server.into_iter().for_each(|conn| self.proxies.engine.abort(conn));
                 }
                 Phase::Passing => self.cut(proxy),
             },

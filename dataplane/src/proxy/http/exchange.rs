@@ -177,6 +177,7 @@ impl Progress {
 /// Exchanges that are over, kept for the next.
 #[derive(Default)]
 pub(crate) struct Spares {
+    #[expect(clippy::vec_box, reason = "boxes go in and out, and what is in them never moves")]
     list: Vec<Box<Exchange>>,
 }
 

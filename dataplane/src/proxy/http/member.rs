@@ -213,7 +213,7 @@ impl Pipeline {
     /// True when nobody waits for an answer any more.
     pub(crate) fn is_client_gone(&self, proxy: &Proxy) -> bool {
         let state = proxy.client.map(|client| self.proxies.engine.state(client));
-        state.is_none_or(|state| state.is_over())
+        state.is_none_or(State::is_over)
     }
 
     /// A connection to a member that stays with this client between two requests: its end is seen.

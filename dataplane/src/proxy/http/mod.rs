@@ -128,7 +128,7 @@ impl Pipeline {
                 Turn::Again => {}
                 Turn::Left => {
                     self.proxies.again = false;
-                    return self.leave_http(proxy, http);
+                    return self.leave_http(proxy, &mut http);
                 }
             }
         }
@@ -136,7 +136,7 @@ impl Pipeline {
     }
 
     /// The connection is over, or a tunnel from now on.
-    fn leave_http(&mut self, proxy: &mut Proxy, mut http: Box<Http>) {
+    fn leave_http(&mut self, proxy: &mut Proxy, http: &mut Http) {
         if let Some(exchange) = http.exchange.take() {
             self.finish_exchange(proxy, exchange);
         }
