@@ -13,6 +13,7 @@ want() { # PACKAGE REASON PROBE...
     note "$package: $reason"
 }
 has() { command -v "$1" || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
+has_stream_module() { [ -e /usr/lib/nginx/modules/ngx_stream_module.so ]; }
 
 for set in "$@"; do
     case $set in
@@ -45,6 +46,7 @@ for set in "$@"; do
         want linux-perf "counts instructions and cycles" has perf
         want valgrind "counts instructions where perf cannot" has valgrind
         want haproxy "a peer to measure against" has haproxy
+        want libnginx-mod-stream "nginx as a peer for connections without HTTP" has_stream_module
         want nftables "a peer to measure against" has nft
         want wrk "makes HTTP load" has wrk
         ;;

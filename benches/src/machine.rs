@@ -1,6 +1,6 @@
 //! The machine: cores, hugepages, children and their processor time. What it takes it gives back on drop.
 
-use std::io;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -210,8 +210,24 @@ impl Drop for Hugepages {
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 
+/// Memory that a process has, hugepages included; 0 when it is gone.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let path = format!("/proc/{pid}/status");
+    (field_of(&path, "VmRSS:") + field_of(&path, "HugetlbPages:")) << 10
+}
+
+/// Memory that the kernel has in slabs.
+pub fn slab_bytes() -> u64 {
+    meminfo("Slab:") << 10
+}
+
 fn meminfo(field: &str) -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    field_of("/proc/meminfo", field)
+}
+
+/// The number behind `field`; 0 without.
+fn field_of(path: &str, field: &str) -> u64 {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok()).unwrap_or(0)
 }
@@ -271,6 +287,18 @@ impl Process {
     /// True while it has not ended by itself.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The first line that it writes, where its standard output is a pipe; empty when it ends without.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn first_line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        if let Some(output) = self.child.stdout.take() {
+            io::BufReader::new(output).read_line(&mut line)?;
+        }
+        Ok(line)
     }
 
     /// Processor time of all its threads so far.

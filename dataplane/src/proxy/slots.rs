@@ -8,6 +8,7 @@ pub(crate) struct Slots {
     free: Vec<u32>,
     ready: Vec<u32>,
     /// Memory of proxies that are gone, for the next: one goes and one comes with every request.
+    #[expect(clippy::vec_box, reason = "a place takes the box, not what is in it")]
     spare: Vec<Box<Proxy>>,
     len: usize,
     capacity: usize,

@@ -10,6 +10,7 @@ mod host;
 mod http;
 mod order;
 mod random;
+mod rows;
 mod stream;
 mod table;
 mod timeouts;

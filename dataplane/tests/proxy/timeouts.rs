@@ -2,7 +2,7 @@
 
 use sluice_dataplane::config::proxy::{HttpProfile, HttpTimeouts, Route};
 
-use crate::harness::{Left, Net};
+use crate::harness::{BUFFER, Left, Net};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -388,14 +388,18 @@ fn a_client_that_never_closes_after_the_last_response_is_given_up() {
 }
 
 #[test]
-fn a_client_that_goes_on_sending_after_a_refusal_is_cut() {
+fn a_client_that_goes_on_sending_after_a_refusal_finds_its_window_closed() {
     let mut net = net(|_| ());
     let client = net.client();
     net.client_sends(client, b"nonsense\r\n\r\n");
     assert_eq!(net.client_is(client), "closed");
     net.client_sends(client, &vec![b'x'; 500_000]);
-    net.pass(1_000);
-    assert_eq!(net.world.open_connections(0), 0);
+    net.pass(29_000);
+    let taken = 500_000 - net.clients.socks[client].to_send.len();
+    assert!(taken <= (64 << 10) + BUFFER, "{taken} bytes were taken");
     assert!(net.got(client).starts_with(b"HTTP/1.1 400 "));
+    assert_eq!(net.client_is(client), "closed", "no RST overtakes the answer");
+    net.pass(2_000);
+    assert_eq!(net.world.open_connections(0), 0);
     net.assert_nothing_is_left();
 }

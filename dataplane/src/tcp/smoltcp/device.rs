@@ -127,6 +127,8 @@ pub(super) struct Sent {
     pub ack: u32,
     /// The window that we announced with it, as it stands in the segment.
     pub window: u16,
+    /// What the peer has acknowledged: the first that it may be waiting for.
+    pub acked: u32,
     /// The peer has closed its window.
     pub is_shut: bool,
 }

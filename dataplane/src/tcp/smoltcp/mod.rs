@@ -36,6 +36,9 @@ pub const UNANSWERED_MS: u64 = 60_000;
 /// How often an idle peer that did not answer is asked for a sign of life again, in milliseconds.
 pub const PROBE_MS: u64 = 10_000;
 
+/// How often a peer with a closed window is asked for it, beside smoltcp's own probes, in milliseconds.
+pub const STALLED_MS: u64 = 2_000;
+
 /// How often a segment of doubtful origin is answered at most, in milliseconds (RFC 5961 section 7).
 pub const CHALLENGE_MS: u64 = 1_000;
 

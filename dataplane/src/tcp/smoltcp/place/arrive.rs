@@ -35,6 +35,9 @@ impl Place {
             self.feed(interface, packet, &segment, now);
         }
         self.sent.is_shut = segment.window == 0;
+        if segment.has(Segment::ACK) && segment.ack.wrapping_sub(self.sent.acked) as i32 > 0 {
+            self.sent.acked = segment.ack;
+        }
         let is_reset = segment.has(Segment::RST);
         self.settle(if is_reset { State::Reset } else { State::Closed }, now);
     }

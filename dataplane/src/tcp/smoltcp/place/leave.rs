@@ -8,7 +8,7 @@ use super::{Owed, Place, after, moment};
 use crate::clock::Instant;
 use crate::tcp::smoltcp::device::{Outbound, Sent};
 use crate::tcp::smoltcp::segment::{self, bare};
-use crate::tcp::smoltcp::{PROBE_MS, UNANSWERED_MS};
+use crate::tcp::smoltcp::{PROBE_MS, STALLED_MS, UNANSWERED_MS};
 use crate::tcp::{Sink, State};
 
 impl Place {
@@ -56,12 +56,21 @@ impl Place {
 
     /// When to ask for a sign of life next.
     fn probe_at(&self) -> Option<Instant> {
+        if self.is_stalled() {
+            return self.probed_at.or(self.asked_at).map(|at| after(at, STALLED_MS));
+        }
         let interval = u64::from(self.options.keep_alive_ms);
         let is_idle = !self.is_waiting() && self.socket().state() != SocketState::TimeWait;
         (interval > 0 && is_idle).then(|| match self.probed_at {
             Some(at) => after(at, PROBE_MS.min(interval)),
             None => after(self.heard_at, interval),
         })
+    }
+
+    /// True when the peer takes nothing of what waits. smoltcp probes a closed window (RFC 9293 section 3.8.6.1), but not
+    /// one that it hears of while its retransmission timer runs: an old segment that comes late can close a window for good.
+    fn is_stalled(&self) -> bool {
+        self.sent.is_shut && self.socket().send_queue() > 0 && !self.is_connecting()
     }
 
     /// Sends answers that were kept and segments that are the engine's own.
@@ -74,11 +83,12 @@ impl Place {
             self.answers -= 1;
         }
         self.answer = None;
-        let Sent { next, .. } = self.sent;
+        let Sent { next, acked, .. } = self.sent;
         let Owed { ack, probe, reset } = self.owed;
         for (is_owed, control, seq) in [
             (ack && !reset, TcpControl::None, next),
-            (probe && !reset, TcpControl::None, next.wrapping_sub(1)),
+            // What it has had already, so that it must answer.
+            (probe && !reset, TcpControl::None, acked.wrapping_sub(1)),
             (reset, TcpControl::Rst, next),
         ] {
             if is_owed && !self.send_made(sink, control, seq) {

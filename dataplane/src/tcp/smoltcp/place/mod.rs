@@ -94,7 +94,7 @@ impl Place {
         self.options = opening.options;
         self.mss = mss;
         (self.has_fin, self.shift, self.rcv) = (false, 0, 0);
-        self.sent = Sent { next: opening.isn, ..Sent::default() };
+        self.sent = Sent { next: opening.isn, acked: opening.isn, ..Sent::default() };
         (self.answer, self.answers, self.owed) = (None, 0, Owed::default());
         self.heard_at = now;
         (self.asked_at, self.probed_at, self.challenged_at) = (None, None, None);
