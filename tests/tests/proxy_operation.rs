@@ -60,9 +60,9 @@ fn numbers_and_flows_tell_what_happened() {
 #[test]
 fn requests_are_written_to_the_access_log() {
     let text = stage::http("http: {}, access_log: true, routes: [{name: all, match: {path: /status}}]");
-    let path = std::env::temp_dir().join(format!("slt-log-{}", std::process::id()));
-    let text = format!("{text}telemetry: {{access_log: {{file: {}}}}}\n", path.display());
     let Some(stage) = Stage::start(&text) else { return };
+    let path = stage.world.lab.directory().join("access.log");
+    stage.world.sluice.apply(&format!("{text}telemetry: {{access_log: {{file: {}}}}}\n", path.display()));
     let sent = ["-A", "agent \"x\"", "-e", "http://from.example/", "-H", "Host: shop.example", "-d", "abc"];
     assert_eq!(stage.get("/status/404?a=b", &sent).status, 404);
     stage.try_get("/truncate", &[]).expect_err("a broken answer");
@@ -72,7 +72,6 @@ fn requests_are_written_to_the_access_log() {
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         (lines.len() == 2).then_some(lines)
     });
-    let _ = std::fs::remove_file(&path);
     let first = &lines[0];
     for (key, value) in [
         ("virtual_server", "web"),
