@@ -232,6 +232,10 @@ impl Pipeline {
     /// Arms the timer for what is due first. One that is armed for earlier fires in vain, which costs less than moving it
     /// with every packet.
     fn arm(&mut self, proxy: &mut Proxy) {
+        // What is due sooner than that is sent already: the timer that fires next looks at everything again.
+        if proxy.armed.is_some_and(|armed| armed <= self.now + SOON) {
+            return;
+        }
         let mut due = self.deadline_of(proxy);
         for conn in [proxy.client, proxy.server].into_iter().flatten() {
             due = [due, self.proxies.engine.due(conn, self.now)].into_iter().flatten().min();
@@ -244,6 +248,8 @@ impl Pipeline {
     }
 }
 
+/// As long as an acknowledgement waits by default.
+const SOON: Duration = Duration::from_millis(10);
 /// Bounds the work of one turn.
 const DUE_A_TURN: usize = 64;
 /// How often handshakes and TIME-WAIT are looked at.
