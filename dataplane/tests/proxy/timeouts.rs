@@ -362,14 +362,15 @@ fn a_rule_may_have_times_of_its_own() {
 #[test]
 fn while_draining_requests_end_their_connections() {
     let mut net = net(|_| ());
+    let (idle, member) = asked(&mut net, GET);
+    net.member_sends(member, OK);
+    assert_eq!(net.client_is(idle), "open");
     let (client, member) = asked(&mut net, GET);
     net.world.worker.drain();
     net.member_sends(member, OK);
-    net.client_sends(client, GET);
-    let last = net.members.socks.len() - 1;
-    net.member_sends(last, OK);
     assert!(net.got(client).ends_with(b"Connection: close\r\nContent-Length: 0\r\n\r\n"));
     assert_eq!(net.client_is(client), "closed");
+    assert_eq!(net.client_is(idle), "closed", "nothing is under way there");
     let late = net.ask();
     net.pass(100);
     assert_ne!(net.client_is(late), "open");

@@ -159,7 +159,7 @@ impl Pipeline {
         exchange.facts.keep_server = exchange.response.keeps_alive();
         // What is not read of the request by now would be read as the next one's beginning.
         exchange.facts.keep &= framing != Framing::UntilClose;
-        let keep = exchange.facts.keep && exchange.facts.request_done;
+        let keep = exchange.facts.keep && exchange.facts.request_done && !self.draining;
         exchange.facts.keep = keep;
         let Exchange { response, to_client, facts, .. } = exchange;
         if !to_client.write(&mut self.proxies.scratch, |out| response.write(version, keep, out)) {
