@@ -1,9 +1,12 @@
 //! What comes in: segments of proxied connections, handshakes of clients, late segments.
 
+use std::sync::Arc;
+
 use super::end::{End, Way};
 use super::{Layer, Proxy};
 use crate::address::Mac;
 use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
+use crate::config::proxy::ProxyProfile;
 use crate::config::snapshot::Virtual;
 use crate::flow::Direction;
 use crate::forward::{segment_of, segments};
@@ -19,7 +22,7 @@ use crate::proxy::stream::Stream;
 use crate::quota::Limited;
 use crate::tcp::handshake::{Caller, Complete, Offer, Syn, SynAck};
 use crate::tcp::time_wait::Answer;
-use crate::tcp::{Engine, Opening};
+use crate::tcp::{ConnId, Engine, Opening};
 use crate::verdict::DropReason;
 
 impl Pipeline {
@@ -212,24 +215,7 @@ impl Pipeline {
         self.yield_waiting();
         let conn = self.proxies.engine.accept(&opening, &complete.agreed, self.now);
         let conn = conn.map_err(|_| DropReason::ProxiesFull)?;
-        let slot = match self.take_verified(packet) {
-            Some(mut verified) => {
-                (verified.layer, verified.client, verified.is_counted) = (layer, Some(conn), true);
-                let slot = verified.slot;
-                self.proxies.slots.put(verified);
-                Some(slot)
-            }
-            None => {
-                let proxy = Proxy {
-                    origin: packet.key,
-                    client: Some(conn),
-                    is_counted: true,
-                    ..Proxy::new(item.id, profile, layer, self.now)
-                };
-                self.proxies.slots.insert(proxy)
-            }
-        };
-        let Some(slot) = slot else {
+        let Some(slot) = self.place_client(item, packet, conn, profile, layer) else {
             self.proxies.engine.release(conn);
             return Err(DropReason::ProxiesFull);
         };
@@ -255,8 +241,31 @@ impl Pipeline {
         Ok(conn.index)
     }
 
+    /// Puts a client's connection into its proxy: the one that has asked its member already, or a new one.
+    fn place_client(
+        &mut self,
+        item: &Virtual,
+        packet: &Packet,
+        conn: ConnId,
+        profile: Arc<ProxyProfile>,
+        layer: Layer,
+    ) -> Option<u32> {
+        if let Some(mut verified) = self.take_verified(packet) {
+            (verified.layer, verified.client, verified.is_counted) = (layer, Some(conn), true);
+            let slot = verified.slot;
+            self.proxies.slots.put(verified);
+            return Some(slot);
+        }
+        self.proxies.slots.insert(Proxy {
+            origin: packet.key,
+            client: Some(conn),
+            is_counted: true,
+            ..Proxy::new(item.id, profile, layer, self.now)
+        })
+    }
+
     /// What a connection does first, once it is known who is behind it.
-    pub(crate) fn first_layer(&self, profile: &crate::config::proxy::ProxyProfile) -> Layer {
+    pub(crate) fn first_layer(&self, profile: &ProxyProfile) -> Layer {
         match &profile.http {
             Some(_) => Layer::Http(Box::new(super::http::Http::new(self.now))),
             None => Layer::Stream(Stream::new(self.now, false)),
