@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn packets_wait_for_the_answer_and_leave_in_order() {
-        let (mut table, pool) = (NeighborTable::new(4), FramePool::new(16));
+        let (mut table, pool) = (NeighborTable::new(4), FramePool::new(128));
         let neighbor = table.resolve(hop(1), at(0)).unwrap();
         assert_eq!(table.mac(neighbor), None);
         for length in 1..=WAITING_EACH {

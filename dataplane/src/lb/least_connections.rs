@@ -70,7 +70,7 @@ mod tests {
             (0..30).for_each(|_| other.open_member(member.id, member.node));
             bench.peers.push(Arc::new(other));
             bench.pick_and_open(30);
-            assert_eq!(bench.open_counts(), [15, 0, 15], "{method:?}");
+            assert_eq!(bench.open_counts(), [15, 30, 15], "{method:?}");
         }
     }
 
