@@ -70,8 +70,8 @@ impl Place {
     }
 
     /// Whether smoltcp may see it. It takes every RST in the window for good and every SYN there for nothing, which is
-    /// answered with an acknowledgement instead (RFC 5961 sections 3.2 and 4.2); and it relies on peers that
-    /// respect windows.
+    /// answered with an acknowledgement instead (RFC 5961 sections 3.2 and 4.2); it lets what waits be acknowledged before
+    /// it was sent (RFC 9293 section 3.10.7.4); and it relies on peers that respect windows.
     fn admits(&mut self, segment: &Segment, now: Instant) -> bool {
         let state = self.socket().state();
         if state == SocketState::SynSent {
@@ -90,6 +90,11 @@ impl Place {
                 self.challenge(now);
             }
             return ahead == 0;
+        }
+        let is_unsent = segment.ack.wrapping_sub(self.sent.next) as i32 > 0;
+        if segment.has(Segment::ACK) && is_unsent && state != SocketState::SynReceived {
+            self.challenge(now);
+            return false;
         }
         let ahead = segment.end().wrapping_sub(expects) as i32;
         let is_over = ahead > self.free() as i32 || segment.has(Segment::FIN) && ahead > room;

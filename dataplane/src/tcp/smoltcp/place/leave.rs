@@ -19,7 +19,7 @@ impl Place {
         sink: &mut impl Sink,
         now: Instant,
     ) -> bool {
-        self.on_time(interface, now);
+        self.on_time(now);
         if !self.send_own(sink) {
             return false;
         }
@@ -35,11 +35,12 @@ impl Place {
             }
         }
         self.settle(State::Closed, now);
-        sink.has_room() || self.over.is_some()
+        self.on_sent(interface, now);
+        self.send_own(sink) && (sink.has_room() || self.over.is_some())
     }
 
     /// What time alone leads to: the peer is asked for a sign of life, or given up.
-    fn on_time(&mut self, interface: &mut Interface, now: Instant) {
+    fn on_time(&mut self, now: Instant) {
         if self.over.is_some() {
             return;
         }
@@ -47,9 +48,19 @@ impl Place {
             self.owed.reset = !self.is_connecting();
             return self.end(State::TimedOut);
         }
-        // Asking smoltcp is spared as long as it does not matter.
+        self.ask_when_due(false, now);
+    }
+
+    /// smoltcp has sent what it had to send: what waits now is asked for when nothing else will move it. Finding that out
+    /// is spared as long as the peer has time to answer.
+    fn on_sent(&mut self, interface: &mut Interface, now: Instant) {
         let is_late = self.asked_at.is_some_and(|at| now >= after(at, STALLED_MS));
-        let is_idle = is_late && interface.poll_at(moment(now), &self.set).is_none();
+        if is_late && self.over.is_none() && interface.poll_at(moment(now), &self.set).is_none() {
+            self.ask_when_due(true, now);
+        }
+    }
+
+    fn ask_when_due(&mut self, is_idle: bool, now: Instant) {
         if self.probe_at(is_idle).is_some_and(|at| now >= at) {
             self.owed.probe = true;
             self.probed_at = Some(now);
