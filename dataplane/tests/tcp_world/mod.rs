@@ -7,6 +7,7 @@
 mod ends;
 mod flows;
 pub mod packet;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;

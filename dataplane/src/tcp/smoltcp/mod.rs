@@ -8,10 +8,10 @@
 //! ```
 //!
 //! smoltcp is as published. What it does not offer is made here: initial sequence numbers of our choice (`seed`),
-//! handshakes that somebody else led, resets by exact sequence number, keep-alive that gives up, and an end that says
-//! why. What stays: an initial window of 2 KiB, a retransmission timeout of 1 s at least, and no use of the peer's
-//! selective acknowledgements; and a peer that does not close its direction after we closed ours is waited for as long as
-//! the caller likes.
+//! handshakes that somebody else led, resets by exact sequence number, windows that no old segment changes
+//! (`place/window`), keep-alive that gives up, and an end that says why. What stays: an initial window of 2 KiB, a
+//! retransmission timeout of 1 s at least, and no use of the peer's selective acknowledgements; and a peer that does not
+//! close its direction after we closed ours is waited for as long as the caller likes.
 //!
 //! TIME-WAIT: a connection is [`State::TimeWait`] only once the acknowledgement of the peer's FIN has left by
 //! [`Engine::transmit`]; [`Engine::numbers`] are final then and the connection may be released.
@@ -36,7 +36,8 @@ pub const UNANSWERED_MS: u64 = 60_000;
 /// How often an idle peer that did not answer is asked for a sign of life again, in milliseconds.
 pub const PROBE_MS: u64 = 10_000;
 
-/// How often a peer with a closed window is asked for it, beside smoltcp's own probes, in milliseconds.
+/// How often a peer is asked for its window, in milliseconds: while it is closed, beside smoltcp's own probes, and while
+/// data waits and smoltcp waits for nothing.
 pub const STALLED_MS: u64 = 2_000;
 
 /// How often a segment of doubtful origin is answered at most, in milliseconds (RFC 5961 section 7).
@@ -52,6 +53,8 @@ pub struct Smoltcp {
     /// Sends packets of up to `largest` bytes.
     large: Interface,
     largest: usize,
+    /// Room for a packet whose window is not to be believed.
+    scratch: Box<[u8]>,
 }
 
 impl Smoltcp {
@@ -103,6 +106,7 @@ impl Engine for Smoltcp {
             plain: interface(mtu, 0, 0),
             large: interface(mtu, 0, 0),
             largest: 0,
+            scratch: vec![0; segment::LARGEST].into(),
         }
     }
 
@@ -145,7 +149,7 @@ impl Engine for Smoltcp {
         let Some(place) = self.places.get_mut(id.index as usize).filter(|place| is_of(place, id)) else {
             return;
         };
-        place.receive(&mut self.plain, packet, now);
+        place.receive(&mut self.plain, &mut self.scratch, packet, now);
     }
 
     fn transmit(&mut self, id: ConnId, sink: &mut impl Sink, now: Instant) -> bool {

@@ -8,6 +8,9 @@ use ::smoltcp::wire::{
 
 use crate::address::Address;
 
+/// What an IP packet takes at most: an IPv6 header and as much payload as it can say.
+pub(super) const LARGEST: usize = 40 + u16::MAX as usize;
+
 /// What a packet without payload takes at most: an IPv6 header and the longest TCP header.
 pub(super) const ROOM: usize = 100;
 
@@ -141,6 +144,21 @@ pub(super) fn emit(ends: &Ends, repr: &TcpRepr<'_>, buffer: &mut [u8]) {
 pub(super) fn parse<'a>(ends: &Ends, packet: &'a [u8], header: usize) -> Option<TcpRepr<'a>> {
     let tcp = TcpPacket::new_checked(packet.get(header..)?).ok()?;
     TcpRepr::parse(&tcp, &ends.remote.addr, &ends.local.addr, &checksums()).ok()
+}
+
+/// Copies a packet, of which this is the segment, with another window; `buffer` has [`LARGEST`] bytes. The TCP checksum
+/// is not made right.
+pub(super) fn with_window<'b>(
+    packet: &[u8],
+    segment: &Segment,
+    window: u16,
+    buffer: &'b mut [u8],
+) -> &'b [u8] {
+    let len = packet.len().min(buffer.len());
+    let copy = &mut buffer[..len];
+    copy.copy_from_slice(&packet[..len]);
+    copy[segment.header + 14..segment.header + 16].copy_from_slice(&window.to_be_bytes());
+    copy
 }
 
 /// TCP checksums are not the engine's; IPv4 header checksums are made and not verified.

@@ -6,6 +6,7 @@ use ::smoltcp::iface::Interface;
 use ::smoltcp::socket::tcp::State as SocketState;
 use ::smoltcp::time::Duration as Span;
 
+use super::window::Offered;
 use super::{MSS_MIN, Place, ack_delay, moment};
 use crate::clock::Instant;
 use crate::tcp::State;
@@ -17,6 +18,7 @@ impl Place {
     pub(in crate::tcp::smoltcp) fn receive(
         &mut self,
         interface: &mut Interface,
+        scratch: &mut [u8],
         packet: &[u8],
         now: Instant,
     ) {
@@ -32,14 +34,31 @@ impl Place {
         if self.socket().state() == SocketState::SynSent && segment.has(Segment::SYN) {
             self.receive_syn(interface, packet, &segment, now);
         } else {
-            self.feed(interface, packet, &segment, now);
-        }
-        self.sent.is_shut = segment.window == 0;
-        if segment.has(Segment::ACK) && segment.ack.wrapping_sub(self.sent.acked) as i32 > 0 {
-            self.sent.acked = segment.ack;
+            self.receive_rest(interface, scratch, packet, &segment, now);
         }
         let is_reset = segment.has(Segment::RST);
         self.settle(if is_reset { State::Reset } else { State::Closed }, now);
+    }
+
+    /// Whatever is no answer to our SYN, with the window that smoltcp is to know.
+    fn receive_rest(
+        &mut self,
+        interface: &mut Interface,
+        scratch: &mut [u8],
+        packet: &[u8],
+        segment: &Segment,
+        now: Instant,
+    ) {
+        let Some(window) = self.window_of(segment) else {
+            return self.feed(interface, packet, segment, now);
+        };
+        let told = match window == segment.window {
+            true => packet,
+            false => segment::with_window(packet, segment, window, scratch),
+        };
+        self.feed(interface, told, segment, now);
+        self.on_window(segment, window);
+        self.close_when_it_fits();
     }
 
     /// After TIME-WAIT began, what the peer sends again is acknowledged again (RFC 9293 section 3.10.7.4).
@@ -51,8 +70,8 @@ impl Place {
     }
 
     /// Whether smoltcp may see it. It takes every RST in the window for good and every SYN there for nothing, which is
-    /// answered with an acknowledgement instead (RFC 5961 sections 3.2 and 4.2); and it relies on peers that
-    /// respect windows.
+    /// answered with an acknowledgement instead (RFC 5961 sections 3.2 and 4.2); it lets what waits be acknowledged before
+    /// it was sent (RFC 9293 section 3.10.7.4); and it relies on peers that respect windows.
     fn admits(&mut self, segment: &Segment, now: Instant) -> bool {
         let state = self.socket().state();
         if state == SocketState::SynSent {
@@ -71,6 +90,11 @@ impl Place {
                 self.challenge(now);
             }
             return ahead == 0;
+        }
+        let is_unsent = segment.ack.wrapping_sub(self.sent.next) as i32 > 0;
+        if segment.has(Segment::ACK) && is_unsent && state != SocketState::SynReceived {
+            self.challenge(now);
+            return false;
         }
         let ahead = segment.end().wrapping_sub(expects) as i32;
         let is_over = ahead > self.free() as i32 || segment.has(Segment::FIN) && ahead > room;
@@ -108,6 +132,11 @@ impl Place {
             self.mss = mss.max(MSS_MIN);
             self.synchronize(segment.seq, repr.window_scale.is_some());
             self.sent.ack = segment.seq;
+            self.offered = Offered::begin(segment.seq, segment.window, repr.window_scale);
+            self.sent.is_shut = segment.window == 0;
+            if segment.has(Segment::ACK) {
+                self.sent.acked = segment.ack;
+            }
         }
     }
 

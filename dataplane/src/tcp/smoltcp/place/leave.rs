@@ -35,7 +35,8 @@ impl Place {
             }
         }
         self.settle(State::Closed, now);
-        sink.has_room() || self.over.is_some()
+        self.on_sent(interface, now);
+        self.send_own(sink) && (sink.has_room() || self.over.is_some())
     }
 
     /// What time alone leads to: the peer is asked for a sign of life, or given up.
@@ -47,30 +48,46 @@ impl Place {
             self.owed.reset = !self.is_connecting();
             return self.end(State::TimedOut);
         }
-        if self.probe_at().is_some_and(|at| now >= at) {
+        self.ask_when_due(false, now);
+    }
+
+    /// smoltcp has sent what it had to send: what waits now is asked for when nothing else will move it. Finding that out
+    /// is spared as long as the peer has time to answer.
+    fn on_sent(&mut self, interface: &mut Interface, now: Instant) {
+        let is_late = self.asked_at.is_some_and(|at| now >= after(at, STALLED_MS));
+        if is_late && self.over.is_none() && interface.poll_at(moment(now), &self.set).is_none() {
+            self.ask_when_due(true, now);
+        }
+    }
+
+    fn ask_when_due(&mut self, is_idle: bool, now: Instant) {
+        if self.probe_at(is_idle).is_some_and(|at| now >= at) {
             self.owed.probe = true;
             self.probed_at = Some(now);
             self.asked_at.get_or_insert(now);
         }
     }
 
-    /// When to ask for a sign of life next.
-    fn probe_at(&self) -> Option<Instant> {
-        if self.is_stalled() {
+    /// When to ask for a sign of life next; `is_idle` when smoltcp waits for no time to come.
+    fn probe_at(&self, is_idle: bool) -> Option<Instant> {
+        if self.is_stalled(is_idle) {
             return self.probed_at.or(self.asked_at).map(|at| after(at, STALLED_MS));
         }
         let interval = u64::from(self.options.keep_alive_ms);
-        let is_idle = !self.is_waiting() && self.socket().state() != SocketState::TimeWait;
-        (interval > 0 && is_idle).then(|| match self.probed_at {
+        let is_silent = !self.is_waiting() && self.socket().state() != SocketState::TimeWait;
+        (interval > 0 && is_silent).then(|| match self.probed_at {
             Some(at) => after(at, PROBE_MS.min(interval)),
             None => after(self.heard_at, interval),
         })
     }
 
-    /// True when the peer takes nothing of what waits. smoltcp probes a closed window (RFC 9293 section 3.8.6.1), but not
-    /// one that it hears of while its retransmission timer runs: an old segment that comes late can close a window for good.
-    fn is_stalled(&self) -> bool {
-        self.sent.is_shut && self.socket().send_queue() > 0 && !self.is_connecting()
+    /// True when nothing of what waits moves. smoltcp probes a closed window (RFC 9293 section 3.8.6.1), but not one that
+    /// it hears of while its retransmission timer runs, and it forgets that timer while it probes. Of the answers it takes
+    /// the window, or the third that says the same for a loss; in LAST-ACK it takes neither, and asking would only
+    /// keep it from being given up.
+    fn is_stalled(&self, is_idle: bool) -> bool {
+        let is_open = !self.is_connecting() && self.socket().state() != SocketState::LastAck;
+        is_open && self.socket().send_queue() > 0 && (self.sent.is_shut || is_idle)
     }
 
     /// Sends answers that were kept and segments that are the engine's own.
@@ -125,7 +142,7 @@ impl Place {
         let engine = interface.poll_at(moment(now), &self.set);
         let engine = engine.map(|at| Instant::from_ns(at.total_micros().max(0) as u64 * 1000));
         let given_up = self.asked_at.map(|at| after(at, UNANSWERED_MS));
-        [engine, given_up, self.probe_at()].into_iter().flatten().min().map(|at| at.max(now))
+        [engine, given_up, self.probe_at(engine.is_none())].into_iter().flatten().min().map(|at| at.max(now))
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod arrive;
 mod leave;
+mod window;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use ::smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State as S
 use ::smoltcp::time::{Duration as Span, Instant as Moment};
 use ::smoltcp::wire::{TcpControl, TcpRepr};
 
+use self::window::Offered;
 use super::device::{Inbound, Sent, Small};
 use super::segment::{self, Ends, bare};
 use crate::clock::Instant;
@@ -41,6 +43,9 @@ pub(super) struct Place {
     /// The sequence number of the first byte that was not read.
     rcv: u32,
     sent: Sent,
+    offered: Offered,
+    /// Closed by the caller; smoltcp has yet to be told.
+    closes: bool,
     answer: Option<Small>,
     /// How often the answer is to be sent: duplicates say how many segments came out of order.
     answers: u8,
@@ -77,6 +82,8 @@ impl Place {
             has_fin: false,
             rcv: 0,
             sent: Sent::default(),
+            offered: Offered::default(),
+            closes: false,
             answer: None,
             answers: 0,
             owed: Owed::default(),
@@ -95,6 +102,7 @@ impl Place {
         self.mss = mss;
         (self.has_fin, self.shift, self.rcv) = (false, 0, 0);
         self.sent = Sent { next: opening.isn, acked: opening.isn, ..Sent::default() };
+        (self.offered, self.closes) = (Offered::default(), false);
         (self.answer, self.answers, self.owed) = (None, 0, Owed::default());
         self.heard_at = now;
         (self.asked_at, self.probed_at, self.challenged_at) = (None, None, None);
@@ -132,6 +140,7 @@ impl Place {
         let next = self.rcv;
         self.feed_made(interface, &bare(&peer, TcpControl::None, next, Some(self.sent.next), 0), now);
         self.sent.is_shut = true;
+        self.offered = Offered::begin(agreed.peer_isn, 0, agreed.peer_scale);
         if !is_listening || self.socket().state() != SocketState::Established {
             self.end(State::Reset);
         }
@@ -206,6 +215,7 @@ impl Place {
 
     fn end(&mut self, state: State) {
         self.over = Some(state);
+        self.closes = false;
         self.socket_mut().abort();
         (self.asked_at, self.probed_at) = (None, None);
         if state != State::TimeWait {
@@ -236,7 +246,7 @@ impl Place {
 
     pub(super) fn writable(&self) -> usize {
         let socket = self.socket();
-        if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
+        if socket.may_send() && !self.closes { socket.send_capacity() - socket.send_queue() } else { 0 }
     }
 
     pub(super) fn unacknowledged(&self) -> usize {
@@ -286,7 +296,10 @@ impl Place {
                 self.owed.reset = true;
                 self.end(State::Closed);
             }
-            _ => self.socket_mut().close(),
+            _ => {
+                self.closes = true;
+                self.close_when_it_fits();
+            }
         }
     }
 
