@@ -10,7 +10,7 @@ use std::hash::Hasher;
 
 use sluice_dataplane::tcp::{ConnId, Engine, EngineSpec, State};
 
-use self::tcp_world::packet::{SYN, Tcp};
+use self::tcp_world::packet::{ACK, RST, SYN, Tcp};
 use self::tcp_world::{ISN, SPEC, Weather, World};
 
 #[test]
@@ -64,6 +64,34 @@ fn sequence_numbers_begin_where_they_were_asked_to() {
     world.touch(1, 1000);
     let (_, data) = world.log.last().unwrap();
     assert_eq!((data.seq, data.payload.as_slice()), (ISN[1].wrapping_add(1), &b"x"[..]));
+}
+
+#[test]
+fn a_syn_that_meets_an_older_connection_follows_the_rst_that_ends_it() {
+    let mut world = World::new(2, SPEC);
+    world.connect(1000);
+    let isn = world.log[0].1.seq;
+    for round in 0..3 {
+        let at = world.log.len();
+        // A challenge ACK (RFC 5961 section 4.2) of a peer in TIME-WAIT.
+        let old = Tcp::new(world.end(1, 1000), world.end(0, 1000), ACK, 77, isn.wrapping_add(1_000_000));
+        world.inject(0, 1000, &old);
+        let sent = world.sent_since(at, 0);
+        assert_eq!((sent[0].flags & RST, sent[0].seq), (RST, isn.wrapping_add(1_000_000)), "round {round}");
+        let again: Vec<_> = sent[1..].iter().map(|tcp| (tcp.flags, tcp.seq)).collect();
+        assert_eq!(again, if round == 0 { vec![(SYN, isn)] } else { vec![] }, "at once, and once");
+    }
+    world.run_until(|world| world.engines[0].state(world.conns[0][&1000]) == State::Open);
+}
+
+#[test]
+fn a_second_abort_does_not_take_back_the_rst() {
+    let (mut world, [client, _]) = World::opened(2, SPEC);
+    let at = world.log.len();
+    world.engines[0].abort(client);
+    world.engines[0].abort(client);
+    world.touch(0, 1000);
+    assert!(world.sent_since(at, 0).iter().any(|tcp| tcp.has(RST)));
 }
 
 #[test]

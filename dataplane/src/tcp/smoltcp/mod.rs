@@ -150,6 +150,9 @@ impl Engine for Smoltcp {
             return;
         };
         place.receive(&mut self.plain, &mut self.scratch, packet, now);
+        if let Some(isn) = place.asks_again() {
+            place.ask_again(&mut interface(usize::from(self.spec.mtu), 0, seed::seed_for(isn)));
+        }
     }
 
     fn transmit(&mut self, id: ConnId, sink: &mut impl Sink, now: Instant) -> bool {

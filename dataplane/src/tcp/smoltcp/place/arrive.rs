@@ -29,6 +29,7 @@ impl Place {
         if !self.admits(&segment, now) {
             return;
         }
+        self.meets_older = self.is_of_older(&segment);
         self.heard_at = now;
         (self.asked_at, self.probed_at) = (None, None);
         if self.socket().state() == SocketState::SynSent && segment.has(Segment::SYN) {
@@ -59,6 +60,16 @@ impl Place {
         self.feed(interface, told, segment, now);
         self.on_window(segment, window);
         self.close_when_it_fits();
+    }
+
+    /// The peer takes our SYN for a segment of an older connection with these ends, and says what it expects of that
+    /// (RFC 9293 section 3.5.1): the RST that answers it ends the older one.
+    fn is_of_older(&self, segment: &Segment) -> bool {
+        self.socket().state() == SocketState::SynSent
+            && segment.has(Segment::ACK)
+            && !segment.has(Segment::SYN)
+            && !segment.has(Segment::RST)
+            && segment.ack != self.sent.next
     }
 
     /// After TIME-WAIT began, what the peer sends again is acknowledged again (RFC 9293 section 3.10.7.4).

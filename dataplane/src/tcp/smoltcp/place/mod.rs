@@ -40,6 +40,9 @@ pub(super) struct Place {
     shift: u8,
     /// The peer's FIN has come.
     has_fin: bool,
+    /// The peer has an older connection with these ends, which our RST ends; and our SYN has followed that once.
+    meets_older: bool,
+    asked_again: bool,
     /// The sequence number of the first byte that was not read.
     rcv: u32,
     sent: Sent,
@@ -80,6 +83,8 @@ impl Place {
             mss: 0,
             shift: 0,
             has_fin: false,
+            meets_older: false,
+            asked_again: false,
             rcv: 0,
             sent: Sent::default(),
             offered: Offered::default(),
@@ -101,6 +106,7 @@ impl Place {
         self.options = opening.options;
         self.mss = mss;
         (self.has_fin, self.shift, self.rcv) = (false, 0, 0);
+        (self.meets_older, self.asked_again) = (false, false);
         self.sent = Sent { next: opening.isn, acked: opening.isn, ..Sent::default() };
         (self.offered, self.closes) = (Offered::default(), false);
         (self.answer, self.answers, self.owed) = (None, 0, Owed::default());
@@ -150,6 +156,22 @@ impl Place {
     pub(super) fn connect(&mut self, opening: &Opening, mss: u16, interface: &mut Interface, now: Instant) {
         self.open(opening, mss, now);
         let Ends { local, remote } = self.ends;
+        if self.socket_mut().connect(interface.context(), remote, local).is_err() {
+            self.end(State::Reset);
+        }
+    }
+
+    /// Our initial sequence number where our SYN is to follow the RST at once, not after a second; once.
+    pub(super) fn asks_again(&mut self) -> Option<u32> {
+        let asks = std::mem::take(&mut self.meets_older) && !std::mem::replace(&mut self.asked_again, true);
+        asks.then_some(self.sent.acked)
+    }
+
+    /// Begins the same connection again, for its SYN; `interface` is one that chooses the same sequence number.
+    pub(super) fn ask_again(&mut self, interface: &mut Interface) {
+        let Ends { local, remote } = self.ends;
+        self.sent.next = self.sent.acked;
+        self.socket_mut().abort();
         if self.socket_mut().connect(interface.context(), remote, local).is_err() {
             self.end(State::Reset);
         }
@@ -305,6 +327,9 @@ impl Place {
 
     pub(super) fn abort(&mut self) {
         use SocketState::{Closed, SynSent, TimeWait};
+        if self.over == Some(State::Aborted) {
+            return;
+        }
         let is_known = !matches!(self.socket().state(), SynSent | Closed | TimeWait);
         self.owed = Owed { reset: self.over.is_none() && is_known, ..Owed::default() };
         self.end(State::Aborted);
