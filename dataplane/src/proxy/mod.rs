@@ -10,7 +10,7 @@
 //!                     ─▶ depart ─▶ what the engine has to send      settle ─▶ TIME-WAIT, port given back
 //! ```
 //!
-//! An [`End`] is one TCP connection as the network sees it, a [`Proxy`] what happens between a client's and a member's.
+//! An [`end::End`] is one TCP connection as the network sees it, a [`Proxy`] what happens between a client's and a member's.
 //! All is one worker's own. A connection goes on under the profile that it began with; a request gets the newest.
 
 mod arrive;
