@@ -1,7 +1,10 @@
 //! Members asked before clients are let in, copies of requests, members that go down, and paths that turn out smaller.
 
+use std::collections::HashSet;
+
+use sluice_dataplane::address::Address;
 use sluice_dataplane::config::ids::{MemberId, PoolId};
-use sluice_dataplane::config::proxy::{HttpProfile, ProxyProfile};
+use sluice_dataplane::config::proxy::{CookieMethod, CookiePersistence, HttpProfile, ProxyProfile};
 use sluice_dataplane::config::snapshot::{Parts, ServiceDownAction};
 use sluice_dataplane::filter::{Filter, Mirror};
 use sluice_dataplane::packet::build::{self, address};
@@ -130,6 +133,75 @@ fn a_dead_mirror_harms_nobody() {
     net.member_sends(asked, OK);
     assert_eq!(net.got(client), OK);
     net.pass(60_000);
+    net.assert_nothing_is_left();
+}
+
+/// Both members, and a cookie that chooses among them.
+fn by_cookie(method: CookieMethod, name: &str) -> Net {
+    let cookie = CookiePersistence {
+        method,
+        name: name.into(),
+        max_age_s: 0,
+        path: "/".into(),
+        http_only: false,
+        secure: false,
+        always_send: false,
+    };
+    let http = HttpProfile { cookie: Some(cookie), ..HttpProfile::default() };
+    Net::with(ProxyProfile { http: Some(http), ..ProxyProfile::default() }, limits(), |_| ())
+}
+
+/// The address of the member that a request with this cookie goes to, and what the client gets.
+fn member_for(net: &mut Net, cookie: &str) -> (Address, Vec<u8>) {
+    let before: Vec<usize> = net.members.socks.iter().map(|sock| sock.got.len()).collect();
+    let client = net.client();
+    net.client_sends(client, format!("GET / HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n").as_bytes());
+    let asked =
+        (0..net.members.socks.len()).find(|&at| net.told(at).len() > before.get(at).copied().unwrap_or(0));
+    let asked = asked.expect("a member was asked");
+    net.member_sends(asked, OK);
+    (net.members.socks[asked].key.dst, net.got(client).to_vec())
+}
+
+#[test]
+fn a_cookie_names_its_member_and_nobody_else_sets_it() {
+    for (method, sets) in [(CookieMethod::Insert, true), (CookieMethod::Passive, false)] {
+        let mut net = by_cookie(method, "sticky");
+        // BIG-IP's format: 10.1.0.11:8080 and 10.1.0.12:8080.
+        for (value, member) in [("184549642.36895.0000", "10.1.0.11"), ("201326858.36895.0000", "10.1.0.12")]
+        {
+            for _ in 0..3 {
+                let (asked, got) = member_for(&mut net, &format!("a=b; sticky={value}"));
+                assert_eq!((asked, got.as_slice()), (address(member), OK), "{method:?}");
+            }
+        }
+        let (_, got) = member_for(&mut net, "sticky=nonsense");
+        let set = got.windows(19).any(|at| at == b"Set-Cookie: sticky=");
+        assert_eq!(set, sets, "{method:?}: {}", got.escape_ascii());
+        net.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_member_that_is_offline_does_not_get_its_cookies() {
+    let mut net = by_cookie(CookieMethod::Insert, "sticky");
+    net.world.members.set(MemberId(0), MemberState::Offline);
+    let (asked, _) = member_for(&mut net, "sticky=184549642.36895.0000");
+    assert_eq!(asked, address("10.1.0.12"));
+    net.assert_nothing_is_left();
+}
+
+#[test]
+fn the_hash_of_a_cookie_leads_to_one_member_and_many_cookies_to_all() {
+    let mut net = by_cookie(CookieMethod::Hash, "session");
+    let mut all = HashSet::new();
+    for number in 0..16 {
+        let cookie = format!("session=s{number}");
+        let (first, _) = member_for(&mut net, &cookie);
+        assert!((0..3).all(|_| member_for(&mut net, &cookie).0 == first), "{cookie}");
+        all.insert(first);
+    }
+    assert_eq!(all.len(), 2);
     net.assert_nothing_is_left();
 }
 

@@ -16,14 +16,12 @@ use crate::verdict::DropReason;
 
 impl Pipeline {
     /// Looks for a member, and takes or opens a connection to it.
-    pub(crate) fn find_member(&mut self, proxy: &mut Proxy, http: &mut Http) -> Turn {
-        let Some(mut exchange) = http.exchange.take() else { return Turn::Wait };
-        let turn = self.find_member_for(proxy, http, &mut exchange);
-        http.exchange = Some(exchange);
-        turn
-    }
-
-    fn find_member_for(&mut self, proxy: &mut Proxy, http: &mut Http, exchange: &mut Exchange) -> Turn {
+    pub(crate) fn find_member(
+        &mut self,
+        proxy: &mut Proxy,
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Turn {
         if self.is_client_gone(proxy) {
             exchange.facts.outcome = "client-gone";
             return self.quit(proxy);
@@ -142,14 +140,12 @@ impl Pipeline {
     }
 
     /// The member has taken the connection, or not.
-    pub(crate) fn await_connection(&mut self, proxy: &mut Proxy, http: &mut Http) -> Turn {
-        let Some(mut exchange) = http.exchange.take() else { return Turn::Wait };
-        let turn = self.await_connection_for(proxy, http, &mut exchange);
-        http.exchange = Some(exchange);
-        turn
-    }
-
-    fn await_connection_for(&mut self, proxy: &mut Proxy, http: &mut Http, exchange: &mut Exchange) -> Turn {
+    pub(crate) fn await_connection(
+        &mut self,
+        proxy: &mut Proxy,
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Turn {
         if self.is_client_gone(proxy) {
             exchange.facts.outcome = "client-gone";
             return self.quit(proxy);

@@ -115,8 +115,8 @@ impl Pipeline {
             self.proxies.again = step + 1 == STEPS_MAX;
             let turn = match http.phase {
                 Phase::Head => self.read_request(proxy, &mut http),
-                Phase::Waiting => self.find_member(proxy, &mut http),
-                Phase::Connecting => self.await_connection(proxy, &mut http),
+                Phase::Waiting => self.with_exchange(proxy, &mut http, Self::find_member),
+                Phase::Connecting => self.with_exchange(proxy, &mut http, Self::await_connection),
                 Phase::Passing => self.pass_messages(proxy, &mut http),
                 Phase::Answering => self.send_answer(proxy, &mut http),
             };
@@ -133,6 +133,19 @@ impl Pipeline {
             }
         }
         proxy.layer = Layer::Http(http);
+    }
+
+    /// A step that has a request under way, and leaves it so.
+    fn with_exchange(
+        &mut self,
+        proxy: &mut Proxy,
+        http: &mut Http,
+        step: fn(&mut Self, &mut Proxy, &mut Http, &mut Exchange) -> Turn,
+    ) -> Turn {
+        let Some(mut exchange) = http.exchange.take() else { return Turn::Wait };
+        let turn = step(self, proxy, http, &mut exchange);
+        http.exchange = Some(exchange);
+        turn
     }
 
     /// The connection is over, or a tunnel from now on.
