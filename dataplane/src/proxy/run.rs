@@ -83,7 +83,10 @@ impl Pipeline {
         for conn in conns.into_iter().flatten() {
             more |= self.depart(conn, out);
         }
-        self.settle(&mut proxy);
+        // What found no room, a RST perhaps, goes out next turn.
+        if !more {
+            self.settle(&mut proxy);
+        }
         if proxy.client.is_none() && proxy.server.is_none() {
             return self.end(proxy);
         }
