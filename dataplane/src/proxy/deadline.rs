@@ -76,6 +76,8 @@ impl Pipeline {
                 Phase::Connecting => {
                     proxy.server.into_iter().for_each(|conn| self.proxies.engine.abort(conn));
                 }
+                // WebSocket's own keep-alive belongs to its ends: to them this is a peer that hangs up.
+                Phase::Passing if stream.is_tunnel && stream.closed == [false; 2] => self.close_both(proxy),
                 Phase::Passing => self.cut(proxy),
             },
             Layer::Http(_) => self.on_http_deadline(proxy),

@@ -46,7 +46,7 @@ use crate::limits::Limits;
 use crate::tcp::handshake::Handshakes;
 use crate::tcp::isn::Isn;
 use crate::tcp::time_wait::TimeWait;
-use crate::tcp::{ConnId, Engine, EngineSpec, Options, TcpEngine};
+use crate::tcp::{ConnId, Engine, EngineSpec, Options, Passed, TcpEngine};
 
 use self::end::Ends;
 use self::http::Http;
@@ -60,6 +60,8 @@ use self::verify::{Verdict, Verify};
 /// The proxies of one worker.
 pub(crate) struct Proxies {
     pub(crate) engine: TcpEngine,
+    /// Below so much room, bytes, nothing is taken from one side for the other.
+    low_room: usize,
     pub(crate) handshakes: Handshakes,
     pub(crate) time_wait: TimeWait,
     pub(crate) isn: Isn,
@@ -149,7 +151,7 @@ pub(crate) enum Layer {
     Closing(usize),
 }
 
-/// Bytes that a peer may still send after we have answered for good (`l7.md`: drain or close).
+/// Bytes that a peer may still send after we have answered for good.
 pub(crate) const LINGER_BYTES: usize = 64 << 10;
 
 impl Proxies {
@@ -166,6 +168,7 @@ impl Proxies {
         let spec = EngineSpec { connections, receive_buffer: ring, send_buffer: ring, mtu };
         Self {
             engine: TcpEngine::new(spec),
+            low_room: ring / 4,
             handshakes: Handshakes::new(limits.half_open.min(limits.proxies), random_pair(), backing),
             time_wait: TimeWait::new(limits.proxies, TIME_WAIT_MS),
             isn: Isn::new(random_pair()),
@@ -187,6 +190,23 @@ impl Proxies {
         }
     }
 
+    /// Bytes that may be passed on to `to` now. A buffer that is full (high water) is not filled up again before a
+    /// quarter of it is free (low water), so that a slow reader is not served crumb by crumb.
+    pub(crate) fn room_towards(&self, to: ConnId) -> usize {
+        match self.engine.writable(to) {
+            room if room < self.low_room => 0,
+            room => room,
+        }
+    }
+
+    /// Passes on what came from one side to the other, as far as that takes it.
+    pub(crate) fn pass(&mut self, from: ConnId, to: ConnId) -> Passed {
+        match self.room_towards(to) {
+            0 => Passed::default(),
+            _ => self.engine.pass(from, to, copy),
+        }
+    }
+
     /// True when no packet can belong to a proxy.
     pub(crate) fn is_quiet(&self) -> bool {
         self.ends.is_empty() && self.handshakes.is_empty() && self.time_wait.is_empty()
@@ -198,6 +218,13 @@ impl TcpProfile {
     pub(crate) fn options(&self) -> Options {
         Options { nagle: self.nagle, keep_alive_ms: self.keep_alive_ms, ack_delay_ms: self.ack_delay_ms }
     }
+}
+
+/// What comes in goes out.
+fn copy(input: &[u8], output: &mut [u8]) -> Passed {
+    let len = input.len().min(output.len());
+    output[..len].copy_from_slice(&input[..len]);
+    Passed { taken: len, written: len }
 }
 
 fn random_pair() -> [u64; 2] {

@@ -3,7 +3,7 @@
 use super::{LINGER_BYTES, Layer, Proxy};
 use crate::clock::Instant;
 use crate::pipeline::Pipeline;
-use crate::tcp::{ConnId, Engine, Passed, State};
+use crate::tcp::{ConnId, Engine, State};
 use crate::verdict::DropReason;
 
 /// A connection without a protocol of ours.
@@ -92,8 +92,8 @@ impl Pipeline {
 
     fn pass_both(&mut self, proxy: &mut Proxy, stream: &mut Stream) {
         let Some((client, server)) = proxy.client.zip(proxy.server) else { return self.cut(proxy) };
+        let (up, down) = (self.proxies.pass(client, server), self.proxies.pass(server, client));
         let engine = &mut self.proxies.engine;
-        let (up, down) = (engine.pass(client, server, copy), engine.pass(server, client, copy));
         proxy.bytes[0] += up.taken as u64;
         proxy.bytes[1] += down.written as u64;
         if up.taken + down.taken > 0 {
@@ -112,6 +112,14 @@ impl Pipeline {
         } else if stream.closed == [true; 2] {
             proxy.layer = Layer::Closing(LINGER_BYTES);
         }
+    }
+
+    /// Tells both sides that it is over, where a FIN says so.
+    pub(crate) fn close_both(&mut self, proxy: &mut Proxy) {
+        for conn in [proxy.client, proxy.server].into_iter().flatten() {
+            self.proxies.engine.close(conn);
+        }
+        (proxy.layer, proxy.active) = (Layer::Closing(LINGER_BYTES), self.now);
     }
 
     /// True when the peer has closed and all it sent is read.
@@ -152,13 +160,6 @@ impl Pipeline {
         let waited_ms = self.now.since(since).as_millis();
         queue.is_some_and(|queue| queue.time_ms == 0 || waited_ms < u128::from(queue.time_ms))
     }
-}
-
-/// What comes in goes out.
-pub(crate) fn copy(input: &[u8], output: &mut [u8]) -> Passed {
-    let len = input.len().min(output.len());
-    output[..len].copy_from_slice(&input[..len]);
-    Passed { taken: len, written: len }
 }
 
 /// Members that one connection or request tries at most.

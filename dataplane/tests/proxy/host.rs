@@ -32,8 +32,10 @@ pub struct Sock {
     pub closes: bool,
     /// Something was sent.
     pub has_sent: bool,
-    /// False: nothing is read, and the window fills.
+    /// False: no more than `crumbs` is read, and the window fills.
     pub reads: bool,
+    /// Bytes that one who does not read takes all the same.
+    pub crumbs: usize,
     /// The peer has closed, and everything before was read.
     pub is_done: bool,
     pub state: State,
@@ -113,6 +115,7 @@ impl Host {
             closes: false,
             has_sent: false,
             reads: true,
+            crumbs: 0,
             is_done: false,
             state: State::Connecting,
             over_at: None,
@@ -242,11 +245,14 @@ impl Host {
 
     fn run_one(&mut self, index: usize, now: Instant) {
         let (engine, sock) = (&mut self.engine, &mut self.socks[index]);
-        while sock.reads && engine.readable(sock.id) > 0 {
-            engine.read(sock.id, |bytes| {
-                sock.got.extend_from_slice(bytes);
-                bytes.len()
+        while (sock.reads || sock.crumbs > 0) && engine.readable(sock.id) > 0 {
+            let most = if sock.reads { usize::MAX } else { sock.crumbs };
+            let read = engine.read(sock.id, |bytes| {
+                let len = bytes.len().min(most);
+                sock.got.extend_from_slice(&bytes[..len]);
+                len
             });
+            sock.crumbs = sock.crumbs.saturating_sub(read);
         }
         sock.is_done |= engine.is_peer_done(sock.id);
         let sent = engine.send(sock.id, &sock.to_send);

@@ -135,6 +135,31 @@ fn a_reader_that_stops_stops_the_other_sides_writer() {
 }
 
 #[test]
+fn a_full_buffer_is_filled_again_when_a_quarter_is_free() {
+    let mut net = net();
+    let (client, member) = pair(&mut net);
+    net.clients.socks[client].reads = false;
+    net.members.socks[member].to_send = vec![b'x'; 1_000_000];
+    net.pass(5_000);
+    let quarter = BUFFER / 2 / 4;
+    let mut pieces = Vec::new();
+    for _ in 0..20 {
+        let before = net.members.socks[member].to_send.len();
+        net.clients.socks[client].crumbs = 2_000;
+        net.pass(5_000);
+        pieces.push(before - net.members.socks[member].to_send.len());
+    }
+    // What is taken at once leaves by windows that open in steps of segments.
+    pieces.retain(|piece| *piece > 0);
+    assert!((2..=40_000 / quarter + 1).contains(&pieces.len()), "{pieces:?}");
+    assert!(pieces.iter().all(|piece| *piece >= quarter - 2 * 1460), "{pieces:?}");
+    net.clients.socks[client].reads = true;
+    net.pass(60_000);
+    assert_eq!(net.got(client).len(), 1_000_000);
+    net.assert_nothing_is_left();
+}
+
+#[test]
 fn a_refused_connection_is_refused_to_the_client() {
     let mut net = net();
     welcome(&mut net, 0, Welcome::Refuse);

@@ -121,9 +121,17 @@ impl Pipeline {
 
     /// True when the client may send another request after this one.
     fn may_keep(&self, proxy: &Proxy, http: &Http, settings: &HttpProfile) -> bool {
-        let age_ms = self.now.since(proxy.began).as_millis();
         let in_number = settings.requests_max == 0 || http.served < settings.requests_max;
-        !self.draining && in_number && age_ms < u128::from(settings.timeouts.max_age_ms)
+        !self.draining && in_number && !self.is_old(proxy, settings.timeouts.max_age_ms)
+    }
+
+    /// True at the largest age less a tenth of it at most, another part for each connection: those that came together
+    /// are not sent away together.
+    fn is_old(&self, proxy: &Proxy, max_age_ms: u32) -> bool {
+        let age_ms = self.now.since(proxy.began).as_millis() as u64;
+        let tenth = u64::from(max_age_ms) / 10;
+        let part = spread(proxy.began.as_ns() ^ u64::from(proxy.slot)) % (tenth + 1);
+        age_ms >= u64::from(max_age_ms) - part
     }
 
     /// Finds the rule, runs the filters, chooses the pool.
@@ -222,7 +230,7 @@ impl Pipeline {
         let mut moved = false;
         while !exchange.facts.request_done && self.flush_to_server(proxy, exchange) {
             let Some((client, server)) = proxy.client.zip(proxy.server) else { break };
-            let room = self.proxies.engine.writable(server);
+            let room = self.proxies.room_towards(server);
             let (taken, event) = self.move_request(client, http, exchange, room)?;
             match event {
                 Event::Body(written) => {

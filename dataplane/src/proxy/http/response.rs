@@ -52,7 +52,7 @@ impl Pipeline {
     ) -> Result<Option<Turn>, Refusal> {
         while !exchange.facts.response_done && self.flush_to_client(proxy, exchange) {
             let Some((client, server)) = proxy.client.zip(proxy.server) else { break };
-            let room = self.proxies.engine.writable(client);
+            let room = self.proxies.room_towards(client);
             let (taken, event) = self.move_response(server, http, exchange, room)?;
             match event {
                 Event::Head => {
