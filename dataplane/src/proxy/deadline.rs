@@ -59,9 +59,10 @@ impl Pipeline {
         self.timeouts(&flow).idle_ms
     }
 
-    /// True when it has waited too long.
+    /// True when it has waited too long. Its timer would have fired, so that there is nothing to look at before.
     pub(crate) fn is_overdue(&self, proxy: &Proxy) -> bool {
-        self.deadline_of(proxy).is_some_and(|due| due <= self.now)
+        proxy.armed.is_none_or(|at| at <= self.now)
+            && self.deadline_of(proxy).is_some_and(|due| due <= self.now)
     }
 
     /// Does what too long a wait leads to.

@@ -32,15 +32,15 @@ impl Pipeline {
             link,
             ends: (end.key.dst, end.key.src),
             path_mtu: end.path_mtu,
-            next: None,
+            next: self.proxies.frame.take(),
             is_known: mac != Mac::default(),
             packets: 0,
             bytes: 0,
         };
         let more = self.proxies.engine.transmit(conn, &mut departure, self.now);
         let (packets, bytes) = (departure.packets, departure.bytes);
-        let waiting = std::mem::take(&mut departure.waiting);
-        drop(departure);
+        let Departure { waiting, next, .. } = departure;
+        self.proxies.frame = next;
         self.count_sent(&end, packets, bytes);
         if !waiting.is_empty() {
             self.wait_for_neighbor(&end, waiting);

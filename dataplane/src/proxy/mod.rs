@@ -42,6 +42,7 @@ use crate::config::proxy::{ProxyProfile, TcpProfile};
 use crate::filter::RateTable;
 use crate::flow::key::{FlowKey, HashSeed};
 use crate::flow::timer::Timers;
+use crate::frame::Frame;
 use crate::limits::Limits;
 use crate::tcp::handshake::Handshakes;
 use crate::tcp::isn::Isn;
@@ -60,6 +61,8 @@ use self::verify::{Verdict, Verify};
 /// The proxies of one worker.
 pub(crate) struct Proxies {
     pub(crate) engine: TcpEngine,
+    /// A frame that was taken for a packet that did not come, for the next of the same turn.
+    frame: Option<Frame>,
     /// Below so much room, bytes, nothing is taken from one side for the other.
     low_room: usize,
     pub(crate) handshakes: Handshakes,
@@ -168,6 +171,7 @@ impl Proxies {
         let spec = EngineSpec { connections, receive_buffer: ring, send_buffer: ring, mtu };
         Self {
             engine: TcpEngine::new(spec),
+            frame: None,
             low_room: ring / 4,
             handshakes: Handshakes::new(limits.half_open.min(limits.proxies), random_pair(), backing),
             time_wait: TimeWait::new(limits.proxies, TIME_WAIT_MS),

@@ -175,6 +175,11 @@ impl Pipeline {
         let idles = &mut self.proxies.idle;
         idles.lists.entry(key).or_insert_with(|| idles.spare.pop().unwrap_or_default()).push(slot);
         *idles.by_virtual.entry(proxy.virtual_id).or_default() += 1;
+        // An acknowledgement that it owes may go with the next request.
+        if let Some(mut holder) = self.proxies.slots.take(slot) {
+            self.arm(&mut holder);
+            self.proxies.slots.put(holder);
+        }
         true
     }
 
@@ -192,7 +197,6 @@ impl Pipeline {
             end.slot = slot;
         }
         (proxy.server, proxy.member) = (None, None);
-        self.proxies.slots.wake(slot);
         Some(slot)
     }
 

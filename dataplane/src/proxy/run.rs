@@ -31,6 +31,7 @@ impl Pipeline {
             self.run_one(slot, out);
         }
         self.proxies.ready = ready;
+        self.proxies.frame = None;
         self.send_verdicts(out);
         true
     }
@@ -187,11 +188,12 @@ impl Pipeline {
             State::Connecting | State::Open if gently => self.proxies.engine.close(conn),
             State::Connecting | State::Open => self.proxies.engine.abort(conn),
         }
-        if self.detach(proxy, Layer::Closing(0)).is_none() {
-            self.proxies.engine.abort(conn);
-            self.forget_end(conn, State::Aborted);
-            (proxy.server, proxy.member) = (None, None);
+        if let Some(slot) = self.detach(proxy, Layer::Closing(0)) {
+            return self.proxies.slots.wake(slot);
         }
+        self.proxies.engine.abort(conn);
+        self.forget_end(conn, State::Aborted);
+        (proxy.server, proxy.member) = (None, None);
     }
 
     /// Forgets a connection; what is left of it is in TIME-WAIT.
@@ -234,7 +236,7 @@ impl Pipeline {
 
     /// Arms the timer for what is due first. One that is armed for earlier fires in vain, which costs less than moving it
     /// with every packet.
-    fn arm(&mut self, proxy: &mut Proxy) {
+    pub(crate) fn arm(&mut self, proxy: &mut Proxy) {
         // What is due sooner than that is sent already: the timer that fires next looks at everything again.
         if proxy.armed.is_some_and(|armed| armed <= self.now + SOON) {
             return;

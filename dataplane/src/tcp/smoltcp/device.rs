@@ -131,6 +131,8 @@ pub(super) struct Sent {
     pub acked: u32,
     /// The peer has closed its window.
     pub is_shut: bool,
+    /// With the newest packet all was sent that there is: smoltcp marks that one with PSH, or ends with it.
+    pub is_all: bool,
 }
 
 impl Sent {
@@ -141,6 +143,7 @@ impl Sent {
         if segment.after().wrapping_sub(self.next) as i32 > 0 {
             self.next = segment.after();
         }
+        self.is_all = segment.has(Segment::PSH | Segment::FIN);
         if self.is_shut && segment.payload == 1 {
             return;
         }

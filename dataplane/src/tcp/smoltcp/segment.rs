@@ -62,6 +62,7 @@ impl Segment {
     pub(super) const FIN: u8 = 1;
     pub(super) const SYN: u8 = 2;
     pub(super) const RST: u8 = 4;
+    pub(super) const PSH: u8 = 8;
     pub(super) const ACK: u8 = 16;
 
     /// Reads it; `None` when it is no TCP segment or is cut short. TCP behind IPv6 extension headers is not taken.

@@ -27,10 +27,12 @@ impl Place {
             return true;
         }
         let headers = self.ends.ip_header() + TCP_HEADER;
+        self.sent.is_all = false;
         while sink.has_room() {
             let (sent, mss) = (&mut self.sent, self.mss);
             let mut wire = Outbound { sink: &mut *sink, sent, headers, mss };
-            if interface.poll_egress(moment(now), &mut wire, &mut self.set) == PollResult::None {
+            let polled = interface.poll_egress(moment(now), &mut wire, &mut self.set);
+            if polled == PollResult::None || self.sent.is_all {
                 break;
             }
         }
@@ -92,6 +94,9 @@ impl Place {
 
     /// Sends answers that were kept and segments that are the engine's own.
     fn send_own(&mut self, sink: &mut impl Sink) -> bool {
+        if self.answer.is_none() && self.owed == Owed::default() {
+            return true;
+        }
         while let Some(answer) = self.answer.filter(|_| self.answers > 0) {
             if !sink.has_room() {
                 return false;

@@ -62,7 +62,7 @@ pub(super) struct Place {
 }
 
 /// Segments that are the engine's own and wait to be sent.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Owed {
     ack: bool,
     probe: bool,
