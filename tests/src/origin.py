@@ -267,6 +267,29 @@ async def last(request, _):
     return True
 
 
+async def own_cookie(request, words):
+    """An answer with the cookie of this name that names this member, as BIG-IP writes it, where the request has none."""
+    await request.read_body()
+    value = own_cookie_value(*request.writer.get_extra_info("sockname")[:2])
+    named = f"{words[0]}=" in request.field("cookie")
+    await request.answer("200 OK", f"{NAME}\n".encode(), *([] if named else [f"Set-Cookie: {words[0]}={value}; Path=/"]))
+
+
+def own_cookie_value(host, port):
+    """Address and port with their bytes reversed, as decimals; an IPv6 address in hexadecimal digits."""
+    address = socket.inet_pton(socket.AF_INET6, host)
+    port = int.from_bytes(struct.pack("<H", port), "big")
+    if host.startswith("::ffff:"):
+        return f"{int.from_bytes(address[12:], 'little')}.{port}.0000"
+    return f"vi{address.hex()}.{port}"
+
+
+async def session(request, words):
+    """An answer that names the session of this number, as an application does that shares sessions with nobody."""
+    await request.read_body()
+    await request.answer("200 OK", f"{NAME}\n".encode(), f"Set-Cookie: sid={words[0]}; Path=/; HttpOnly")
+
+
 async def upgrade(request, _):
     """Another protocol: what comes goes back."""
     request.head("101 Switching Protocols", "Connection: upgrade", "Upgrade: echo")
@@ -295,6 +318,8 @@ BEHAVIOURS = {
     "deaf": deaf,
     "interim": interim,
     "last": last,
+    "own-cookie": own_cookie,
+    "session": session,
     "upgrade": upgrade,
 }
 

@@ -29,7 +29,7 @@ impl Pipeline {
             taken
         });
         let engine = &self.proxies.engine;
-        let is_over = engine.state(client).is_over() || engine.is_peer_done(client);
+        let is_over = engine.state(client).is_over() || engine.has_peer_closed(client);
         match read {
             Read::Wait if is_over => self.cut(proxy),
             Read::Wait => {}

@@ -217,6 +217,9 @@ pub trait Engine {
     /// True when the peer has closed its direction and everything before that was read.
     fn is_peer_done(&self, id: ConnId) -> bool;
 
+    /// True when the peer has closed its direction: what waits to be read now is all that there will be.
+    fn has_peer_closed(&self, id: ConnId) -> bool;
+
     /// Bytes that may be written now; 0 after [`Engine::close`].
     fn writable(&self, id: ConnId) -> usize;
 

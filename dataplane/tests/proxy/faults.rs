@@ -262,14 +262,39 @@ fn a_header_that_does_not_come_is_not_waited_for_for_ever() {
     net.client_sends(slow, &LINE[..20]);
     let gone = net.client();
     net.client_sends(gone, &LINE[..20]);
-    net.client_closes(gone);
     net.pass(4_800);
     assert_eq!((net.client_is(silent), net.client_is(slow)), ("open", "open"));
+    net.client_closes(gone);
+    assert_eq!(net.client_is(gone), "reset");
     net.pass(400);
     assert_eq!((net.client_is(silent), net.client_is(slow)), ("reset", "reset"));
-    assert_eq!(net.client_is(gone), "reset");
     net.assert_nothing_is_left();
     assert_eq!(net.members.syns, 0);
+}
+
+/// Wherever the client's end cuts it; and what is whole is served, though the end comes with it.
+#[test]
+fn a_header_that_cannot_become_whole_ends_its_connection_at_once() {
+    for header in [LINE.to_vec(), v2(&[2, 0, 3, b'a', b'.', b'b'])] {
+        for len in 0..header.len() {
+            for in_one in [true, false] {
+                let mut net = with_headers(None);
+                let client = net.client();
+                net.clients.socks[client].closes = in_one;
+                net.client_sends(client, &header[..len]);
+                net.client_closes(client);
+                assert_eq!((net.client_is(client), net.members.syns), ("reset", 0), "{len} bytes");
+                assert_eq!(net.left(), Left::default(), "{len} bytes");
+            }
+        }
+        let mut net = with_headers(None);
+        let client = net.client();
+        net.clients.socks[client].closes = true;
+        net.client_sends(client, &[&header[..], b"payload"].concat());
+        net.pass(100);
+        assert_eq!((net.told(0), net.member_is(0)), (&b"payload"[..], "closed"));
+        net.assert_nothing_is_left();
+    }
 }
 
 #[test]

@@ -64,6 +64,23 @@ fn a_head_has_its_time_however_it_trickles() {
     net.assert_nothing_is_left();
 }
 
+/// Wherever the client's end cuts it: nobody waits for the rest of a head that cannot come.
+#[test]
+fn a_head_that_cannot_become_whole_ends_its_connection_at_once() {
+    for len in 0..GET.len() {
+        for in_one in [true, false] {
+            let mut net = net(|_| ());
+            let client = net.client();
+            net.clients.socks[client].closes = in_one;
+            net.client_sends(client, &GET[..len]);
+            net.client_closes(client);
+            net.pass(100);
+            assert_eq!((net.client_is(client), net.got(client)), ("closed", &b""[..]), "{len} bytes");
+            assert_eq!((net.members.syns, net.left().virtuals), (0, 0), "{len} bytes");
+        }
+    }
+}
+
 #[test]
 fn the_next_head_has_its_time_too() {
     let mut net = net(|_| ());

@@ -191,6 +191,10 @@ impl Engine for Smoltcp {
         self.place(id).is_some_and(Place::is_peer_done)
     }
 
+    fn has_peer_closed(&self, id: ConnId) -> bool {
+        self.place(id).is_some_and(Place::has_peer_closed)
+    }
+
     fn writable(&self, id: ConnId) -> usize {
         self.place(id).map_or(0, Place::writable)
     }

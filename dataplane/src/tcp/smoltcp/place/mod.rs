@@ -266,6 +266,10 @@ impl Place {
         self.has_fin && self.readable() == 0
     }
 
+    pub(super) fn has_peer_closed(&self) -> bool {
+        self.has_fin
+    }
+
     pub(super) fn writable(&self) -> usize {
         let socket = self.socket();
         if socket.may_send() && !self.closes { socket.send_capacity() - socket.send_queue() } else { 0 }
