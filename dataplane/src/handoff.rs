@@ -16,6 +16,7 @@ use crate::address::Mac;
 use crate::config::ids::PortId;
 use crate::flow::key::FlowKey;
 use crate::frame::Frame;
+use crate::neighbor::Word;
 use crate::route::NextHop;
 
 /// What crosses from one worker to another.
@@ -38,8 +39,8 @@ pub enum Stray {
         hop: NextHop,
         /// Its link address.
         mac: Mac,
-        /// It has asked for us, so whoever does not know it should.
-        create: bool,
+        /// Who said so.
+        word: Word,
     },
 }
 
@@ -110,9 +111,9 @@ impl Handoff {
     }
 
     /// Tells every other worker about a neighbour. What does not fit is lost; the worker will ask by itself.
-    pub fn tell_all(&mut self, hop: NextHop, mac: Mac, create: bool) {
+    pub fn tell_all(&mut self, hop: NextHop, mac: Mac, word: Word) {
         for worker in 0..self.outboxes.len() {
-            let _ = self.give(worker, Stray::Neighbor { hop, mac, create });
+            let _ = self.give(worker, Stray::Neighbor { hop, mac, word });
         }
     }
 
@@ -186,7 +187,7 @@ mod tests {
     fn everybody_else_hears_of_a_neighbor() {
         let mut workers = mesh(3).unwrap();
         let hop = NextHop { link: LinkId::new(PortId(0), 0), address: Address::v4([10, 0, 0, 1]) };
-        workers[1].tell_all(hop, Mac([2; 6]), true);
+        workers[1].tell_all(hop, Mac([2; 6]), Word::Arp { asks: true });
         assert!(workers[0].take().is_some() && workers[2].take().is_some() && workers[1].take().is_none());
         assert!(!mesh(1).unwrap()[0].has_others());
     }

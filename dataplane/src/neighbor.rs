@@ -3,6 +3,7 @@
 //! ```text
 //!   Incomplete ──answer──▶ Reachable ──30 s──▶ Stale ──used──▶ Probe ──answer──▶ Reachable
 //!       └──3 s──▶ Failed ◀───────────────────────────── 3 s ─────┘      unused for 10 min: forgotten
+//!   told otherwise, and not in answer to us ─────▶ Stale
 //! ```
 //!
 //! The engine only decides; it asks its owner to send ([`Event`]) and never touches a port. Packets for an address
@@ -44,6 +45,28 @@ impl NeighborRef {
     fn generation(self) -> u16 {
         (self.0 >> 16) as u16
     }
+}
+
+/// Who said that a neighbour has a link address, and so what that is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// ARP, which knows no better (RFC 826). A stranger is taken in if it asks for us, because we will answer it soon.
+    Arp {
+        /// It asks for us.
+        asks: bool,
+    },
+    /// A neighbour solicitation: what is new in it is to be confirmed (RFC 4861 section 7.2.3).
+    Solicitation {
+        /// It asks for us.
+        asks: bool,
+    },
+    /// A neighbour advertisement, with its flags S and O (RFC 4861 section 7.2.5).
+    Advertisement {
+        /// It answers us.
+        solicited: bool,
+        /// It is to replace what we know.
+        overrides: bool,
+    },
 }
 
 /// What the owner must do for the engine.
@@ -187,22 +210,22 @@ impl NeighborTable {
         }
     }
 
-    /// Somebody said that `hop` has `mac`. Known neighbours are updated; a new one is only taken in when
-    /// `create` (it has asked for us, so we will answer it soon).
-    pub fn learn(&mut self, hop: NextHop, mac: Mac, create: bool, now: Instant) {
+    /// Somebody said that `hop` has `mac`. Only who asks for us is taken in when it was not known.
+    pub fn learn(&mut self, hop: NextHop, mac: Mac, word: Word, now: Instant) {
         if mac.is_group() {
             return;
         }
         let place = match self.places.get(&hop) {
             Some(&place) => usize::from(place),
-            None if create => match self.admit(hop, now) {
+            None if word.takes_in() => match self.admit(hop, now) {
                 Ok(place) => place,
                 Err(_) => return,
             },
             None => return,
         };
         let entry = &mut self.entries[place];
-        (entry.mac, entry.state, entry.since, entry.tries) = (mac, State::Reachable, now, 0);
+        let Some((mac, state)) = entry.after(mac, word) else { return };
+        (entry.mac, entry.state, entry.since, entry.tries) = (mac, state, now, 0);
         self.waiting -= entry.queue.len();
         let link = hop.link;
         self.events.extend(entry.queue.drain(..).map(|frame| Event::Send { frame, link, mac }));
@@ -316,6 +339,12 @@ impl NeighborTable {
     }
 }
 
+impl Word {
+    const fn takes_in(self) -> bool {
+        matches!(self, Word::Arp { asks: true } | Word::Solicitation { asks: true })
+    }
+}
+
 impl State {
     #[inline(always)]
     const fn has_mac(self) -> bool {
@@ -335,6 +364,22 @@ impl Entry {
             since: Instant::ZERO,
             last_used: Instant::ZERO,
             queue: Vec::new(),
+        }
+    }
+
+    /// What is believed after this was said; `None` for the same as before.
+    fn after(&self, mac: Mac, word: Word) -> Option<(Mac, State)> {
+        let is_known = self.state.has_mac();
+        let is_same = is_known && self.mac == mac;
+        match word {
+            Word::Arp { .. } => Some((mac, State::Reachable)),
+            Word::Advertisement { overrides: false, .. } if is_known && !is_same => {
+                (self.state == State::Reachable).then_some((self.mac, State::Stale))
+            }
+            Word::Advertisement { solicited: true, .. } => Some((mac, State::Reachable)),
+            Word::Advertisement { .. } | Word::Solicitation { .. } => {
+                (!is_same).then_some((mac, State::Stale))
+            }
         }
     }
 
@@ -378,6 +423,9 @@ mod tests {
 
     const LINK: LinkId = LinkId::new(PortId(0), 0);
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 8]);
+    const ANSWER: Word = Word::Arp { asks: false };
+    const QUESTION: Word = Word::Arp { asks: true };
 
     fn hop(last: u8) -> NextHop {
         NextHop { link: LINK, address: Address::v4([10, 1, 0, last]) }
@@ -417,7 +465,7 @@ mod tests {
         let refused = table.wait(neighbor, pool.copy_of(&[0]).unwrap());
         assert_eq!(refused.unwrap_err().1, DropReason::NeighborQueueFull);
         assert_eq!(events(&mut table), ["ask all"]);
-        table.learn(hop(1), MAC, false, at(5));
+        table.learn(hop(1), MAC, ANSWER, at(5));
         assert_eq!(table.mac(neighbor), Some((LINK, MAC)));
         let lengths: Vec<_> = std::iter::from_fn(|| table.poll_events())
             .map(|event| match event {
@@ -444,15 +492,15 @@ mod tests {
     fn a_used_neighbor_is_probed_and_an_unused_one_forgotten() {
         let mut table = NeighborTable::new(4);
         let used = table.resolve(hop(1), at(0)).unwrap();
-        table.learn(hop(1), MAC, false, at(0));
-        table.learn(hop(2), MAC, true, at(0));
+        table.learn(hop(1), MAC, ANSWER, at(0));
+        table.learn(hop(2), MAC, QUESTION, at(0));
         let mut seen = events(&mut table);
         for second in 0..40 {
             table.mac(used);
             seen.extend(age(&mut table, second * 1_000, second * 1_000 + 1_000));
         }
         assert!(seen.contains(&format!("ask {MAC}")), "{seen:?}");
-        table.learn(hop(1), MAC, false, at(40_000));
+        table.learn(hop(1), MAC, ANSWER, at(40_000));
         age(&mut table, 40_000, 700_000);
         assert!(table.is_empty());
     }
@@ -461,8 +509,8 @@ mod tests {
     fn a_full_table_forgets_only_what_is_idle() {
         let mut table = NeighborTable::new(2);
         let first = table.resolve(hop(1), at(0)).unwrap();
-        table.learn(hop(1), MAC, false, at(0));
-        table.learn(hop(2), MAC, true, at(0));
+        table.learn(hop(1), MAC, ANSWER, at(0));
+        table.learn(hop(2), MAC, QUESTION, at(0));
         assert_eq!(table.resolve(hop(3), at(0)), Err(DropReason::NeighborTableFull));
         for second in 0..32 {
             table.mac(first);
@@ -479,16 +527,63 @@ mod tests {
         let old = table.resolve(hop(1), at(0)).unwrap();
         table.retain(|_| false);
         let new = table.resolve(hop(2), at(0)).unwrap();
-        table.learn(hop(2), MAC, false, at(0));
+        table.learn(hop(2), MAC, ANSWER, at(0));
         assert_eq!((table.mac(old), table.mac(new)), (None, Some((LINK, MAC))));
     }
 
     #[test]
     fn unasked_news_about_strangers_is_ignored() {
         let mut table = NeighborTable::new(4);
-        table.learn(hop(1), MAC, false, at(0));
+        table.learn(hop(1), MAC, ANSWER, at(0));
         assert!(table.is_empty());
-        table.learn(hop(1), Mac::BROADCAST, true, at(0));
+        table.learn(hop(1), Mac::BROADCAST, QUESTION, at(0));
         assert!(table.is_empty());
+    }
+    /// RFC 4861 sections 7.2.3 and 7.2.5: what is known before, what is said, and what is known after.
+    #[test]
+    fn advertisements_and_solicitations_are_believed_as_their_flags_say() {
+        let advert = |solicited, overrides| Word::Advertisement { solicited, overrides };
+        let asks = Word::Solicitation { asks: true };
+        for (before, mac, word, after) in [
+            ("incomplete", MAC, advert(true, false), (MAC, "reachable")),
+            ("incomplete", MAC, advert(false, true), (MAC, "stale")),
+            ("incomplete", MAC, asks, (MAC, "stale")),
+            ("reachable", MAC, advert(false, false), (MAC, "reachable")),
+            ("reachable", MAC, asks, (MAC, "reachable")),
+            ("reachable", OTHER, advert(true, false), (MAC, "stale")),
+            ("reachable", OTHER, advert(false, true), (OTHER, "stale")),
+            ("reachable", OTHER, advert(true, true), (OTHER, "reachable")),
+            ("reachable", OTHER, asks, (OTHER, "stale")),
+            ("stale", OTHER, advert(true, false), (MAC, "stale")),
+            ("stale", MAC, advert(false, false), (MAC, "stale")),
+            ("stale", MAC, advert(true, false), (MAC, "reachable")),
+            ("stale", OTHER, advert(true, true), (OTHER, "reachable")),
+            ("unknown", MAC, asks, (MAC, "stale")),
+        ] {
+            let mut table = NeighborTable::new(4);
+            if before != "unknown" {
+                table.resolve(hop(1), at(0)).unwrap();
+            }
+            if before == "reachable" || before == "stale" {
+                table.learn(hop(1), MAC, advert(true, true), at(0));
+            }
+            if before == "stale" {
+                table.learn(hop(1), OTHER, advert(false, false), at(0));
+            }
+            table.learn(hop(1), mac, word, at(5));
+            let entry = &table.list(at(5))[0];
+            assert_eq!((entry.mac, entry.state), (Some(after.0), after.1), "{before}, {mac}, {word:?}");
+        }
+    }
+
+    #[test]
+    fn what_waits_leaves_for_a_neighbor_that_is_to_be_confirmed() {
+        let (mut table, pool) = (NeighborTable::new(4), FramePool::new(1));
+        let neighbor = table.resolve(hop(1), at(0)).unwrap();
+        table.wait(neighbor, pool.copy_of(&[0]).unwrap()).unwrap();
+        table.learn(hop(1), MAC, Word::Solicitation { asks: true }, at(5));
+        assert_eq!(events(&mut table), ["ask all".into(), format!("send to {MAC}")]);
+        assert_eq!(table.mac(neighbor), Some((LINK, MAC)));
+        assert_eq!(age(&mut table, 5, 900), [format!("ask {MAC}")], "it is used, and asked itself");
     }
 }

@@ -75,6 +75,8 @@ pub struct Pipeline {
     pub(crate) frames: FramePool,
     pub(crate) half_open_max: usize,
     pub(crate) announcements: std::collections::VecDeque<(Address, LinkId)>,
+    /// When groups are reported again.
+    pub(crate) groups_due: Option<Instant>,
     /// When each address of ours was last defended against another host that uses it.
     pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
@@ -184,6 +186,7 @@ impl Pipeline {
             frames: spec.frames,
             half_open_max: spec.limits.half_open,
             announcements: std::collections::VecDeque::new(),
+            groups_due: None,
             defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
             draining: false,
@@ -228,7 +231,7 @@ impl Pipeline {
                     self.trail = Trail::default();
                 }
                 Stray::Fragment { port, frame, key } => self.fragment_of_ours(port, frame, &key, out),
-                Stray::Neighbor { hop, mac, create } => self.neighbors.learn(hop, mac, create, now),
+                Stray::Neighbor { hop, mac, word } => self.neighbors.learn(hop, mac, word, now),
             }
         }
         self.handoff.wake_others();

@@ -1,14 +1,17 @@
 //! What sluice answers by itself: ARP and neighbour discovery, echo, refusals; and what it asks and announces.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, Icmpv6Message, Icmpv6Packet, NdiscRepr};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, Icmpv6Message, Icmpv6Packet, NdiscNeighborFlags, NdiscRepr,
+};
 
 use crate::address::{Address, Mac};
 use crate::config::ids::{LinkId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
 use crate::frame::Frame;
-use crate::neighbor::Event;
+use crate::neighbor::{Event, Word};
 use crate::outgoing::Outgoing;
 use crate::packet::checksum::{fold, sum};
 use crate::packet::emit::{self, Arp, IcmpError};
@@ -48,7 +51,7 @@ impl Pipeline {
         }
         let ours = self.snapshot.answers_for(target, link);
         if !probe {
-            self.learn(NextHop { link, address: sender }, mac, ours);
+            self.learn(NextHop { link, address: sender }, mac, Word::Arp { asks: ours });
         }
         match operation {
             ArpOperation::Request if ours => {
@@ -112,14 +115,18 @@ impl Pipeline {
                 let mac = lladdr.and_then(mac_of);
                 self.solicited(link, packet, target, mac.unwrap_or(source_mac(frame)), mac.is_some(), out)
             }
-            NdiscRepr::NeighborAdvert { target_addr, lladdr, .. } => {
+            NdiscRepr::NeighborAdvert { target_addr, lladdr, flags } => {
                 let target = Address::v6(target_addr.octets());
                 let mac = lladdr.and_then(mac_of).unwrap_or(source_mac(frame));
                 if self.is_conflict(target, link, mac) {
                     self.defend(target, link);
                     return self.dropped(DropReason::AddressConflict, VirtualId::NONE);
                 }
-                self.learn(NextHop { link, address: target }, mac, false);
+                let has = |flag| flags.contains(flag);
+                let (solicited, overrides) =
+                    (has(NdiscNeighborFlags::SOLICITED), has(NdiscNeighborFlags::OVERRIDE));
+                let word = Word::Advertisement { solicited: solicited && !packet.to_group, overrides };
+                self.learn(NextHop { link, address: target }, mac, word);
                 Fate::Done
             }
             _ => self.dropped(DropReason::MalformedNeighbor, VirtualId::NONE),
@@ -138,7 +145,7 @@ impl Pipeline {
         let ours = self.snapshot.answers_for(target, link);
         let probe = packet.key.src.is_unspecified();
         if !probe && has_option {
-            self.learn(NextHop { link, address: packet.key.src }, mac, ours);
+            self.learn(NextHop { link, address: packet.key.src }, mac, Word::Solicitation { asks: ours });
         }
         if !ours {
             return self.dropped(DropReason::NeighborNotOurs, VirtualId::NONE);
@@ -234,10 +241,12 @@ impl Pipeline {
     }
 
     /// Learns of a neighbour, and tells the other workers, who have not heard it.
-    fn learn(&mut self, hop: NextHop, mac: Mac, create: bool) {
-        let create = create && self.snapshot.is_on_link(hop.address, hop.link);
-        self.neighbors.learn(hop, mac, create, self.now);
-        self.handoff.tell_all(hop, mac, create);
+    fn learn(&mut self, hop: NextHop, mac: Mac, mut word: Word) {
+        if let Word::Arp { asks } | Word::Solicitation { asks } = &mut word {
+            *asks &= self.snapshot.is_on_link(hop.address, hop.link);
+        }
+        self.neighbors.learn(hop, mac, word, self.now);
+        self.handoff.tell_all(hop, mac, word);
     }
 
     /// Does what the neighbour table asks for.
@@ -272,11 +281,24 @@ impl Pipeline {
         let _ = self.send_own(frame, hop.link.port(), VirtualId::NONE, out);
     }
 
-    /// Puts every address of ours that `which` accepts on the list of what is to be announced.
+    /// Puts every address of ours that `which` accepts on the list of what is to be announced, and the groups that IPv6
+    /// neighbours ask for them in.
     pub(crate) fn announce_all(&mut self, which: impl Fn((Address, LinkId)) -> bool) {
         if self.worker == 0 {
             let snapshot = std::sync::Arc::clone(&self.snapshot);
+            self.announcements.extend(groups(snapshot.announced().filter(|&owned| which(owned))));
             self.announcements.extend(snapshot.announced().filter(|&owned| which(owned)));
+        }
+    }
+
+    /// Says now and then which groups we listen to, so that switches which look at that do not forget us. It is said
+    /// unasked: who asks uses extension headers, which nothing else here needs.
+    pub(crate) fn report_groups(&mut self) {
+        let due = *self.groups_due.get_or_insert(self.now + GROUPS_INTERVAL);
+        if self.worker == 0 && self.now >= due {
+            self.groups_due = None;
+            let snapshot = std::sync::Arc::clone(&self.snapshot);
+            self.announcements.extend(groups(snapshot.announced()));
         }
     }
 
@@ -295,15 +317,18 @@ impl Pipeline {
         }
     }
 
-    /// Sends some of the announcements that are due: gratuitous ARP (RFC 5227 section 3) and unsolicited
-    /// advertisements (RFC 4861 section 7.2.6). True when there are more.
+    /// Sends some of the announcements that are due: gratuitous ARP (RFC 5227 section 3), unsolicited advertisements
+    /// (RFC 4861 section 7.2.6) and reports of groups (RFC 3810 section 5.2). True when there are more.
     pub fn announce_some(&mut self, out: &mut Outgoing) -> bool {
         for _ in 0..ANNOUNCED_A_TURN {
             let Some((address, link)) = self.announcements.pop_front() else { return false };
-            if !self.snapshot.answers_for(address, link) {
+            if !address.is_multicast() && !self.snapshot.answers_for(address, link) {
                 continue;
             }
-            let frame = if address.is_v4() {
+            let frame = if address.is_multicast() {
+                let header = self.header(link, Mac::of_multicast_v6(emit::MLD_ROUTERS));
+                emit::listener_report(&self.frames, header, address)
+            } else if address.is_v4() {
                 let news =
                     Arp { is_request: true, sender: address, target: address, target_mac: Mac::default() };
                 emit::arp(&self.frames, self.header(link, Mac::BROADCAST), news)
@@ -338,6 +363,12 @@ impl Pipeline {
     fn is_conflict(&self, address: Address, link: LinkId, mac: Mac) -> bool {
         self.snapshot.answers_for(address, link) && self.ports.iter().all(|port| port.mac != mac)
     }
+}
+
+/// The solicited-node groups of IPv6 addresses, each once (RFC 4291 section 2.7.1).
+fn groups(addresses: impl Iterator<Item = (Address, LinkId)>) -> BTreeSet<(Address, LinkId)> {
+    let of_v6 = addresses.filter(|(address, _)| !address.is_v4());
+    of_v6.map(|(address, link)| (address.solicited_node(), link)).collect()
 }
 
 fn parse_ndisc<'f>(frame: &'f Frame, packet: &Packet) -> Option<NdiscRepr<'f>> {
@@ -376,3 +407,5 @@ fn ethertype(is_v4: bool) -> u16 {
 const ALL_NODES: Address = Address { high: 0xff02 << 48, low: 1 };
 const ANNOUNCED_A_TURN: usize = 32;
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// Well below what a switch remembers a listener for (RFC 3810 section 9.4: 260 s).
+const GROUPS_INTERVAL: Duration = Duration::from_secs(60);

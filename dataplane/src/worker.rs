@@ -221,6 +221,7 @@ impl Worker {
             self.pipeline.neighbors.age(now);
             self.pipeline.snat.advance(now.as_ns() / 1_000_000);
             self.look_at_ports();
+            self.pipeline.report_groups();
             self.pipeline.publish_gauges();
         }
         more

@@ -85,6 +85,32 @@ fn ndisc(pool: &FramePool, link: LinkHeader, source: Address, to: Address, repr:
     Some(frame)
 }
 
+/// A report that we listen to `group` (MLDv2, RFC 3810 section 5.2): a change to excluding nobody. Without a link-local
+/// address it comes from `::`, which switches take (RFC 3590).
+pub fn listener_report(pool: &FramePool, link: LinkHeader, group: Address) -> Option<Frame> {
+    let (source, destination) = (Address { high: 0, low: 0 }, MLD_ROUTERS);
+    let ip = Ip { source, destination, protocol: HOP_BY_HOP, ttl: 1, payload_len: 8 + REPORT_LEN };
+    let (mut frame, at) = ip_frame(pool, link, &ip)?;
+    let bytes = &mut frame.bytes_mut()[at..];
+    // Hop-by-hop options: router alert for MLD (RFC 2711), padding.
+    bytes[..8].copy_from_slice(&[protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0]);
+    let report = &mut bytes[8..];
+    (report[0], report[7], report[8]) = (MLD_REPORT, 1, CHANGE_TO_EXCLUDE);
+    report[12..].copy_from_slice(&group.v6_octets());
+    let pseudo = sum(&destination.v6_octets()) + u64::from(protocol::ICMPV6) + REPORT_LEN as u64;
+    let checksum = !fold(sum(report) + pseudo);
+    report[2..4].copy_from_slice(&checksum.to_be_bytes());
+    Some(frame)
+}
+
+/// ff02::16, all routers that speak MLDv2.
+pub const MLD_ROUTERS: Address = Address { high: 0xff02 << 48, low: 0x16 };
+const HOP_BY_HOP: u8 = 0;
+/// Header, and one record without sources.
+const REPORT_LEN: usize = 28;
+const MLD_REPORT: u8 = 143;
+const CHANGE_TO_EXCLUDE: u8 = 4;
+
 /// What an ICMP error says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpError {
@@ -449,6 +475,28 @@ mod tests {
         let tell = neighbor_advertisement(&pool(), LINK, ours, theirs, true).unwrap();
         assert_checksums(tell.bytes());
         assert_eq!((tell.bytes()[54], tell.bytes()[58]), (136, 0xe0));
+    }
+
+    #[test]
+    fn listener_report_is_well_formed() {
+        let group = address("2001:db8::12:3456").solicited_node();
+        let link = LinkHeader { destination: Mac::of_multicast_v6(MLD_ROUTERS), ..LINK };
+        let frame = listener_report(&pool(), link, group).unwrap();
+        let bytes = frame.bytes();
+        assert_eq!((&bytes[..6], bytes.len()), (&[0x33, 0x33, 0, 0, 0, 0x16][..], 14 + 40 + 8 + 28));
+        assert_eq!(
+            (bytes[20], bytes[21], &bytes[22..38]),
+            (0, 1, &[0; 16][..]),
+            "hop by hop, hop limit, from ::"
+        );
+        assert_eq!(&bytes[54..62], &[58, 0, 5, 2, 0, 0, 1, 0]);
+        let report = &bytes[62..];
+        assert_eq!(
+            (report[0], &report[4..12], &report[12..]),
+            (143, &[0, 0, 0, 1, 4, 0, 0, 0][..], &group.v6_octets()[..])
+        );
+        let pseudo = sum(&MLD_ROUTERS.v6_octets()) + 58 + 28;
+        assert_eq!(fold(sum(report) + pseudo), 0xffff, "the checksum adds up");
     }
 
     #[test]
