@@ -104,7 +104,8 @@ fn fetch(directory: &Path) -> Result<(), String> {
     let depends = said(Command::new("apt-cache").args(["depends", PACKAGE]))?;
     let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let package = package.ok_or_else(|| format!("{PACKAGE} names no kernel"))?;
-    said(Command::new("apt-get").args(["-qq", "download", package]).current_dir(directory))?;
+    let soon = ["-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1"];
+    said(Command::new("apt-get").args(["-qq", "download", package]).args(soon).current_dir(directory))?;
     let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
     let files = fs::read_dir(directory).map_err(|error| error.to_string())?;
     let file =
