@@ -1,7 +1,7 @@
 //! Whose address a server sees, and what becomes of a flow that goes quiet.
 
 use sluice_tests::peer::{self, Service};
-use sluice_tests::{LinkKind, Namespace, World, addresses, config, curl, run, skip, wait};
+use sluice_tests::{LinkKind, Namespace, World, addresses, config, curl, run, wait};
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
@@ -170,38 +170,6 @@ fn a_disabled_virtual_server_refuses_or_leaves_its_traffic_to_the_next() {
         world.sluice.apply(&text.replace(", enabled: false", ""));
         assert_eq!(world.curl("http://192.0.2.100/"), "server1\n", "enabled, it comes first");
     }
-}
-
-#[test]
-fn clients_are_told_apart_by_their_vlan() {
-    let Some(world) = World::start(LinkKind::Veth, &tagged("")) else { return };
-    let host = Namespace::add(&format!("{}-tagged", world.lab.client().name())).expect("a namespace");
-    world.lab.external().attach(&host, "eth0").expect("a link");
-    host.ip(&["link set eth0 up"]).expect("a link");
-    if let Err(error) = host.ip(&["link add link eth0 name tag type vlan id 10"]) {
-        return skip(&format!("this kernel knows no VLANs: {error}"));
-    }
-    host.address("tag", &["198.51.100.1/24"]).expect("an address");
-    host.ip(&["route add default via 198.51.100.10"]).expect("a route");
-    let served = |from: &Namespace| peer::connect(from, "192.0.2.100:80").map_err(|error| error.kind());
-    let refused = Some(ErrorKind::ConnectionRefused);
-    for (options, untagged, tagged_) in [
-        ("", None, None),
-        (", vlan: 0", None, refused),
-        (", vlan: 10", refused, None),
-        (", vlan: [0, 10]", None, None),
-        (", reject_vlan: 10", None, refused),
-    ] {
-        world.sluice.apply(&tagged(options));
-        assert_eq!(served(world.lab.client()).err(), untagged, "untagged, {options}");
-        assert_eq!(served(&host).err(), tagged_, "tagged, {options}");
-    }
-}
-
-/// A network of VLAN 10 beside the untagged one.
-fn tagged(options: &str) -> String {
-    let text = config::web_with(&format!("snat: automap{options}"));
-    text.replace("self_ips:\n", "self_ips:\n  tag: {address: 198.51.100.10/24, port: external, vlan: 10}\n")
 }
 
 const STATELESS: &str = r#"
