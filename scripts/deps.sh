@@ -37,6 +37,12 @@ for set in "$@"; do
         want ethtool "turns offloads off on the kernel peers of DPDK's ports" has ethtool
         want python3 "runs the tests' origin" test -x /usr/bin/python3
         want python3-websockets "speaks WebSocket through the proxy" /usr/bin/python3 -c 'import websockets'
+        want wget "a client that goes on where a file ends" has wget
+        want aria2 "a client that fetches ranges side by side" has aria2c
+        want httperf "a client that pipelines" has httperf
+        want python3-requests "a client that many programs use" /usr/bin/python3 -c 'import requests'
+        want python3-httpx "a client with a strict parser, h11" /usr/bin/python3 -c 'import httpx'
+        want python3-aiohttp "a client that shares connections among tasks" /usr/bin/python3 -c 'import aiohttp'
         want wrk "makes HTTP load" has wrk
         want apache2-utils "makes HTTP load, with ab" has ab
         want nghttp2-client "makes HTTP load, with h2load" has h2load

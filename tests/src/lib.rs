@@ -14,6 +14,7 @@
 
 pub mod api;
 pub mod config;
+pub mod dpdk;
 pub mod farm;
 pub mod file;
 pub mod fuzz;

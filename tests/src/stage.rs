@@ -48,10 +48,17 @@ impl Stage {
     /// # Panics
     /// When something does not come up.
     pub fn start(config: &str) -> Option<Self> {
-        let world = World::start(LinkKind::Veth, config)?;
+        Some(Self::before(World::start(LinkKind::Veth, config)?))
+    }
+
+    /// Starts two origins behind a sluice that runs already.
+    ///
+    /// # Panics
+    /// When one does not come up.
+    pub fn before(world: World) -> Self {
         let directory = world.lab.directory();
         let origin = |at: usize, name| Origin::start(&world.lab.servers()[at], name, directory);
-        Some(Self { origins: [origin(0, "one"), origin(1, "two")], world })
+        Self { origins: [origin(0, "one"), origin(1, "two")], world }
     }
 
     /// Kills the origin at `place` and starts it again at once.

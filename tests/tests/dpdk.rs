@@ -1,102 +1,36 @@
 //! The same requests through DPDK's ports: `net_af_packet` on the lab's veth links, and `net_tap` on bridged taps.
 
+use sluice_tests::dpdk::Device;
 use sluice_tests::farm::connect_at_once;
-use sluice_tests::peer;
+use sluice_tests::file::{RandomFile, sha256};
 use sluice_tests::show::number;
-use sluice_tests::{
-    Lab, LinkKind, Namespace, Sluice, World, config, curl, has_dpdk, lab, run, skip, try_run,
-};
-
-/// EAL without hugepages, for machines that have none.
-const EAL: &str = r#"{workers: 1, idle: poll, dpdk: {eal_args: ["--no-huge", "--no-shconf", "--no-telemetry", "--no-pci", "-m", "256"]}}"#;
-
-fn config_with(external: &str, internal: &str) -> String {
-    config::web()
-        .replace("{workers: 1}", EAL)
-        .replace("{driver: af_packet, interface: net1}", &format!("{{driver: dpdk, device: \"{external}\"}}"))
-        .replace("{driver: af_packet, interface: net2}", &format!("{{driver: dpdk, device: \"{internal}\"}}"))
-}
-
-fn built_with_dpdk() -> bool {
-    let built = has_dpdk();
-    if !built {
-        skip("this sluice was built without DPDK");
-    }
-    built
-}
+use sluice_tests::stage::{self, Stage};
+use sluice_tests::{LinkKind, Sluice, World, config, curl, has_dpdk, lab, peer, run, skip, wait};
+use std::io::Write;
+use std::time::Duration;
 
 #[test]
 fn curl_reaches_both_servers_through_net_af_packet() {
-    if !built_with_dpdk() {
-        return;
-    }
-    let Some(lab) = lab_without_offloads() else { return };
-    let text = config_with("net_af_packet0,iface=net1", "net_af_packet1,iface=net2");
-    let sluice = Sluice::start(lab.sluice(), lab.directory(), &text);
-    both_servers_answer(&World { sluice, lab });
+    let Some(world) = Device::AfPacket.start(&config::web(), 1) else { return };
+    both_servers_answer(&world);
 }
 
-/// The taps that DPDK makes are bridged to the lab's links, inside sluice's namespace.
-fn bridge_links(lab: &Lab) {
-    for (bridge, interface) in [("br1", "net1"), ("br2", "net2")] {
-        let lines = [
-            format!("link add {bridge} type bridge mcast_snooping 0"),
-            format!("link set {interface} master {bridge}"),
-            format!("link set {bridge} up"),
-        ];
-        lab.sluice().ip(&lines).expect("a bridge");
-    }
-}
-
-fn join_taps(lab: &Lab) {
-    // The kernel's end of a tap starts with the address of DPDK's, which the bridge would take for its own.
-    let lines = [
-        "link set tap1 address 02:00:00:00:00:01",
-        "link set tap2 address 02:00:00:00:00:02",
-        "link set tap1 master br1 up",
-        "link set tap2 master br2 up",
-    ];
-    lab.sluice().ip(&lines).expect("DPDK's taps");
-}
-
-/// A lab whose peers make no frames larger than the MTU and no unfinished checksums: `net_af_packet` truncates the
-/// former and passes on the latter.
-fn lab_without_offloads() -> Option<Lab> {
-    let lab = lab(LinkKind::Veth)?;
-    without_offloads(lab.client(), "eth0");
-    for server in lab.servers() {
-        without_offloads(&server.namespace, "eth0");
-    }
-    Some(lab)
+#[test]
+fn curl_reaches_both_servers_through_net_tap() {
+    let Some(world) = Device::Tap.start(&config::web(), 1) else { return };
+    both_servers_answer(&world);
 }
 
 #[test]
 fn two_workers_share_devices_of_two_queues_that_place_frames_as_they_like() {
-    if !built_with_dpdk() {
-        return;
-    }
-    let Some(lab) = lab_without_offloads() else { return };
-    let text =
-        two_workers(&config_with("net_af_packet0,iface=net1,qpairs=2", "net_af_packet1,iface=net2,qpairs=2"));
-    let sluice = Sluice::start(lab.sluice(), lab.directory(), &text);
-    software_brings_frames_home(&World { sluice, lab });
+    let Some(world) = Device::AfPacket.start(&config::web(), 2) else { return };
+    software_brings_frames_home(&world);
 }
 
 #[test]
 fn two_workers_share_taps_of_two_queues() {
-    if !built_with_dpdk() {
-        return;
-    }
-    let Some(lab) = lab_without_offloads() else { return };
-    bridge_links(&lab);
-    let text = two_workers(&config_with("net_tap0,iface=tap1", "net_tap1,iface=tap2"));
-    let sluice = Sluice::start(lab.sluice(), lab.directory(), &text);
-    join_taps(&lab);
-    software_brings_frames_home(&World { sluice, lab });
-}
-
-fn two_workers(text: &str) -> String {
-    text.replace("{workers: 1, idle: poll", "{workers: 2, idle: poll")
+    let Some(world) = Device::Tap.start(&config::web(), 2) else { return };
+    software_brings_frames_home(&world);
 }
 
 /// Everything is answered, and `show ports` says who brings frames to their worker and why.
@@ -128,30 +62,14 @@ fn many_at_once(world: &World) {
 }
 
 #[test]
-fn curl_reaches_both_servers_through_net_tap() {
-    if !built_with_dpdk() {
-        return;
-    }
-    let Some(lab) = lab_without_offloads() else { return };
-    bridge_links(&lab);
-    let text = config_with("net_tap0,iface=tap1", "net_tap1,iface=tap2");
-    let sluice = Sluice::start(lab.sluice(), lab.directory(), &text);
-    join_taps(&lab);
-    both_servers_answer(&World { sluice, lab });
-}
-
-#[test]
 fn a_binary_without_dpdk_refuses_a_dpdk_port_clearly() {
     if has_dpdk() {
         return skip("this sluice was built with DPDK");
     }
     let Some(lab) = lab(LinkKind::Veth) else { return };
-    let mut sluice = Sluice::spawn(
-        lab.sluice(),
-        lab.directory(),
-        &config_with("net_af_packet0,iface=net1", "net_af_packet1,iface=net2"),
-    );
-    let patience = std::time::Duration::from_secs(5);
+    let text = Device::AfPacket.configured(&config::web(), 1);
+    let mut sluice = Sluice::spawn(lab.sluice(), lab.directory(), &text);
+    let patience = Duration::from_secs(5);
     let status = sluice.signal_and_wait(rustix::process::Signal::CONT, patience);
     assert!(!status.success() && sluice.log().contains("DPDK"), "{status}: {}", sluice.log());
 }
@@ -172,9 +90,74 @@ fn large_file_arrives(world: &World) {
     assert_eq!(sums.next(), sums.next());
 }
 
-fn without_offloads(namespace: &Namespace, interface: &str) {
-    let mut ethtool = namespace.command("ethtool");
-    let output =
-        try_run(ethtool.args(["-K", interface, "tx", "off", "gso", "off", "tso", "off", "gro", "off"]));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+/// HTTP on port 80 and plain TCP on 81, over both families.
+fn proxies() -> String {
+    let raw = "  raw: {destination: \"192.0.2.100:81\", type: standard, pool: tcp, snat: automap}
+  raw6: {destination: \"[2001:db8:1::100]:81\", type: standard, pool: tcp6, snat: automap}
+";
+    let more = "pools:
+  tcp6: {members: [{address: \"2001:db8:2::12\", port: 8001}]}";
+    [&stage::http("http: {}"), raw].concat().replace("pools:", more)
 }
+
+#[test]
+fn full_proxies_work_on_devices_of_dpdk() {
+    for device in Device::ALL {
+        for workers in [1, 2] {
+            let Some(world) = device.start(&proxies(), workers) else { return };
+            let stage = Stage::before(world);
+            requests_and_bodies_pass(&stage);
+            many_connections_pass(&stage, workers);
+        }
+    }
+}
+
+/// 16 MiB each way with a length and in chunks, by SHA-256, and small requests over both families.
+fn requests_and_bodies_pass(stage: &Stage) {
+    for host in ["192.0.2.100", "[2001:db8:1::100]"] {
+        let text = run(stage.curl().arg(format!("http://{host}/status/200?[1-50]")));
+        assert_eq!(text, "as asked\n".repeat(50), "{host}");
+    }
+    for framing in ["bytes", "chunked"] {
+        let reply = stage.get(&format!("/{framing}/{BODY}"), &["--max-time", "60"]);
+        let path = stage.world.lab.directory().join("body");
+        std::fs::write(&path, &reply.body).expect("room for a file");
+        assert_eq!(
+            (reply.body.len(), sha256(&path)),
+            (BODY, reply.field("x-sha256").to_owned()),
+            "{framing}"
+        );
+    }
+    let file = RandomFile::write(BODY);
+    let body = format!("@{}", file.path.display());
+    let sum = sha256(&file.path);
+    for framing in ["Transfer-Encoding:", "Transfer-Encoding: chunked"] {
+        let arguments = ["-H", framing, "-H", "Expect:", "--max-time", "60", "--data-binary", &body];
+        assert_eq!(stage.echo("/echo", &arguments)["sha256"], sum.as_str(), "{framing}");
+    }
+}
+
+/// Connections without HTTP that are open at the same time, on every worker, each with bytes of its own.
+fn many_connections_pass(stage: &Stage, workers: usize) {
+    for to in ["192.0.2.100:81", "[2001:db8:1::100]:81"] {
+        let mut tried = connect_at_once(&stage.world, to, 60);
+        assert_eq!(tried.open.len(), 60, "{to}: {:?}", tried.refused);
+        for (seed, stream) in (0..).zip(&mut tried.open) {
+            stream.write_all(b"echo\n").expect("an open connection");
+            let bytes = peer::pattern(seed, 5_000 + 100 * seed as usize);
+            assert!(peer::echo(stream, &bytes).expect("an echo") == bytes, "connection {seed} to {to}");
+        }
+        let shown = stage.world.sluice.show("workers");
+        let busy = shown.as_array().into_iter().flatten().filter(|worker| number(worker, "/proxies") > 0);
+        assert_eq!(busy.count(), workers, "{shown}");
+    }
+    for name in ["raw", "raw6"] {
+        wait::until("the end of every connection", Duration::from_secs(10), || {
+            let shown = stage.world.sluice.object("virtual-servers", name);
+            (number(&shown, "/connections/current") == 0).then_some(())
+        });
+    }
+}
+
+/// Bytes of a large body.
+const BODY: usize = 16 << 20;

@@ -89,6 +89,47 @@ fn an_answer_before_the_end_of_the_request_arrives() {
     assert_eq!(stage.get("/status/200", &[]).status, 200);
 }
 
+/// A client that never stops sending gets its answer, and a RST when it has had its time; meanwhile little is taken.
+#[test]
+fn a_client_that_never_stops_sending_gets_its_answer_and_is_let_go() {
+    let options = "http: {max_body_size: 10GiB}, tcp: {fin_wait_timeout: 2s}";
+    let Some(stage) = Stage::start(&only_one(options)) else { return };
+    for (path, framing, answer) in [
+        ("early", "Content-Length: 9000000000", "too large\n"),
+        ("early", "Transfer-Encoding: chunked", "too large\n"),
+        ("echo", "Content-Length: 100000000000", "Sluice-Reason: body-too-large\r\n"),
+    ] {
+        let mut stream = peer::connect(stage.world.lab.client(), "192.0.2.100:80").expect("a connection");
+        let head = format!("POST /{path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("an open connection");
+        let writer = stream.try_clone().expect("a handle");
+        let writing = std::thread::spawn(move || never_stop(&writer));
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer and its end");
+        assert!(text.starts_with("HTTP/1.1 413 ") && text.contains(answer), "{framing}: {text}");
+        let error = writing.join().expect("no panic");
+        let is_reset = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        assert!(is_reset, "{path} {framing}: {error}");
+    }
+    wait::until("the end of every connection", Duration::from_secs(5), || {
+        (connections(&stage) == 0).then_some(())
+    });
+}
+
+/// Writes chunks until it may not.
+fn never_stop(mut stream: &TcpStream) -> std::io::Error {
+    stream.set_write_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    let chunk = [&b"8000\r\n"[..], &[b'x'; 0x8000], b"\r\n"].concat();
+    let mut total = 0;
+    loop {
+        if let Err(error) = stream.write_all(&chunk) {
+            return error;
+        }
+        total += chunk.len();
+        assert!(total < 90_000_000, "somebody reads");
+    }
+}
+
 /// The client learns at once that an answer has broken off, while bytes of its own wait to be read.
 #[test]
 fn a_client_that_sends_is_reset_at_once() {

@@ -84,6 +84,8 @@ struct DpdkQueue {
     pieces: Vec<Frame>,
     /// The longest frame the device sends in one piece.
     frame_max_bytes: usize,
+    /// The longest segment that the device cuts, from the link header on.
+    segment_max_bytes: usize,
     tx_errors: u64,
     /// The device counts for all queues at once: the first one reports it, from here on.
     stats_since: Option<EthStats>,
@@ -168,6 +170,7 @@ impl DpdkQueue {
             burst: Burst::new(),
             pieces: Vec::new(),
             frame_max_bytes: usize::from(port.mtu()) + LINK_HEADER_BYTES,
+            segment_max_bytes: usize::from(port.mtu()) + link_header_of_segments(port.driver()),
             tx_errors: 0,
             stats_since,
             port,
@@ -303,7 +306,8 @@ impl DpdkQueue {
     /// Sends the super-frame at the front, or cuts it into pieces that go first from now on. As [`Self::send`].
     #[cold]
     fn send_super_frame(&mut self, frames: &mut Vec<Frame>) -> (usize, bool) {
-        if let Some(work) = offload::segmentation_work(&frames[0], &self.offloads) {
+        let work = offload::segmentation_work(&frames[0], &self.offloads);
+        if let Some(work) = work.filter(|work| offload::segment_len(work) <= self.segment_max_bytes) {
             return self.send_for_segmentation(frames, &work);
         }
         match segment(&frames[0], self.intake.frames(), &mut self.pieces) {
@@ -334,6 +338,12 @@ impl DpdkQueue {
         frames.remove(0);
         (1, false)
     }
+}
+
+/// What a segment may have besides its MTU. DPDK 22.11's `net_tap` counts the link header into the MTU, and would refuse
+/// the same super-frame again and again, with everything behind it.
+fn link_header_of_segments(driver: &str) -> usize {
+    if driver == "net_tap" { 0 } else { LINK_HEADER_BYTES }
 }
 
 /// Puts a frame into the burst, with what it asks of the device; true when it asks. A frame too long for the device

@@ -116,6 +116,27 @@ fn a_body_that_stops_is_given_up() {
     net.assert_nothing_is_left();
 }
 
+/// It is told, what it sends is thrown away for a while, then its window stays closed, and in the end it is reset.
+#[test]
+fn a_client_that_never_stops_sending_after_an_early_answer_is_let_go() {
+    const MUCH: usize = 5_000_000;
+    let mut net = net(|_| ());
+    let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n";
+    let (client, member) = asked(&mut net, head);
+    let answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    net.member_sends(member, answer);
+    net.member_closes(member);
+    net.clients.socks[client].to_send = vec![b'x'; MUCH];
+    net.pass(29_000);
+    assert!(net.got(client).starts_with(b"HTTP/1.1 413 "), "{}", net.got(client).escape_ascii());
+    assert_eq!((net.client_is(client), net.told(member)), ("closed", &head[..]));
+    let taken = MUCH - net.clients.socks[client].to_send.len();
+    assert!(taken < 3 * BUFFER, "{taken} bytes were taken");
+    net.pass(2_000);
+    assert_eq!(net.client_is(client), "reset");
+    net.assert_nothing_is_left();
+}
+
 #[test]
 fn a_body_that_trickles_is_given_up_after_ten_seconds() {
     let mut net = net(|_| ());

@@ -22,6 +22,14 @@ pub(super) fn segmentation_work(frame: &Frame, offloads: &Offloads) -> Option<Tx
     Some(TxWork { segment_bytes: segmentation.payload_bytes, ..work })
 }
 
+/// Bytes of a full segment, from the link header on.
+pub(super) fn segment_len(work: &TxWork) -> usize {
+    usize::from(work.l2_len)
+        + usize::from(work.l3_len)
+        + usize::from(work.l4_len)
+        + usize::from(work.segment_bytes)
+}
+
 /// Asks the device for a checksum that [`checksum_work`] has found it to finish.
 #[cold]
 pub(super) fn request(mut mbuf: Mbuf, checksum: Checksum) -> Mbuf {
