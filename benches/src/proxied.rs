@@ -53,21 +53,21 @@ impl ProxiedWorker {
     /// When the kernel has no descriptor left.
     pub fn new(layer: Layer, closes: bool) -> Self {
         let exchange = Exchange { is_http: layer == Layer::Http, closes, body_bytes: 128 };
-        Self::with(exchange, &HttpProfile::default())
+        Self::with(exchange, &HttpProfile::default(), CLIENTS)
     }
 
-    /// Without a connection; `http` is for exchanges that are HTTP.
+    /// Without a connection of the `clients`; `http` is for exchanges that are HTTP.
     ///
     /// # Panics
     /// When the kernel has no descriptor left.
-    pub fn with(exchange: Exchange, http: &HttpProfile) -> Self {
+    pub fn with(exchange: Exchange, http: &HttpProfile, clients: u16) -> Self {
         let (queue, peer) = memory::pair(WIRE_FRAMES);
         let port: (_, Box<dyn PortQueue>) = (memory::info("wire", US), Box::new(queue));
         let http = exchange.is_http.then(|| http.clone());
         let spec = scenario::worker(parts(http), 1, 1, None, port);
         let counters = Arc::clone(&spec.counters);
         let worker = Worker::with_tables(spec, HashSeed::fixed(11), Backing::Auto);
-        let hosts = Hosts::new(exchange, usize::from(CLIENTS), 1, (US, PEER));
+        let hosts = Hosts::new(exchange, clients.into(), 1, (US, PEER));
         let load = Load { hosts, wire: MemoryWire::new(peer) };
         let mut proxied = Self { worker, load, counters, now: Instant::from_ms(1_000), next: 0 };
         // Announcements of the start.
@@ -128,11 +128,11 @@ impl ProxiedWorker {
         Box::new(move || self.turn_connections())
     }
 
-    /// A turn of everybody, in which every client below `clients` that waits for nothing asks; all do at most. `ms`
-    /// milliseconds pass.
-    pub fn turn_all(&mut self, clients: u16, ms: u64) {
-        (0..clients.min(CLIENTS)).for_each(|client| self.load.hosts.begin(client.into()));
-        self.pass(ms);
+    /// A turn of everybody, as on a real wire: every client that waits for nothing asks. `ms` milliseconds pass.
+    pub fn turn_all(&mut self, ms: u64) {
+        self.load.turn(true);
+        self.now = self.now + Duration::from_millis(ms);
+        self.worker.turn(self.now);
     }
 
     /// Answers that clients have had in whole.
@@ -233,9 +233,9 @@ mod tests {
     fn large_answers_come_whole() {
         for (is_http, clients) in [(true, 1), (true, 16), (false, 16)] {
             let exchange = Exchange { is_http, closes: false, body_bytes: 1 << 20 };
-            let mut proxied = ProxiedWorker::with(exchange, &HttpProfile::default());
+            let mut proxied = ProxiedWorker::with(exchange, &HttpProfile::default(), clients);
             for _ in 0..TURNS_LARGE {
-                proxied.turn_all(clients, 0);
+                proxied.turn_all(0);
             }
             while proxied.load.hosts.busy_clients() > 0 {
                 proxied.pass(0);
@@ -247,12 +247,26 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_each_goes_on_and_on() {
+        let exchange = Exchange { is_http: true, closes: true, body_bytes: 128 };
+        let mut proxied = ProxiedWorker::with(exchange, &HttpProfile::default(), 64);
+        while proxied.answered() < 10_000 {
+            proxied.turn_all(1);
+        }
+        while proxied.load.hosts.busy_clients() > 0 {
+            proxied.pass(0);
+        }
+        let answered = proxied.answered();
+        assert_eq!(proxied.tally(), clean(answered, answered, &proxied));
+    }
+
+    #[test]
     fn a_connection_that_the_proxy_ends_is_opened_anew() {
         let exchange = Exchange { is_http: true, closes: false, body_bytes: 128 };
         let http = HttpProfile { requests_max: 100, ..HttpProfile::default() };
-        let mut proxied = ProxiedWorker::with(exchange, &http);
+        let mut proxied = ProxiedWorker::with(exchange, &http, 1);
         while proxied.answered() < 250 {
-            proxied.turn_all(1, 1);
+            proxied.turn_all(1);
         }
         assert_eq!(proxied.tally(), clean(250, 3, &proxied));
     }
