@@ -37,6 +37,7 @@ if have_dpdk; then
     bench wire --workers 2 --rounds 3 || status=1
     bench wire flood || status=1
     bench wire new-flows || status=1
+    bench wire http || status=1
     bench wire apply || status=1
 else
     say "no DPDK here, so no wire"

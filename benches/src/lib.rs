@@ -6,7 +6,7 @@
 //! | [`http`] | usual HTTP messages, read and written |
 //! | [`steady`] | a worker on a memory port with all its flows made |
 //! | [`proxied`] | a full proxy on a memory port, with connections through it |
-//! | [`hosts`] | the client and the member of that, and as much of TCP as they need |
+//! | [`hosts`] | clients and members, and as much of TCP as they need: for those and for `wire http` |
 //! | [`operations`] | the list of what is measured one by one |
 //! | [`picks`] | what choosing a member costs, and making a Maglev table |
 //! | [`handshake`] | TCP connections from both ends, and a flood of SYNs |

@@ -76,6 +76,12 @@ pub const OPERATIONS: &[Operation] = &[
     burst("worker burst/replies, 1 k flows", 300, || SteadyWorker::new(1_000).into_replies()),
     burst("worker burst/requests, 100 k flows", 300, || SteadyWorker::new(100_000).into_requests()),
     burst("worker burst/new flows that expire", 300, || SteadyWorker::new(50_000).into_new_flows()),
+    burst("worker burst/requests, one of two workers", 300, || {
+        SteadyWorker::one_of_two(1_000).into_requests()
+    }),
+    burst("worker burst/new flows, one of two workers", 300, || {
+        SteadyWorker::one_of_two(50_000).into_new_flows()
+    }),
     burst("proxy/http request, keep-alive", 300, || requests(Layer::Http)),
     burst("proxy/tcp request", 300, || requests(Layer::Stream)),
     burst("proxy/new http connection", 300, || {

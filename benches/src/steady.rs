@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_dataplane::address::Mac;
+use sluice_dataplane::address::{Address, Mac};
 use sluice_dataplane::clock::Instant;
 use sluice_dataplane::config::snapshot::{Parts, Protocol, Snapshot};
 use sluice_dataplane::counters::WorkerCounters;
-use sluice_dataplane::flow::key::HashSeed;
+use sluice_dataplane::flow::key::{FlowKey, HashSeed};
 use sluice_dataplane::frame::{BURST_MAX, Frame, FramePool};
 use sluice_dataplane::port::PortQueue;
 use sluice_dataplane::port::memory::{self, MemoryPeer, MemoryQueue};
+use sluice_dataplane::snat::steer::Owners;
 use sluice_dataplane::verdict::DropReason;
 use sluice_dataplane::worker::Worker;
 use sluice_ffi::memory::Backing;
@@ -31,9 +32,18 @@ pub struct SteadyWorker {
     /// For ARP.
     pool: FramePool,
     flows: u32,
+    /// Where there is another worker.
+    own: Option<Own>,
     next: u32,
     now: Instant,
     random: u64,
+}
+
+/// Numbers of the flows that belong to this worker: packets of others a port takes elsewhere.
+struct Own {
+    known: Box<[u32]>,
+    /// For new flows, in turn.
+    fresh: Box<[u32]>,
 }
 
 impl SteadyWorker {
@@ -45,18 +55,24 @@ impl SteadyWorker {
         Self::of(1, scenario::parts(), flows).with_flows()
     }
 
+    /// The first of two workers, with `flows` flows of its own made; the hash of a packet says whose it is.
+    pub fn one_of_two(flows: u32) -> Self {
+        Self::of(2, scenario::parts(), flows).with_flows()
+    }
+
     /// Makes all flows.
     fn with_flows(mut self) -> Self {
         let flows = self.flows;
         let steady = &mut self;
         steady.learn_members();
         for flow in 0..flows.div_ceil(BURST_MAX as u32) * BURST_MAX as u32 {
-            steady.write_request(flow % flows);
+            steady.write_request(steady.known(flow % flows));
             if steady.on_wire() == BURST_MAX {
                 steady.turn();
             }
         }
-        let unknown = steady.seen.iter().filter(|&&seen| seen == Seen::default()).count();
+        let is_unknown = |&flow: &u32| steady.seen[steady.known(flow) as usize] == Seen::default();
+        let unknown = (0..flows).filter(is_unknown).count();
         assert_eq!(unknown, 0, "flows that never came back; drops: {:?}", steady.drops());
         self
     }
@@ -83,6 +99,11 @@ impl SteadyWorker {
         let counters = Arc::clone(&spec.counters);
         let worker = Worker::with_tables(spec, HashSeed::fixed(11), Backing::Auto);
         let pool = FramePool::new(3 * BURST_MAX);
+        let own = (workers > 1).then(|| Own {
+            known: owned(workers, 0, flows as usize),
+            fresh: owned(workers, scenario::FLOWS_MAX / 2, FRESH),
+        });
+        let numbers = own.as_ref().and_then(|own| own.known.last()).map_or(flows, |&last| last + 1);
         let frames = (0..BURST_MAX).map(|_| pool.copy_of(&[0; FRAME_BYTES]).expect("32 of 96")).collect();
         let mut steady = Self {
             worker,
@@ -90,10 +111,11 @@ impl SteadyWorker {
             counters,
             requests: FrameWriter::from_clients(PEER, US),
             replies: FrameWriter::from_members(PEER, US),
-            seen: vec![Seen::default(); flows as usize],
+            seen: vec![Seen::default(); numbers as usize],
             frames,
             pool,
             flows,
+            own,
             next: 0,
             now: Instant::from_ms(1_000),
             random: 0x9e37_79b9_7f4a_7c15,
@@ -135,7 +157,10 @@ impl SteadyWorker {
     /// 32 first packets, and in the long run the end of as many flows: time passes so that they expire.
     pub fn turn_new_flows(&mut self) {
         for _ in 0..BURST_MAX {
-            let flow = scenario::FLOWS_MAX / 2 + self.next;
+            let flow = match &self.own {
+                Some(own) => own.fresh[self.next as usize % FRESH],
+                None => scenario::FLOWS_MAX / 2 + self.next,
+            };
             self.next = (self.next + 1) % (scenario::FLOWS_MAX / 4);
             self.write_request(flow);
         }
@@ -244,7 +269,12 @@ impl SteadyWorker {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        (((self.random >> 32) * u64::from(self.flows)) >> 32) as u32
+        self.known((((self.random >> 32) * u64::from(self.flows)) >> 32) as u32)
+    }
+
+    /// The number of the flow at `place` of those that are made.
+    fn known(&self, place: u32) -> u32 {
+        self.own.as_ref().map_or(place, |own| own.known[place as usize])
     }
 
     fn write_request(&mut self, flow: u32) {
@@ -284,6 +314,21 @@ impl SteadyWorker {
     }
 }
 
+/// The numbers of the first `count` flows from `first` on whose packets belong to the first of `workers` workers.
+fn owned(workers: usize, first: u32, count: usize) -> Box<[u32]> {
+    let owners = Owners::new(workers);
+    let is_own = |&flow: &u32| owners.of_tuple(&client_key(flow)) == 0;
+    (first..).filter(is_own).take(count).collect()
+}
+
+/// Of packets of the flow's client.
+fn client_key(flow: u32) -> FlowKey {
+    let (host, src_port) = scenario::client(flow);
+    let [high, low] = host.to_be_bytes();
+    let (src, dst) = (Address::v4([198, 18, high, low]), Address::v4(scenario::VIRTUAL_IP));
+    FlowKey { src, dst, src_port, dst_port: scenario::VIRTUAL_PORT, protocol: 17 }
+}
+
 /// An ARP message to the worker from one of its neighbours: 1 asks for the worker's address, 2 answers.
 pub(crate) fn arp(operation: u8, from: [u8; 4]) -> [u8; 42] {
     let mut message = [0; 42];
@@ -298,6 +343,8 @@ pub(crate) fn arp(operation: u8, from: [u8; 4]) -> [u8; 42] {
 
 const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const PEER: Mac = Mac([2, 0, 0, 0, 0, 0xc]);
+/// Far more than live at a time.
+const FRESH: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
@@ -312,6 +359,19 @@ mod tests {
             steady.turn_replies();
         }
         assert_eq!((steady.forwarded() - before, steady.drops()), (6_400, vec![]));
+    }
+
+    #[test]
+    fn everything_comes_back_to_one_of_two_workers() {
+        let mut steady = SteadyWorker::one_of_two(1_000);
+        let before = steady.forwarded();
+        for _ in 0..2_000 {
+            steady.turn_requests();
+            steady.turn_replies();
+            steady.turn_new_flows();
+        }
+        let strays = steady.counters.handed_over.load() + steady.counters.misdirected.load();
+        assert_eq!((steady.forwarded() - before, strays, steady.drops()), (3 * 64_000, 0, vec![]));
     }
 
     #[test]

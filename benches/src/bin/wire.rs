@@ -9,6 +9,7 @@ use sluice_benches::machine;
 use sluice_benches::scenario::Shape;
 use sluice_benches::wire::flood::{self, Flood};
 use sluice_benches::wire::ground::Ground;
+use sluice_benches::wire::http::{self, Traffic};
 use sluice_benches::wire::{device, forwarding, live_apply, new_flows};
 use sluice_dataplane::config::snapshot::Protocol;
 
@@ -19,6 +20,8 @@ wire flood [--rate 10000] [--floods 0,1,10,full] [--seconds 3] [--silent-members
                                                   honest TCP connections under a SYN flood; fails below 95 %
 wire new-flows [--rounds 5] [--seconds 3] [--idle-ms 1000] [--flows 4000000] [--rate MAX]
                                                   every packet a new UDP flow
+wire http [--traffic keep-alive,connections,objects,tcp] [--connections 64] [--streams 1] [--rounds 3] [--seconds 1]
+                                                  requests through full proxies; fails when an answer is not right
 wire apply [--virtual-servers 10000] [--members 100000] [--limited] [--rounds 5] [--flows 1000]
                                                   what traffic notices of a new configuration
 wire dut --device VDEV --core N --flows N         (started by the others)
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Some("dut") => run_device(&arguments),
         Some("flood") => run_flood(&arguments),
         Some("new-flows") => run_new_flows(&arguments),
+        Some("http") => run_http(&arguments),
         Some("apply") => run_apply(&arguments),
         Some("-h" | "--help") => {
             println!("{HELP}");
@@ -129,6 +133,31 @@ fn run_new_flows(arguments: &Arguments) -> Result<(), String> {
         core: DEVICE_CORE,
     };
     new_flows::run(&mut Ground::prepare(GENERATOR_CORE, plan.flows)?, &plan)
+}
+
+fn run_http(arguments: &Arguments) -> Result<(), String> {
+    if device::sluice_binary().is_none() {
+        return Err("there is no sluice binary beside this program".into());
+    }
+    let all = Traffic::ALL.map(Traffic::name).join(",");
+    let traffic = arguments.option("--traffic").unwrap_or(&all).split(',').map(|word| {
+        let known = Traffic::ALL.into_iter().find(|traffic| traffic.name() == word);
+        known.ok_or_else(|| format!("--traffic: {word}: not one of {all}"))
+    });
+    let plan = http::Plan {
+        traffic: traffic.collect::<Result<_, _>>()?,
+        connections: arguments.number("--connections", 64)?,
+        streams: arguments.number("--streams", 1)?,
+        rounds: arguments.number("--rounds", 3)?,
+        span: arguments.seconds("--seconds", 1.0)?,
+        real_time: !arguments.has("--share-cores"),
+        core: DEVICE_CORE,
+    };
+    let clients = [plan.connections, plan.streams];
+    if clients.iter().any(|count| !(1..=http::CLIENTS_MAX).contains(count)) {
+        return Err(format!("1 to {} connections", http::CLIENTS_MAX));
+    }
+    http::run(&mut Ground::prepare(GENERATOR_CORE, 1_000)?, &plan)
 }
 
 fn run_apply(arguments: &Arguments) -> Result<(), String> {

@@ -13,6 +13,7 @@ use sluice_dataplane::verdict::DropReason;
 
 use crate::large::Sections;
 use crate::machine::{self, Process};
+use crate::proxied::Layer;
 use crate::scenario::{self, Shape};
 
 /// The memif's name and shape, the same for every device.
@@ -33,6 +34,8 @@ pub struct Setup<'a> {
     pub cores: &'a [usize],
     /// What else it has to hold, without any traffic.
     pub ballast: Option<&'a Sections>,
+    /// It is a full proxy, with few members.
+    pub proxy: Option<Layer>,
 }
 
 impl Wire {
@@ -157,6 +160,9 @@ pub fn start_sluice(wire: &Wire, setup: &Setup<'_>, dir: &Path) -> io::Result<Pr
     Process::start(command.stdout(Stdio::null()).stderr(log))
 }
 
+/// Members behind a full proxy.
+pub const PROXY_MEMBERS: u32 = 4;
+
 /// The control socket of [`start_sluice`], in its folder.
 pub const SOCKET: &str = "sluice.sock";
 
@@ -169,8 +175,14 @@ pub fn sluice_binary() -> Option<PathBuf> {
 
 /// What [`Shape::parts`] says, in the operator's words.
 pub fn configuration(wire: &Wire, setup: &Setup<'_>) -> String {
-    let Setup { shape, cores, ballast } = setup;
-    let members: String = (1..=shape.members())
+    let Setup { shape, cores, ballast, proxy } = setup;
+    let members = if proxy.is_some() { PROXY_MEMBERS } else { shape.members() };
+    let kind = match proxy {
+        None => "performance-l4",
+        Some(Layer::Stream) => "standard",
+        Some(Layer::Http) => "standard\n    http: {}",
+    };
+    let members: String = (1..=members)
         .map(|host| format!("      - {{address: 10.1.1.{host}, port: {}}}\n", scenario::MEMBER_PORT))
         .collect();
     let (pools, servers) = ballast.map_or(("", ""), |more| (&more.pools, &more.virtual_servers));
@@ -191,7 +203,7 @@ pools:
   bench:
     destination: 10.1.0.100:{port}
     protocol: {protocol}
-    type: performance-l4
+    type: {kind}
     pool: members
     snat: automap
     idle_timeout: {idle_ms}ms

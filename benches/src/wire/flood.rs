@@ -64,7 +64,7 @@ pub fn run(ground: &mut Ground, plan: &Plan) -> Result<(), String> {
         plan.rate, plan.members_answer
     );
     let shape = Shape { protocol: Protocol::Tcp, flows: FLOWS, idle_ms: 300_000 };
-    let setup = Setup { shape, cores: &[plan.core], ballast: None };
+    let setup = Setup { shape, cores: &[plan.core], ballast: None, proxy: None };
     let device = if plan.in_code { Device::InCode(setup) } else { Device::Sluice(setup) };
     let mut worst = f64::INFINITY;
     for &flood in &plan.floods {

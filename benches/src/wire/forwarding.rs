@@ -42,7 +42,7 @@ pub struct Plan {
 pub fn run(ground: &mut Ground, plan: &Plan) -> Result<(), String> {
     println!("{}", ground.about());
     println!(
-        "generators on cores {:?}, device under test on cores {:?}; flows picked at random",
+        "64-byte frames; generators on cores {:?}, device under test on cores {:?}; flows picked at random",
         plan.generators, plan.workers
     );
     for &flows in &plan.flows {
@@ -67,7 +67,7 @@ fn round(
     plan: &Plan,
     rounds: &mut [Rounds; 3],
 ) -> Result<(), String> {
-    let setup = Setup { shape: Shape::udp(flows), cores: &plan.workers, ballast: None };
+    let setup = Setup { shape: Shape::udp(flows), cores: &plan.workers, ballast: None, proxy: None };
     let device = match traffic {
         Traffic::Macswap => Device::Macswap(&plan.workers),
         _ if plan.in_code => Device::InCode(setup),

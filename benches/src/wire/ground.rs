@@ -70,10 +70,7 @@ impl Ground {
         let pages = if self.huge { "hugepages" } else { "ordinary pages (no hugepages to be had)" };
         let counters = if machine::has_hardware_counters() { "yes" } else { "none" };
         let cores = machine::cores();
-        format!(
-            "DPDK {}, memif, 64-byte frames, {pages}; {cores} cores; hardware counters: {counters}",
-            Eal::version()
-        )
+        format!("DPDK {}, memif, {pages}; {cores} cores; hardware counters: {counters}", Eal::version())
     }
 
     /// Where files of the device under test are.

@@ -44,7 +44,7 @@ pub fn run(ground: &mut Ground, plan: &Plan) -> Result<(), String> {
     println!("{virtual_servers} virtual servers, {members} members, limited: {limited}; aims: 100 ms, 1 ms");
     let sections = Sections::new(plan.size, 0);
     let cores = [plan.core];
-    let setup = Setup { shape: Shape::udp(plan.flows), cores: &cores, ballast: Some(&sections) };
+    let setup = Setup { shape: Shape::udp(plan.flows), cores: &cores, ballast: Some(&sections), proxy: None };
     let mut link = ground.link(&Device::Sluice(setup), 10)?;
     let station = link.stations.pop().ok_or("a wire without a queue")?;
     let mut generator = Generator::new(station, 0, plan.flows);

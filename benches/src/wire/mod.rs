@@ -14,6 +14,8 @@
 //! | [`forwarding`] | `wire`: those, against macswap |
 //! | [`flood`] | `wire flood`: TCP handshakes under a SYN flood |
 //! | [`new_flows`] | `wire new-flows` |
+//! | [`http`] | `wire http`: requests through full proxies |
+//! | [`spent`] | what a worker that polls spends on its work |
 //! | [`live_apply`] | `wire apply`: what traffic notices of a new configuration |
 
 pub mod device;
@@ -21,6 +23,8 @@ pub mod flood;
 pub mod forwarding;
 pub mod generator;
 pub mod ground;
+pub mod http;
 pub mod live_apply;
 pub mod new_flows;
+pub mod spent;
 pub mod station;

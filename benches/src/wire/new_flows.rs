@@ -42,7 +42,7 @@ pub fn run(ground: &mut Ground, plan: &Plan) -> Result<(), String> {
     println!("{}", ground.about());
     println!("new UDP flows, room for {}, idle timeout {:?}; aim: 1 M a second", plan.flows, plan.idle);
     let shape = Shape { protocol: Protocol::Udp, flows: plan.flows, idle_ms: plan.idle.as_millis() as u32 };
-    let setup = Setup { shape, cores: &[plan.core], ballast: None };
+    let setup = Setup { shape, cores: &[plan.core], ballast: None, proxy: None };
     let device = if plan.in_code { Device::InCode(setup) } else { Device::Sluice(setup) };
     let mut rates = Vec::new();
     for _ in 0..plan.rounds {

@@ -131,6 +131,20 @@ impl Station {
         self.burst.push(mbuf).is_ok()
     }
 
+    /// Lets `write` fill one more frame of `len` bytes; false when the wire has no room for it now, or there is no memory.
+    pub fn put(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> bool {
+        if self.burst.is_full() {
+            self.send();
+        }
+        let mbuf = if self.burst.is_full() { None } else { self.memory.alloc() };
+        let Some(mut mbuf) = mbuf.filter(Mbuf::is_empty) else { return false };
+        if !mbuf.append(len) {
+            return false;
+        }
+        write(mbuf.bytes_mut());
+        self.burst.push(mbuf).is_ok()
+    }
+
     /// Sends the burst; returns how many frames the wire took. The rest stay.
     #[inline(always)]
     pub fn send(&mut self) -> usize {
