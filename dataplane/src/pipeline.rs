@@ -84,7 +84,7 @@ pub struct Pipeline {
     /// How the packet at hand has come from another worker.
     pub(crate) trail: Trail,
     /// Some configuration so far had flows whose owner no packet tells by itself.
-    pub(crate) had_untranslated: bool,
+    pub(crate) had_owners_by_rule: bool,
     pub(crate) fragments: FragmentTable,
     pub(crate) identifications: Identifications,
     /// The packet whose fragment is being decided about.
@@ -150,9 +150,10 @@ impl Pipeline {
         let owners = Owners::new(workers);
         let mut quota = QuotaShare::new(spec.quotas, worker);
         quota.follow(None, &spec.snapshot, |_| 0);
-        let had_untranslated = spec.snapshot.has_untranslated();
+        let had_owners_by_rule = spec.snapshot.has_owners_by_rule();
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
         let mut snat = SnatPorts::new(owners, worker, spec.limits.snat_port_sets, port_seed);
+        snat.own_by_port(spec.snapshot.kept_port_sources());
         snat.exclude(spec.snapshot.listened_sources());
         let mtu = spec.ports.iter().map(|port| port.mtu).min().unwrap_or(1500);
         let proxies = Proxies::new(&spec.limits, mtu, spec.seed, spec.backing, spec.rates);
@@ -191,7 +192,7 @@ impl Pipeline {
             now: Instant::ZERO,
             draining: false,
             trail: Trail::default(),
-            had_untranslated,
+            had_owners_by_rule,
             fragments: FragmentTable::new(spec.backing),
             identifications: Identifications::new(spec.seed, spec.worker),
             fragment_at_hand: None,

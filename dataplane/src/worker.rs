@@ -273,8 +273,9 @@ impl Pipeline {
         let counters = Arc::clone(&self.counters);
         self.quota.follow(Some(&before), &self.snapshot, |what| connections_of(&counters, what));
         self.sweep.begin_anew();
+        self.snat.own_by_port(snapshot.kept_port_sources());
         self.snat.exclude(snapshot.listened_sources());
-        self.had_untranslated |= snapshot.has_untranslated();
+        self.had_owners_by_rule |= snapshot.has_owners_by_rule();
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
         self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));

@@ -6,11 +6,13 @@ use std::collections::HashSet;
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::{PoolId, PortId};
-use sluice_dataplane::config::snapshot::{Parts, Protocol, Snapshot, Snat, SnatList, VirtualKind};
+use sluice_dataplane::config::snapshot::{
+    Parts, Protocol, Snapshot, Snat, SnatList, SourcePort, Virtual, VirtualKind,
+};
 use sluice_dataplane::counters::{Counter, WorkerCounters};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp};
-use sluice_dataplane::packet::parse::tcp_flag::{ACK, SYN};
+use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST, SYN};
 use sluice_dataplane::packet::rewrite::LinkHeader;
 use sluice_dataplane::snat::steer::Owners;
 use sluice_dataplane::verdict::DropReason;
@@ -37,11 +39,14 @@ fn several(count: usize, change: impl FnOnce(&mut Parts)) -> Vec<World> {
 /// Sends a frame into one worker's queue and lets every worker take turns until nothing moves.
 fn send_bytes(workers: &mut [World], at: usize, port: PortId, bytes: &[u8]) -> Vec<Out> {
     let mut out = workers[at].send(port, bytes);
-    for _ in 0..2 {
+    for _ in 0..HOPS {
         out.extend(workers.iter_mut().flat_map(|worker| worker.run(0)));
     }
     out
 }
+
+/// More than a packet of an earlier configuration's flow makes from worker to worker.
+const HOPS: usize = 8;
 
 /// How ports spread frames over workers.
 enum Spread {
@@ -150,10 +155,120 @@ fn where_ports_spread_by_hash_no_packet_of_a_translated_flow_crosses() {
     }
 }
 
+fn keep_ports(parts: &mut Parts) {
+    parts.virtuals[0].source_port = SourcePort::PreserveStrict;
+}
+
+#[test]
+fn ports_that_must_be_kept_are_kept_by_any_number_of_workers() {
+    for count in [1, 2, 3, 4, 8, 16] {
+        for mut spread in [Spread::ByHash, Spread::Anyhow(0)] {
+            let mut workers = several(count, keep_ports);
+            for port in 0..300 {
+                let [source, _] = converse(&mut workers, 20_000 + port, (VIRTUAL, 80), &mut spread);
+                assert_eq!(source, (SELF_IN.into(), 20_000 + port));
+            }
+            assert_nothing_lost(&mut workers);
+            assert_eq!(misdirected(&workers), 0, "no port could know");
+            assert_eq!(handed_over(&workers) > 0, count > 1);
+        }
+    }
+}
+
+#[test]
+fn a_port_that_must_be_kept_and_is_taken_is_refused_by_any_number_of_workers() {
+    for count in [1, 3, 16] {
+        let mut workers = several(count, |parts| {
+            keep_ports(parts);
+            parts.pools[0].members.truncate(1);
+        });
+        for port in 20_000..20_030 {
+            converse(&mut workers, port, (VIRTUAL, 80), &mut Spread::Anyhow(port.into()));
+            let other = Tcp { src: "198.51.100.8", flags: SYN, seq: 10, ..client(port, (VIRTUAL, 80)) };
+            let refusal =
+                only(&Spread::Anyhow(port.into()).send(&mut workers, EXTERNAL, &build::tcp(&other)));
+            assert_eq!((refusal.flags & RST, &*refusal.dst.0), (RST, "198.51.100.8"));
+        }
+        let refused: u64 = workers.iter().map(|worker| worker.drops(DropReason::SnatPortTaken)).sum();
+        assert_eq!(refused, 30);
+    }
+}
+
+/// A virtual server that keeps ports and one that takes any share their addresses.
+#[test]
+fn replies_of_others_do_not_cross_because_ports_are_kept_at_their_address() {
+    for (count, choice) in [(2, SourcePort::Change), (4, SourcePort::Change), (4, SourcePort::Preserve)] {
+        let (mut workers, mut spread, mut sources) =
+            (several(count, keep_ports), Spread::ByHash, HashSet::new());
+        workers.iter_mut().for_each(|worker| {
+            worker.apply(|parts| {
+                let other = virtual_server(3, "192.0.2.101/32", 80, Protocol::Tcp, 0);
+                parts.virtuals.push(Virtual { source_port: choice, ..other });
+            });
+        });
+        for port in 30_000..30_200 {
+            let kept = converse(&mut workers, port, (VIRTUAL, 80), &mut spread);
+            assert_eq!(kept[0].1, port);
+            assert!(sources.insert(kept));
+        }
+        let before = handed_over(&workers);
+        for port in 30_000..30_200 {
+            let other = converse(&mut workers, port, ("192.0.2.101", 80), &mut spread);
+            assert!(sources.insert(other), "one source towards one member only once");
+        }
+        assert_eq!(handed_over(&workers), before);
+        assert_nothing_lost(&mut workers);
+    }
+}
+
+#[test]
+fn connections_with_kept_ports_outlive_the_rule_and_those_before_it() {
+    for mut spread in [Spread::ByHash, Spread::Anyhow(0)] {
+        for [first, then] in [
+            [SourcePort::Change, SourcePort::PreserveStrict],
+            [SourcePort::PreserveStrict, SourcePort::Change],
+        ] {
+            let mut workers = several(4, |parts| parts.virtuals[0].source_port = first);
+            let open: Vec<_> = (20_000..20_040)
+                .map(|port| (port, converse(&mut workers, port, (VIRTUAL, 80), &mut spread)))
+                .collect();
+            workers.iter_mut().for_each(|worker| worker.apply(|parts| parts.virtuals[0].source_port = then));
+            for (port, [source, member]) in &open {
+                let ask = Tcp { flags: ACK, seq: 11, ack: 93, ..client(*port, (VIRTUAL, 80)) };
+                let seen = only(&spread.send(&mut workers, EXTERNAL, &build::tcp(&ask)));
+                assert_eq!([&seen.src, &seen.dst], [source, member], "{first:?} {port}");
+                let answer = Tcp {
+                    src: &member.0,
+                    src_port: member.1,
+                    dst: &source.0,
+                    dst_port: source.1,
+                    ..Tcp::default()
+                };
+                let answer = Tcp {
+                    src_mac: seen.dst_mac,
+                    dst_mac: INTERNAL_MAC,
+                    flags: ACK,
+                    seq: 93,
+                    ack: 11,
+                    ..answer
+                };
+                let back = only(&spread.send(&mut workers, INTERNAL, &build::tcp(&answer)));
+                assert_eq!(back.dst, (CLIENT.into(), *port), "{first:?}");
+            }
+            assert_nothing_lost(&mut workers);
+        }
+    }
+}
+
 #[test]
 fn errors_reach_the_owner_of_their_flow_from_any_worker() {
-    for snat in [Snat::Automap, Snat::None] {
-        let mut workers = workers(|parts| parts.virtuals[0].snat = snat);
+    let choices = [SourcePort::Preserve, SourcePort::PreserveStrict];
+    for (snat, choice) in
+        [Snat::Automap, Snat::None].into_iter().flat_map(|snat| choices.map(|choice| (snat, choice)))
+    {
+        let mut workers = workers(|parts| {
+            (parts.virtuals[0].snat, parts.virtuals[0].source_port) = (snat, choice);
+        });
         for port in 2_000..2_040 {
             let syn = build::tcp(&Tcp { flags: SYN, seq: 10, ..client(port, (VIRTUAL, 80)) });
             let towards_member = send_bytes(&mut workers, usize::from(port) % WORKERS, EXTERNAL, &syn);

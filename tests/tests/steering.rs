@@ -4,6 +4,7 @@ use serde_json::Value;
 use sluice_tests::peer::{self, Service};
 use sluice_tests::show::number;
 use sluice_tests::{LinkKind, World, config, curl, run, wait};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 const WORKERS: usize = 3;
@@ -64,6 +65,48 @@ fn hidden_and_shown_clients_are_answered_by_several_workers() {
         run(command.args(["http://192.0.2.100/whoami", "http://[2001:db8:1::100]/whoami"]));
     }
     assert_eq!(sum(&settled(&world), "/misdirected"), 0, "nothing is translated");
+}
+
+#[test]
+fn every_client_keeps_its_port_whatever_worker_its_packets_come_to() {
+    for kind in ["performance-l4", "standard"] {
+        let text = config::pool_of("", &["address: 10.1.0.11, port: 8080"]);
+        let strict = text.replace("snat: automap", "snat: automap, source_port: preserve-strict");
+        let text = several(&strict.replace("performance-l4", kind));
+        let Some(world) = World::start(LinkKind::Veth, &text) else { return };
+        for port in 20_001..20_031 {
+            let mut command = curl(world.lab.client());
+            command.args(["--local-port", &port.to_string(), "http://192.0.2.100/whoami"]);
+            assert_eq!(run(&mut command).trim(), format!("server1 10.1.0.10 {port}"), "{kind}");
+        }
+        let workers = settled(&world);
+        assert_eq!(sum(&workers, "/misdirected"), 0, "no port could know: {workers}");
+        let crossed = |worker: &Value| number(worker, "/handed_over") > 0;
+        assert!(workers.as_array().expect("a list").iter().all(crossed), "{kind}: {workers}");
+    }
+}
+
+#[test]
+fn a_port_that_must_be_kept_and_is_taken_is_refused_by_several_workers() {
+    let text = config::pool_of("", &["address: 10.1.0.11, port: 8080"]);
+    let text = several(&text.replace("snat: automap", "snat: automap, source_port: preserve-strict"));
+    let Some(world) = World::start(LinkKind::Veth, &text) else { return };
+    let client = world.lab.client();
+    client.ip(&["addr add 192.0.2.21/24 dev eth0"]).expect("an address");
+    let connect = |from: &str, port: u16| {
+        let from = format!("{from}:{port}").parse().expect("an address");
+        let to = "192.0.2.100:80".parse().expect("an address");
+        client.enter(|| peer::connect_here_from(from, to)).expect("the namespace is there")
+    };
+    for port in 20_001..20_013 {
+        let mut first = connect("192.0.2.1", port).expect("a connection");
+        let error = connect("192.0.2.21", port).expect_err("the port is taken");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{port}: {error}");
+        assert_eq!(peer::fetch(&mut first).expect("the first is unharmed"), "server1");
+    }
+    wait::until("twelve refusals", Duration::from_secs(5), || {
+        (number(&world.sluice.show("drops"), "/total/snat-port-taken") == 12).then_some(())
+    });
 }
 
 /// Whether the kernel runs our program on every port; says so if not.

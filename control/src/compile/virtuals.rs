@@ -8,8 +8,7 @@ use super::network::unusable_host;
 use super::proxy::needs_no_pool;
 use super::{Compile, pointer};
 use crate::model::{
-    Destination, Name, OneOrMany, Protocol, SnatChoice, SourcePortChoice, Span, VirtualServer, VirtualType,
-    Workers,
+    Destination, Name, OneOrMany, Protocol, SourcePortChoice, Span, VirtualServer, VirtualType,
 };
 use crate::parse::Pointer;
 
@@ -34,7 +33,7 @@ impl Compile<'_> {
             ingress: self.ingress(path, server),
             pool: self.pool(path, server),
             snat: self.snat(path, server),
-            source_port: self.source_port(path, server),
+            source_port: source_port(server.source_port),
             connection_limit: server.connection_limit.as_u32(),
             rate_limit: server.rate_limit.as_u32(),
             persistence: self.persistence(path, server),
@@ -42,25 +41,6 @@ impl Compile<'_> {
             timeouts: self.timeouts(path, server),
             proxy: self.proxy(path, server, id),
             auto_last_hop: server.auto_last_hop,
-        }
-    }
-
-    fn source_port(&mut self, path: &Pointer, server: &VirtualServer) -> plane::SourcePort {
-        let one_worker = match &self.model.system.workers {
-            Workers::Auto => false,
-            Workers::Count(count) => count.get() == 1,
-            Workers::Cores(cores) => cores.len() == 1,
-        };
-        match server.source_port {
-            SourcePortChoice::Preserve => plane::SourcePort::Preserve,
-            SourcePortChoice::Change => plane::SourcePort::Change,
-            SourcePortChoice::PreserveStrict => {
-                if !one_worker && server.snat != SnatChoice::None {
-                    let why = "with several workers only ports whose replies come home can be kept, and other connections are refused: use workers: 1";
-                    self.warn(path.child("source_port"), why);
-                }
-                plane::SourcePort::PreserveStrict
-            }
         }
     }
 
@@ -264,6 +244,14 @@ impl Compile<'_> {
             let fault = crate::parse::Fault::new(place.clone(), message);
             self.errors.push(fault.about(pointer("pools", pool)));
         }
+    }
+}
+
+fn source_port(choice: SourcePortChoice) -> plane::SourcePort {
+    match choice {
+        SourcePortChoice::Preserve => plane::SourcePort::Preserve,
+        SourcePortChoice::Change => plane::SourcePort::Change,
+        SourcePortChoice::PreserveStrict => plane::SourcePort::PreserveStrict,
     }
 }
 

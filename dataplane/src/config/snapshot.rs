@@ -28,6 +28,8 @@ pub struct Snapshot {
     transparent: HashSet<(Address, u16)>,
     /// Ports of SNAT addresses that virtual servers listen on.
     listened_sources: Vec<(Address, u16)>,
+    /// SNAT addresses behind which clients must keep their ports.
+    kept_port_sources: Vec<Address>,
     virtual_places: Vec<u32>,
     pool_places: Vec<u32>,
     /// By member: the places of its pool, and of itself there.
@@ -47,7 +49,8 @@ pub struct Owned {
     pub links: Vec<LinkId>,
     /// Answers ICMP echo.
     pub echo: bool,
-    /// Belongs to SNAT: replies to it are owned by the worker of their port.
+    /// Belongs to SNAT: replies to it are owned by the worker of their port, which the hash of the reply names, or
+    /// the port alone ([`Snapshot::kept_port_sources`]).
     pub is_source: bool,
 }
 
@@ -72,6 +75,7 @@ impl Snapshot {
             index: VirtualIndex::build_of(&parts.virtuals, captures),
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             listened_sources: listened_sources(&parts, &owned),
+            kept_port_sources: kept_port_sources(&parts),
             owned,
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
@@ -107,9 +111,16 @@ impl Snapshot {
         &self.listened_sources
     }
 
-    /// True when there can be flows whose clients' own addresses are seen behind us.
-    pub fn has_untranslated(&self) -> bool {
-        !self.parts.nats.is_empty() || self.parts.virtuals.iter().any(|item| may_show_clients(&item))
+    /// SNAT addresses behind which some virtual server's clients keep their ports or are refused: who owns a port
+    /// there follows from its number.
+    pub fn kept_port_sources(&self) -> &[Address] {
+        &self.kept_port_sources
+    }
+
+    /// True when there can be flows whose owner is not the one that their packets name by hash.
+    pub fn has_owners_by_rule(&self) -> bool {
+        !self.parts.nats.is_empty()
+            || self.parts.virtuals.iter().any(|item| may_show_clients(&item) || keeps_ports(item))
     }
 
     /// True when members see another address than that of `client` through `item`.
@@ -271,6 +282,34 @@ fn transparent_members(parts: &Parts) -> HashSet<(Address, u16)> {
 /// True when members may see clients' own addresses.
 fn may_show_clients(item: &&Virtual) -> bool {
     matches!(item.snat, Snat::None | Snat::List(_))
+}
+
+/// True when members see its clients' ports, or nothing.
+fn keeps_ports(item: &Virtual) -> bool {
+    item.source_port == SourcePort::PreserveStrict
+}
+
+fn kept_port_sources(parts: &Parts) -> Vec<Address> {
+    let mut sources = Vec::new();
+    let mut add = |snat: Snat| match snat {
+        Snat::None | Snat::List(_) => {}
+        Snat::Automap => sources.extend(parts.self_ips.iter().map(|ip| ip.address)),
+        Snat::Pool(place) => {
+            sources.extend(parts.snat_pools.get(place).iter().flat_map(|pool| &pool.addresses))
+        }
+    };
+    for item in parts.virtuals.iter().filter(|item| keeps_ports(item)) {
+        match item.snat {
+            Snat::List(place) => {
+                let rows = parts.snat_lists.get(place).into_iter().flat_map(|list| &list.rows);
+                rows.for_each(|(_, snat)| add(*snat));
+            }
+            snat => add(snat),
+        }
+    }
+    sources.sort_unstable();
+    sources.dedup();
+    sources
 }
 
 fn listened_sources(parts: &Parts, owned: &HashMap<Address, Owned>) -> Vec<(Address, u16)> {

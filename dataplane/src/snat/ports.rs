@@ -7,6 +7,9 @@
 //!   base ^ class of the port = bucket of the reply, which must be one of mine
 //! ```
 //!
+//! Behind some addresses clients keep their ports whatever the hash of the reply ([`SnatPorts::own_by_port`]). There a
+//! port's number alone names its owner, which every worker asks before it gives one, so that no two give the same.
+//!
 //! So a port is made, not searched for: a random one of the classes that are my buckets shifted by the base, then a
 //! free bit of 512 from a random place on (RFC 6056 section 3.3.1), a few loads whatever the use.
 //!
@@ -30,6 +33,7 @@ use super::toeplitz::{BUCKETS, bucket_of, ports_word};
 use super::usage::Addresses;
 pub use super::usage::SnatUse;
 use crate::address::Address;
+use crate::packet::parse::protocol;
 
 /// Why no port was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +48,7 @@ pub struct Pair {
     pub member: Address,
     /// The member's port.
     pub member_port: u16,
-    /// TCP or UDP.
+    /// TCP or UDP; of ICMP echo where an identifier stands for the port.
     pub protocol: u8,
 }
 
@@ -58,6 +62,7 @@ pub struct SnatPorts {
     /// Pairs without ports in use that keep their set while ports rest there, each once; some have come back.
     idle: VecDeque<Pair>,
     addresses: Addresses,
+    /// The buckets whose replies come to this worker.
     mine: u128,
     random: Random,
     generation: u32,
@@ -73,6 +78,8 @@ struct Tenant {
     ports: u32,
     /// The bucket of a reply, but for its destination port.
     base: u8,
+    /// Of ICMP echo, whose replies all come to one worker.
+    is_echo: bool,
     /// In the list of idle pairs.
     is_listed: bool,
     /// The generation in which its last port was given back.
@@ -88,7 +95,7 @@ impl SnatPorts {
             free_sets: Vec::with_capacity(sets_max),
             fresh_sets: 0,
             idle: VecDeque::with_capacity(sets_max),
-            addresses: Addresses::default(),
+            addresses: Addresses::new(owners, worker),
             mine: owners.buckets_of(worker),
             random: Random::new(seed),
             generation: generation_at(0),
@@ -126,26 +133,41 @@ impl SnatPorts {
         self.addresses.listen(listened);
     }
 
+    /// From now on the ports of `addresses` belong to [`Owners::of_port`], so that clients may keep theirs. To be said
+    /// before [`SnatPorts::exclude`]. An address never goes back, nor loses what it has given.
+    pub fn own_by_port(&mut self, addresses: &[Address]) {
+        self.addresses.own_by_port(addresses);
+    }
+
+    /// True when the number of a port of `address` names its owner. One look-up.
+    #[inline]
+    pub fn is_by_port(&self, address: Address) -> bool {
+        self.addresses.has_by_port(address)
+    }
+
     /// Takes `wanted` for `pair` when it is free, does not rest, and its replies reach this worker. O(1).
     pub fn take_exactly(&mut self, pair: Pair, wanted: u16) -> bool {
         self.take_one(pair, wanted, false)
     }
 
-    /// As [`SnatPorts::take_exactly`], whether it rests or not.
+    /// As [`SnatPorts::take_exactly`], whether it rests or not; where ports have owners by number, whatever worker its
+    /// replies reach first.
     pub fn take_strictly(&mut self, pair: Pair, wanted: u16) -> bool {
         self.take_one(pair, wanted, true)
     }
 
-    fn take_one(&mut self, pair: Pair, wanted: u16, may_rest: bool) -> bool {
+    fn take_one(&mut self, pair: Pair, wanted: u16, strictly: bool) -> bool {
+        let crosses = is_echo(&pair) || strictly && self.is_by_port(pair.address);
         let reply = bucket_of(pair.member, pair.address, ports_word(pair.member_port, wanted));
-        if self.mine >> reply & 1 == 0 {
+        if !crosses && self.mine >> reply & 1 == 0 {
             return false;
         }
         let (class, place) = classes_of(&pair).place_of(wanted);
         let (tenant, now) = (self.tenant(pair), self.generation);
+        let barred = self.addresses.barred(tenant.address, self.is_owned_by_port(tenant));
+        let is_barred = barred[class][place / 64] >> (place % 64) & 1 == 1;
         let set = &mut self.sets[tenant.set as usize];
-        let is_barred = self.addresses.barred(tenant.address)[class][place / 64] >> (place % 64) & 1 == 1;
-        if is_barred || set.is_used(class, place) || !may_rest && set.age(class, place, now).is_some() {
+        if is_barred || set.is_used(class, place) || !strictly && set.age(class, place, now).is_some() {
             self.leave_if_unused(pair);
             return false;
         }
@@ -204,17 +226,22 @@ impl SnatPorts {
     fn choose(&mut self, tenant: Tenant) -> Option<(usize, usize)> {
         let (random, now) = (self.random.next(), self.generation);
         let (first, start) = ((random % BUCKETS as u64) as u32, (random >> 32) as usize);
-        let mine = shifted(self.mine, tenant.base.into());
-        let (set, barred) = (&mut self.sets[tenant.set as usize], self.addresses.barred(tenant.address));
-        let mut fresh = mine & set.fresh(now);
+        let home = shifted(self.mine, tenant.base.into());
+        let by_port = self.is_owned_by_port(tenant);
+        let elsewhere = if by_port { !home } else { 0 };
+        let barred = self.addresses.barred(tenant.address, by_port);
+        let set = &mut self.sets[tenant.set as usize];
         // A class without a fresh port is noted, and not looked at again in this generation.
-        while let Some(class) = bit_from(fresh, first) {
-            if let Some(place) = set.fresh_place(class, start, barred, now) {
-                return Some((class, place));
+        for classes in [home, elsewhere] {
+            let mut fresh = classes & set.fresh(now);
+            while let Some(class) = bit_from(fresh, first) {
+                if let Some(place) = set.fresh_place(class, start, barred, now) {
+                    return Some((class, place));
+                }
+                fresh &= !(1 << class);
             }
-            fresh &= !(1 << class);
         }
-        let mut open = mine & set.open();
+        let mut open = (home | elsewhere) & set.open();
         while let Some(class) = bit_from(open, first) {
             if let Some(place) = set.rested_place(class, start, barred, now) {
                 return Some((class, place));
@@ -222,6 +249,12 @@ impl SnatPorts {
             open &= !(1 << class);
         }
         None
+    }
+
+    /// True when the tenant's ports are this worker's by number, not by where their replies arrive.
+    #[inline(always)]
+    fn is_owned_by_port(&self, tenant: Tenant) -> bool {
+        self.addresses.is_by_port(tenant.address) && !tenant.is_echo
     }
 
     fn occupy(&mut self, pair: Pair, tenant: Tenant, class: usize, place: usize) {
@@ -252,7 +285,8 @@ impl SnatPorts {
         let set = self.set_for_new();
         let address = self.addresses.number_of(pair.address);
         let base = bucket_of(pair.member, pair.address, ports_word(pair.member_port, 0)) as u8;
-        let tenant = Tenant { set, address, ports: 0, base, is_listed: false, idle_since: 0 };
+        let is_echo = is_echo(&pair);
+        let tenant = Tenant { set, address, ports: 0, base, is_echo, is_listed: false, idle_since: 0 };
         self.sets[set as usize].tenants += 1;
         self.addresses.at(address).members += 1;
         self.pairs.insert(pair, tenant);
@@ -330,6 +364,11 @@ impl SnatPorts {
             self.free_sets.push(tenant.set);
         }
     }
+}
+
+/// Identifiers of ICMP echo stand for ports, and no port places replies by them.
+fn is_echo(pair: &Pair) -> bool {
+    matches!(pair.protocol, protocol::ICMP | protocol::ICMPV6)
 }
 
 fn classes_of(pair: &Pair) -> &'static Classes {
@@ -420,6 +459,91 @@ mod tests {
                 let is_home = owners.of_bucket(bucket_of_reply(&pair, wanted)) == worker;
                 assert_eq!(ports(4, worker, 1).take_exactly(pair, wanted), is_home);
             }
+        }
+    }
+
+    fn by_port(workers: usize, worker: usize, pair: &Pair) -> SnatPorts {
+        let mut ports = ports(workers, worker, 4);
+        ports.own_by_port(&[pair.address]);
+        ports
+    }
+
+    #[test]
+    fn a_port_that_must_be_kept_is_given_by_exactly_the_worker_that_owns_its_number() {
+        for workers in [1, 2, 3, 4, 8, 16] {
+            let owners = Owners::new(workers);
+            for member in ["10.1.0.11", "2001:db8:2::11"] {
+                let pair = pair(member);
+                let mut all: Vec<_> = (0..workers).map(|worker| by_port(workers, worker, &pair)).collect();
+                for wanted in (0..=u16::MAX).step_by(37) {
+                    let given = all.iter_mut().map(|ports| ports.take_strictly(pair, wanted));
+                    let given: Vec<usize> =
+                        (0..).zip(given).filter(|(_, is)| *is).map(|(at, _)| at).collect();
+                    let owner = (wanted >= PORT_MIN).then(|| owners.of_port(wanted));
+                    assert_eq!(given, owner.into_iter().collect::<Vec<_>>(), "{workers} workers, {wanted}");
+                    assert!(!all.iter_mut().any(|ports| ports.take_strictly(pair, wanted)), "{wanted} twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn where_ports_are_kept_others_are_given_that_come_home_as_long_as_there_are_any() {
+        for workers in [2, 3, 4, 8, 16] {
+            let (owners, pair, mut all) = (Owners::new(workers), pair("10.1.0.11"), HashSet::new());
+            for worker in 0..workers {
+                let mut ports = by_port(workers, worker, &pair);
+                let given: Vec<u16> = std::iter::from_fn(|| ports.take(pair).ok()).collect();
+                let is_home = |port: &u16| owners.of_bucket(bucket_of_reply(&pair, *port)) == worker;
+                let home = given.iter().position(|port| !is_home(port)).unwrap_or(given.len());
+                assert!(!given[home..].iter().any(is_home), "first those whose replies come home");
+                let fair = 64_512 / workers / workers;
+                assert!(
+                    (fair * 2 / 3..fair * 3 / 2).contains(&home),
+                    "{workers} workers: {home} of about {fair}"
+                );
+                assert!(given.iter().all(|port| owners.of_port(*port) == worker));
+                let count = given.len();
+                assert_eq!(usage(&ports), (count as u32, 0, 1));
+                all.extend(given);
+            }
+            assert_eq!(all.len(), 64_512, "none is lost and none has two owners");
+        }
+    }
+
+    #[test]
+    fn a_port_whose_reply_crosses_is_kept_only_where_it_must_be() {
+        let (owners, pair) = (Owners::new(4), pair("10.1.0.11"));
+        for wanted in 2_000..2_200 {
+            let is_home = owners.of_bucket(bucket_of_reply(&pair, wanted)) == owners.of_port(wanted);
+            let mut ports = by_port(4, owners.of_port(wanted), &pair);
+            assert_eq!(ports.take_exactly(pair, wanted), is_home);
+            assert_eq!(ports.take_strictly(pair, wanted), !is_home);
+        }
+    }
+
+    #[test]
+    fn owners_by_number_come_while_ports_are_in_use_and_stay() {
+        let (mut ports, pair) = (ports(4, 1, 4), pair("10.1.0.11"));
+        let before = take_all(&mut ports, pair);
+        ports.own_by_port(&[pair.address]);
+        ports.exclude(&[(pair.address, 5_000)]);
+        ports.own_by_port(&[]);
+        assert!(ports.is_by_port(pair.address) && !ports.is_by_port(pair.member));
+        let after = take_all(&mut ports, pair);
+        assert!(after.is_disjoint(&before) && !after.contains(&5_000));
+        assert!(after.iter().all(|port| Owners::new(4).of_port(*port) == 1));
+        before.iter().chain(&after).for_each(|port| ports.release(pair, *port));
+        assert_eq!(usage(&ports).0, 0);
+    }
+
+    #[test]
+    fn an_identifier_of_echo_is_kept_whatever_its_hash() {
+        for keeps in [true, false] {
+            let pair = Pair { protocol: protocol::ICMP, ..pair("10.1.0.11") };
+            let mut ports = if keeps { by_port(8, 0, &pair) } else { ports(8, 0, 4) };
+            assert!((2_000..2_100).all(|identifier| ports.take_strictly(pair, identifier)));
+            assert!((2_000..2_100).all(|identifier| !ports.take_strictly(pair, identifier)));
         }
     }
 

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   TCP and UDP of translated flows ─▶ Toeplitz hash of the packet's own tuple ─▶ bucket (7 bits) ─▶ worker
+//!   where clients' ports must be kept ─▶ hash of the port that both sides have ─▶ bucket ────────▶ worker
 //!   where nothing hides the client  ─▶ hash of the client's end, or of both ends ─▶ bucket ────────▶ worker
 //! ```
 //!
 //! The first is a pure function of the packet, the same that NICs and the kernel's program place frames by
 //! ([`super::frame`]): where one of them does, every such packet arrives at home. A SNAT port is made so that the
-//! reply's tuple falls into a bucket of the worker that takes it. 128 buckets map to workers, so that the number of
+//! reply's tuple falls into a bucket of the worker that takes it. Where the port is the client's it cannot be made, so
+//! the owner is named by what both sides have in common, the port itself. 128 buckets map to workers, so that the number of
 //! workers can change without anything else changing.
 
 use super::toeplitz::{BITS, BUCKETS, bucket_of, ports_word};
@@ -60,6 +62,13 @@ impl Owners {
     /// The worker that owns flows of the endpoint or pair of endpoints with this hash.
     pub fn of_hash(self, hash: u64) -> usize {
         self.of_bucket((hash >> 57) as usize)
+    }
+
+    /// The worker that owns `port` of every SNAT address behind which clients keep their ports, and clients' packets
+    /// from there. Multiplied by the golden ratio, so that ports in steps of any small number spread evenly.
+    #[inline]
+    pub fn of_port(self, port: u16) -> usize {
+        self.of_bucket((u32::from(port).wrapping_mul(0x9e37_79b9) >> (32 - BITS)) as usize)
     }
 
     /// One worker's part of a rate that holds for the process, rounded up.
@@ -119,6 +128,21 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|&count| (3_700..4_500).contains(&count)), "{seen:?}");
+    }
+
+    #[test]
+    fn ports_spread_evenly_over_workers_in_steps_of_any_size() {
+        for workers in 1..=16 {
+            for step in [1, 2, 3, 4, 7, 8, 64] {
+                let mut seen = vec![0; workers];
+                (0..640).for_each(|n| seen[Owners::new(workers).of_port(1_024 + n * step)] += 1);
+                let fair = 640 / workers;
+                assert!(
+                    seen.iter().all(|count| (fair * 7 / 10..=fair * 14 / 10).contains(count)),
+                    "{workers} {step} {seen:?}"
+                );
+            }
+        }
     }
 
     #[test]

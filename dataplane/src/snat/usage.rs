@@ -1,9 +1,12 @@
-//! [`Addresses`]: what is known of each SNAT address: what is in use, what rests, which ports others listen on.
+//! [`Addresses`]: what is known of each SNAT address: what is in use, what rests, which ports others listen on, and
+//! which are other workers'.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use super::classes::{Classes, PORT_MIN, PortBits};
+use super::classes::{Classes, PORT_MIN, PORTS_PER_CLASS, PortBits};
 use super::rest::Resting;
+use super::steer::Owners;
+use super::toeplitz::BUCKETS;
 use crate::address::Address;
 
 /// One SNAT address on one worker, for `show snat`.
@@ -32,17 +35,55 @@ pub(super) struct Usage {
     pub(super) exhausted: u64,
     /// The ports that are never given: the well-known ones, and these; `None` without any.
     barred: Option<Box<PortBits>>,
+    /// The same, and those that other workers own by number; `None` without any that are listened on.
+    barred_here: Option<Box<PortBits>>,
     listened: u32,
+    is_by_port: bool,
 }
 
 /// All SNAT addresses that this worker has met, by number. As many as the configuration has ever had.
-#[derive(Default)]
 pub(super) struct Addresses {
     all: Vec<Usage>,
     numbers: HashMap<Address, u32>,
+    /// Those whose ports have owners by number. An address stays here: connections that were opened under this
+    /// rule and under the other would each find their port free.
+    by_port: HashSet<Address>,
+    /// The well-known ports and other workers', of IPv6 and of IPv4.
+    foreign: [Box<PortBits>; 2],
 }
 
 impl Addresses {
+    /// Of `worker`, which owns its part of the ports of addresses that have owners by port.
+    pub(super) fn new(owners: Owners, worker: usize) -> Self {
+        Self {
+            all: Vec::new(),
+            numbers: HashMap::new(),
+            by_port: HashSet::new(),
+            foreign: [false, true].map(|is_v4| foreign(owners, worker, is_v4)),
+        }
+    }
+
+    /// From now on the ports of these addresses have owners by number.
+    pub(super) fn own_by_port(&mut self, addresses: &[Address]) {
+        for &address in addresses {
+            let number = self.number_of(address);
+            self.at(number).is_by_port = true;
+            self.by_port.insert(address);
+        }
+    }
+
+    /// True when ports of `address` have owners by number.
+    #[inline]
+    pub(super) fn has_by_port(&self, address: Address) -> bool {
+        !self.by_port.is_empty() && self.by_port.contains(&address)
+    }
+
+    /// The same of an address by its number.
+    #[inline(always)]
+    pub(super) fn is_by_port(&self, number: u32) -> bool {
+        self.all[number as usize].is_by_port
+    }
+
     /// The number of `address`, which it keeps.
     pub(super) fn number_of(&mut self, address: Address) -> u32 {
         if let Some(&number) = self.numbers.get(&address) {
@@ -59,20 +100,25 @@ impl Addresses {
         &mut self.all[number as usize]
     }
 
-    /// The ports of an address that are never given.
+    /// The ports of an address that are never given; where they have owners `by_port`, never here.
     #[inline(always)]
-    pub(super) fn barred(&self, number: u32) -> &PortBits {
-        self.all[number as usize].barred()
+    pub(super) fn barred(&self, number: u32, by_port: bool) -> &PortBits {
+        let usage = &self.all[number as usize];
+        if by_port {
+            return usage.barred_here.as_deref().unwrap_or(&self.foreign[usize::from(usage.address.is_v4())]);
+        }
+        usage.barred()
     }
 
     /// Replaces the ports that somebody listens on.
     pub(super) fn listen(&mut self, listened: &[(Address, u16)]) {
         for usage in &mut self.all {
-            (usage.barred, usage.listened) = (None, 0);
+            (usage.barred, usage.barred_here, usage.listened) = (None, None, 0);
         }
         for &(address, port) in listened {
             let number = self.number_of(address);
-            self.at(number).bar(port);
+            let foreign = &self.foreign[usize::from(address.is_v4())];
+            self.all[number as usize].bar(port, foreign);
         }
     }
 
@@ -99,7 +145,9 @@ impl Usage {
             members: 0,
             exhausted: 0,
             barred: None,
+            barred_here: None,
             listened: 0,
+            is_by_port: false,
         }
     }
 
@@ -108,12 +156,28 @@ impl Usage {
         self.barred.as_deref().unwrap_or_else(|| Classes::of_family(self.address.is_v4()).low())
     }
 
-    fn bar(&mut self, port: u16) {
+    fn bar(&mut self, port: u16, foreign: &PortBits) {
         let classes = Classes::of_family(self.address.is_v4());
         let (class, place) = classes.place_of(port);
         let (word, bit) = (place / 64, 1 << (place % 64));
         let barred = self.barred.get_or_insert_with(|| Box::new(*classes.low()));
         self.listened += u32::from(barred[class][word] & bit == 0);
         barred[class][word] |= bit;
+        if self.is_by_port {
+            self.barred_here.get_or_insert_with(|| Box::new(*foreign))[class][word] |= bit;
+        }
     }
+}
+
+/// The well-known ports, and those that other workers own by number.
+fn foreign(owners: Owners, worker: usize, is_v4: bool) -> Box<PortBits> {
+    let classes = Classes::of_family(is_v4);
+    let mut bits = Box::new(*classes.low());
+    for (class, words) in bits.iter_mut().enumerate().take(BUCKETS) {
+        for place in 0..PORTS_PER_CLASS {
+            let is_foreign = owners.of_port(classes.port(class, place)) != worker;
+            words[place / 64] |= u64::from(is_foreign) << (place % 64);
+        }
+    }
+    bits
 }

@@ -36,6 +36,7 @@ impl Sim {
     /// Every worker takes the new configuration within some milliseconds.
     pub(super) fn publish(&mut self) {
         self.checker.has_changed = true;
+        self.checker.keep_limits_of(&self.parts);
         self.clients.on_change(&self.parts);
         self.parts.generation += 1;
         self.snapshot = Arc::new(Snapshot::build(self.parts.clone()));

@@ -59,6 +59,13 @@ impl Checker {
         self.member_limits.iter_mut().for_each(|(_, limit)| *limit -= 1);
     }
 
+    /// What is not in `parts` has no limit any more: a worker that has not heard yet may take what others gave back.
+    pub fn keep_limits_of(&mut self, parts: &Parts) {
+        let (virtuals, members) = (virtual_limits(parts), member_limits(parts));
+        self.virtual_limits.retain(|(id, _)| virtuals.iter().any(|(kept, _)| kept == id));
+        self.member_limits.retain(|(id, _)| members.iter().any(|(kept, _)| kept == id));
+    }
+
     pub fn violated(&mut self, what: impl Into<String>) {
         if self.violations.len() < VIOLATIONS_SHOWN {
             self.violations.push(what.into());

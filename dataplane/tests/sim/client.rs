@@ -26,6 +26,8 @@ pub struct Clients {
     /// Late packets of a connection that had the source port before.
     pub stale: u64,
     damaging: bool,
+    /// Each connection has a port that no other has, whoever the client is.
+    ports_differ: bool,
     /// All source ports are sluice's choice, and stay unused after a connection until late packets have died out.
     ports_rest: bool,
 }
@@ -73,6 +75,7 @@ impl Clients {
             started: 0,
             stale: 0,
             damaging: plan.weather.corrupts > 0,
+            ports_differ: plan.calm && plan.parts.virtuals.iter().all(|item| !chooses_ports(item)),
             // With few sets, or many pairs by a flood, pairs without a connection forget what rests.
             ports_rest: plan.calm
                 && plan.share().snat_port_sets >= 64
@@ -197,8 +200,9 @@ impl Clients {
     fn free_port(&self, client: Address, target: End, random: &mut Random) -> Option<u16> {
         let is_busy = |port: u16| {
             let hinders = |end: &ClientEnd| {
-                let ends = end.ends.filter(|ends| ends.0 == (client, port));
-                ends.is_some_and(|ends| ends.1 != target || end.is_running())
+                let ends = end.ends.filter(|ends| ends.0.1 == port);
+                let is_same = |ends: Ends| ends.0.0 == client && (ends.1 != target || end.is_running());
+                ends.is_some_and(|ends| self.ports_differ || is_same(ends))
             };
             self.ends.iter().any(hinders)
         };

@@ -166,6 +166,7 @@ impl Members {
             Snat::Pool(place) => self.parts.snat_pools[place].addresses.contains(&packet.src.0),
             Snat::List(_) => false,
         };
+        let right_source = right_source && (!setup::keeps_ports(item) || packet.src.1 == ends.0.1);
         let right_member = match item.pool {
             Some(pool) => self.pools[pool.index()].contains(&packet.dst),
             None => packet.dst == ends.1,

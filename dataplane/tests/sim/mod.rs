@@ -32,7 +32,7 @@ use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::verdict::DropReason;
 
 use self::checker::Checker;
-use self::client::{Clients, Ends};
+use self::client::{ClientEnd, Clients, Ends};
 use self::member::{Answer, Members};
 use self::node::Node;
 use self::random::Random;
@@ -86,6 +86,8 @@ pub struct Outcome {
     pub stale: u64,
     pub frames: u64,
     pub handed_over: u64,
+    /// Complete connections whose ports several workers had to keep.
+    pub kept: usize,
     /// By name.
     pub drops: BTreeMap<&'static str, u64>,
 }
@@ -283,7 +285,9 @@ impl Sim {
         }
         self.check_completion();
         let ends = &self.clients.ends;
+        let is_kept = |end: &&ClientEnd| self.plan.workers > 1 && self.keeps_port(end) && end.is_complete();
         Outcome {
+            kept: ends.iter().filter(is_kept).count(),
             connections: ends.len(),
             complete: ends.iter().filter(|end| end.is_complete()).count(),
             refused: ends.iter().filter(|end| end.refused).count(),
@@ -301,6 +305,12 @@ impl Sim {
             |reason: &DropReason| self.nodes.iter().map(|node| node.counters.of_drop(*reason).load()).sum();
         let all = DropReason::ALL.iter().map(|reason| (reason.name(), total(reason)));
         all.filter(|&(_, count)| count > 0).collect()
+    }
+
+    fn keeps_port(&self, end: &ClientEnd) -> bool {
+        let parts = &self.plan.parts;
+        let id = setup::virtual_of(parts, end.plan.target, end.plan.protocol);
+        id.is_some_and(|id| setup::keeps_ports(&parts.virtuals[id.index()]))
     }
 
     /// In a calm world whatever is meant well ends well.

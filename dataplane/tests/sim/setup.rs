@@ -51,6 +51,10 @@ pub fn parts(random: &mut Random, calm: bool) -> Parts {
         vary(random, item, calm);
         item.snat = random.pick(snats);
     }
+    // Where every port is kept and no two clients have the same, a calm world refuses none.
+    if calm && random.per_mille(300) {
+        parts.virtuals.iter_mut().for_each(|item| item.source_port = SourcePort::PreserveStrict);
+    }
     // Without rates, whoever is refused hears of it.
     (parts.settings.max_reject_rate, parts.settings.max_icmp_rate) = (100_000, 100_000);
     parts
@@ -242,6 +246,11 @@ pub fn virtual_of(parts: &Parts, target: End, protocol: u8) -> Option<VirtualId>
         })
     };
     parts.virtuals.iter().find(fits).map(|item| item.id)
+}
+
+/// True when members see its clients' ports, though not their addresses.
+pub fn keeps_ports(item: &Virtual) -> bool {
+    item.source_port == SourcePort::PreserveStrict && item.snat != Snat::None
 }
 
 /// True when a virtual server takes connections at all.
