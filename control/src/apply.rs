@@ -26,9 +26,9 @@ use crate::process::{Process, View, etag};
 use crate::publish::{Late, publish};
 
 /// What is wanted.
-pub struct Request {
+pub struct Request<'t> {
     /// The new configuration, or a change of the running one.
-    pub document: Document,
+    pub document: Document<'t>,
     /// Only say what would happen.
     pub dry_run: bool,
     /// Keep the running form of what is refused.
@@ -38,9 +38,9 @@ pub struct Request {
 }
 
 /// A configuration, or a change of one.
-pub enum Document {
+pub enum Document<'t> {
     /// The whole configuration.
-    Whole(Node),
+    Whole(Node<'t>),
     /// A merge patch of the running one.
     Patch(Value),
 }
@@ -90,7 +90,7 @@ impl Process {
     ///
     /// # Errors
     /// [`ApplyError`].
-    pub async fn apply(self: &Arc<Self>, request: Request) -> Result<Applied, ApplyError> {
+    pub async fn apply(self: &Arc<Self>, request: Request<'_>) -> Result<Applied, ApplyError> {
         let _one_at_a_time = self.change.lock().await;
         let view = self.view();
         check_match(request.if_match.as_deref(), &view.etag)?;
@@ -121,7 +121,7 @@ impl Process {
     fn candidate(
         &self,
         view: &View,
-        document: Document,
+        document: Document<'_>,
         partial: bool,
     ) -> Result<(Candidate, Vec<Fault>), ApplyError> {
         let document = match document {

@@ -76,7 +76,7 @@ pub fn format_of(path: &Path, text: &str) -> Format {
 ///
 /// # Errors
 /// Everything that is wrong, by line; [`ERRORS_MAX`] at most and then one that says how many more.
-pub fn check(document: &Node, against: &Against<'_>) -> Result<Candidate, Vec<Fault>> {
+pub fn check(document: &Node<'_>, against: &Against<'_>) -> Result<Candidate, Vec<Fault>> {
     let parsed = parse::parse(document);
     let mut faults = parsed.faults;
     let Some(model) = parsed.model else { return Err(in_order(document, faults)) };
@@ -101,7 +101,7 @@ pub fn check(document: &Node, against: &Against<'_>) -> Result<Candidate, Vec<Fa
 }
 
 /// Gives every fault its line, and sorts by it.
-fn in_order(document: &Node, mut faults: Vec<Fault>) -> Vec<Fault> {
+fn in_order(document: &Node<'_>, mut faults: Vec<Fault>) -> Vec<Fault> {
     for fault in &mut faults {
         fault.line = fault.line.or_else(|| document.line_of(&fault.path));
     }

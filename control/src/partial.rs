@@ -16,7 +16,7 @@ use crate::parse::{Fault, Node, Pointer, Value};
 /// # Errors
 /// What is wrong, when it cannot be told to one object, or the running form does not help.
 pub fn check_partially(
-    mut document: Node,
+    mut document: Node<'_>,
     against: &Against<'_>,
 ) -> Result<(Candidate, Vec<Fault>), Vec<Fault>> {
     let original = document.clone();
@@ -39,8 +39,8 @@ pub fn check_partially(
 
 /// Puts the running form of every object that `faults` blame back into `document`; returns how many.
 fn restore(
-    document: &mut Node,
-    running: Option<&Node>,
+    document: &mut Node<'_>,
+    running: Option<&Node<'static>>,
     model: Option<&Model>,
     faults: &[Fault],
     kept: &mut BTreeSet<Pointer>,
@@ -60,8 +60,8 @@ fn restore(
 /// The object to put back: the one at fault, unless it is as it runs already; then the one it refers to.
 fn to_blame(
     fault: &Fault,
-    document: &Node,
-    running: Option<&Node>,
+    document: &Node<'_>,
+    running: Option<&Node<'static>>,
     kept: &BTreeSet<Pointer>,
 ) -> Option<Pointer> {
     let own = fault.path.prefix(2);
@@ -75,25 +75,28 @@ fn to_blame(
 }
 
 /// The value of a node without its lines.
-fn plain(node: &Node) -> serde_json::Value {
+fn plain(node: &Node<'_>) -> serde_json::Value {
     match &node.value {
         Value::Null | Value::Removed => serde_json::Value::Null,
         Value::Bool(value) => (*value).into(),
         Value::Int(number) => serde_json::json!(*number as f64),
+        Value::Large(number) => serde_json::json!(**number as f64),
         Value::Float(number) => (*number).into(),
-        Value::Text(text) => text.as_str().into(),
+        Value::Text(text) => text.as_ref().into(),
         Value::List(items) => items.iter().map(plain).collect(),
-        Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), plain(&entry.node))).collect(),
+        Value::Map(entries) => {
+            entries.iter().map(|entry| (entry.key.to_string(), plain(&entry.node))).collect()
+        }
     }
 }
 
 /// What runs in the place of `object`; a route is found by its destination.
 fn running_form(
     object: &Pointer,
-    document: &Node,
-    running: Option<&Node>,
+    document: &Node<'_>,
+    running: Option<&Node<'static>>,
     model: Option<&Model>,
-) -> Option<Node> {
+) -> Option<Node<'static>> {
     let running = running?;
     if !object.is_within(&"/routes".into()) {
         return running.at(object).cloned();

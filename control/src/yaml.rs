@@ -80,7 +80,7 @@ mod tests {
     use serde_json::json;
 
     /// A tree without its lines.
-    fn unlined(mut node: Node) -> Node {
+    fn unlined(mut node: Node<'_>) -> Node<'_> {
         use crate::parse::Value as V;
         node.line = 0;
         node.value = match node.value {

@@ -140,7 +140,7 @@ impl Stages {
     }
 }
 
-fn read(text: &str) -> Result<Node, String> {
+fn read(text: &str) -> Result<Node<'_>, String> {
     parse::read(text, Format::Yaml).map_err(|faults| explain(&faults))
 }
 

@@ -292,7 +292,8 @@ self_ips: {self4: {address: 192.0.2.10/24, port: net}}
 "#;
 
 fn model(telemetry: &str) -> Result<Model, Vec<Fault>> {
-    let document = read(&format!("{CONFIG}telemetry: {telemetry}\n"), Format::Yaml)?;
+    let text = format!("{CONFIG}telemetry: {telemetry}\n");
+    let document = read(&text, Format::Yaml)?;
     check_document(&document, &Against::NOTHING).map(|candidate| candidate.model)
 }
 

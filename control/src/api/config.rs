@@ -70,7 +70,7 @@ async fn apply(
     process: &Arc<Process>,
     query: Result<Query<ApplyQuery>, QueryRejection>,
     headers: &HeaderMap,
-    document: Document,
+    document: Document<'_>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|why| {
         Problem::new(

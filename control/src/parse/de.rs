@@ -110,15 +110,15 @@ fn did_you_mean(word: Option<&str>) -> String {
     word.map_or_else(String::new, |word| format!(" (did you mean \"{word}\"?)"))
 }
 
-impl Node {
+impl Node<'_> {
     fn unexpected(&self) -> Unexpected<'_> {
         match &self.value {
             Value::Null | Value::Removed => Unexpected::Unit,
             Value::Bool(value) => Unexpected::Bool(*value),
-            Value::Int(number) => match (i64::try_from(*number), u64::try_from(*number)) {
-                (Ok(number), _) => Unexpected::Signed(number),
-                (_, Ok(number)) => Unexpected::Unsigned(number),
-                _ => Unexpected::Other("a number with too many digits"),
+            Value::Int(number) => Unexpected::Signed(*number),
+            Value::Large(number) => match u64::try_from(**number) {
+                Ok(number) => Unexpected::Unsigned(number),
+                Err(_) => Unexpected::Other("a number with too many digits"),
             },
             Value::Float(number) => Unexpected::Float(*number),
             Value::Text(text) => Unexpected::Str(text),
@@ -131,7 +131,7 @@ impl Node {
         Error::wrong(format!("expected {what}; found {}", words(self.unexpected())))
     }
 
-    fn entries(&self, what: impl FnOnce() -> String) -> Result<&[Entry], Error> {
+    fn entries(&self, what: impl FnOnce() -> String) -> Result<&[Entry<'_>], Error> {
         match &self.value {
             Value::Map(entries) => Ok(entries),
             Value::Null => Ok(&[]),
@@ -142,7 +142,7 @@ impl Node {
 
 /// Reads a type out of a node.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'de>(pub(super) &'de Node);
+pub(super) struct Reader<'de>(pub(super) &'de Node<'de>);
 
 impl<'de> Deserializer<'de> for Reader<'de> {
     type Error = Error;
@@ -151,10 +151,13 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         match &self.0.value {
             Value::Null | Value::Removed => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(*value),
-            Value::Int(number) => match (u64::try_from(*number), i64::try_from(*number)) {
-                (Ok(number), _) => visitor.visit_u64(number),
-                (_, Ok(number)) => visitor.visit_i64(number),
-                _ => Err(de::Error::invalid_type(self.0.unexpected(), &visitor)),
+            Value::Int(number) => match u64::try_from(*number) {
+                Ok(number) => visitor.visit_u64(number),
+                Err(_) => visitor.visit_i64(*number),
+            },
+            Value::Large(number) => match u64::try_from(**number) {
+                Ok(number) => visitor.visit_u64(number),
+                Err(_) => Err(de::Error::invalid_type(self.0.unexpected(), &visitor)),
             },
             Value::Float(number) => visitor.visit_f64(*number),
             Value::Text(text) => visitor.visit_borrowed_str(text),
@@ -197,7 +200,8 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
     fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.0.value {
-            Value::Int(number) if u64::try_from(*number).is_ok() => self.deserialize_any(visitor),
+            Value::Int(0..) => self.deserialize_any(visitor),
+            Value::Large(number) if u64::try_from(**number).is_ok() => self.deserialize_any(visitor),
             _ => Err(self.0.is("a whole number, 0 or more")),
         }
     }
@@ -254,7 +258,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
 /// A list's items. Removed ones are passed over; those behind keep their index.
 struct Items<'de> {
-    items: std::iter::Enumerate<std::slice::Iter<'de, Node>>,
+    items: std::iter::Enumerate<std::slice::Iter<'de, Node<'de>>>,
 }
 
 impl<'de> SeqAccess<'de> for Items<'de> {
@@ -269,8 +273,8 @@ impl<'de> SeqAccess<'de> for Items<'de> {
 
 /// A map's entries. Removed ones are passed over, and `optional` ones that were left empty (`pools:`).
 struct Entries<'de> {
-    entries: std::slice::Iter<'de, Entry>,
-    current: Option<&'de Entry>,
+    entries: std::slice::Iter<'de, Entry<'de>>,
+    current: Option<&'de Entry<'de>>,
     optional: Optional,
 }
 
@@ -282,10 +286,10 @@ enum Optional {
 }
 
 impl Optional {
-    fn is_there(self, entry: &Entry) -> bool {
+    fn is_there(self, entry: &Entry<'_>) -> bool {
         match (&entry.node.value, self) {
             (Value::Removed, _) | (Value::Null, Optional::All) => false,
-            (Value::Null, Optional::Only(known)) => !known.contains(&entry.key.as_str()),
+            (Value::Null, Optional::Only(known)) => !known.contains(&&*entry.key),
             _ => true,
         }
     }
@@ -297,7 +301,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         self.current = self.entries.find(|entry| self.optional.is_there(entry));
         let Some(entry) = self.current else { return Ok(None) };
-        let key: StrDeserializer<'_, Error> = entry.key.as_str().into_deserializer();
+        let key: StrDeserializer<'_, Error> = entry.key.as_ref().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|error| error.below(&entry.key))
     }
 
@@ -308,7 +312,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
 }
 
 /// The entry of a map that stands for an enum's variant.
-fn only_entry<'de>(entries: &'de [Entry], variants: &[&str]) -> Result<Keyed<'de>, Error> {
+fn only_entry<'de>(entries: &'de [Entry<'de>], variants: &[&str]) -> Result<Keyed<'de>, Error> {
     let mut left = entries.iter().filter(|entry| entry.node.value != Value::Removed);
     match (left.next(), left.next()) {
         (Some(entry), None) => Ok(Keyed(entry)),
@@ -321,14 +325,14 @@ fn only_entry<'de>(entries: &'de [Entry], variants: &[&str]) -> Result<Keyed<'de
 }
 
 /// An enum's variant, written as a map of one entry: its name and its value.
-struct Keyed<'de>(&'de Entry);
+struct Keyed<'de>(&'de Entry<'de>);
 
 impl<'de> EnumAccess<'de> for Keyed<'de> {
     type Error = Error;
     type Variant = Self;
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Error> {
-        let name: StrDeserializer<'_, Error> = self.0.key.as_str().into_deserializer();
+        let name: StrDeserializer<'_, Error> = self.0.key.as_ref().into_deserializer();
         let value = seed.deserialize(name).map_err(|error| error.below(&self.0.key))?;
         Ok((value, self))
     }

@@ -1,4 +1,4 @@
-//! JSON to [`Node`]. serde_json reads it level by level as raw slices, whose place in the text gives the line.
+//! JSON of any kind to [`Node`]. serde_json reads it level by level as raw slices, whose place in the text gives the line.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::node::{Entry, Node, Value};
 ///
 /// # Errors
 /// The first syntax error, with its line.
-pub(super) fn from_json(text: &str) -> Result<Node, Vec<(u32, String)>> {
+pub(super) fn from_json(text: &str) -> Result<Node<'static>, Vec<(u32, String)>> {
     let lines = Lines::of(text);
     let root: &RawValue = serde_json::from_str(text).map_err(|error| vec![syntax_error(&error)])?;
     lines.node(root, 0).map_err(|(line, message)| vec![(line, message)])
@@ -39,7 +39,7 @@ impl Lines {
         self.begins.partition_point(|begin| *begin <= offset) as u32 + 1
     }
 
-    fn node(&self, raw: &RawValue, depth: usize) -> Result<Node, (u32, String)> {
+    fn node(&self, raw: &RawValue, depth: usize) -> Result<Node<'static>, (u32, String)> {
         let (text, line) = (raw.get(), self.line(raw.get()));
         if depth > super::DEPTH_MAX {
             return Err((line, "expected fewer levels of lists and maps inside each other".into()));
@@ -53,13 +53,13 @@ impl Lines {
         Ok(Node { line, value })
     }
 
-    fn list(&self, items: &[&RawValue], depth: usize) -> Result<Value, (u32, String)> {
+    fn list(&self, items: &[&RawValue], depth: usize) -> Result<Value<'static>, (u32, String)> {
         items.iter().map(|raw| self.node(raw, depth + 1)).collect::<Result<_, _>>().map(Value::List)
     }
 
-    fn map(&self, Entries(entries): Entries<'_>, depth: usize) -> Result<Value, (u32, String)> {
+    fn map(&self, Entries(entries): Entries<'_>, depth: usize) -> Result<Value<'static>, (u32, String)> {
         let entry = |(key, raw): (String, &RawValue)| {
-            Ok(Entry { key, line: self.line(raw.get()), node: self.node(raw, depth + 1)? })
+            Ok(Entry { key: key.into(), line: self.line(raw.get()), node: self.node(raw, depth + 1)? })
         };
         entries.into_iter().map(entry).collect::<Result<_, _>>().map(Value::Map)
     }

@@ -1,9 +1,9 @@
 //! Text to [`Model`], with every error at once.
 //!
 //! ```text
-//!   text ─▶ Node ─▶ serde ─▶ Model
-//!             ▲        │ error at a path: report it, take that node out, try again
-//!             └────────┘
+//!   text ─ quick, what is plain ──────────────▶ Node ─▶ serde ─▶ Model
+//!       └─ node and json, all else and errors ──▲         │ error at a path: report it, take that node out, try again
+//!                                               └─────────┘
 //! ```
 //!
 //! What was taken out is remembered, so that what follows from it is not reported as well.
@@ -11,6 +11,7 @@
 mod de;
 mod json;
 mod node;
+mod quick;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -159,13 +160,31 @@ impl Format {
 ///
 /// # Errors
 /// The syntax error, or every key that stands twice.
-pub fn read(text: &str, format: Format) -> Result<Node, Vec<Fault>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+pub fn read(text: &str, format: Format) -> Result<Node<'_>, Vec<Fault>> {
+    let text = without_mark(text);
+    let quick = match format {
+        Format::Yaml => quick::from_yaml(text),
+        Format::Json => quick::from_json(text),
+    };
+    quick.map_or_else(|| read_any(text, format), Ok)
+}
+
+/// Reads a text as a tree with the readers that know all of the format, and what is wrong with a text. What [`read`]
+/// gives is this; only sooner, where the text is plain.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_any(text: &str, format: Format) -> Result<Node<'static>, Vec<Fault>> {
+    let text = without_mark(text);
     let read = match format {
         Format::Yaml => node::from_yaml(text),
         Format::Json => json::from_json(text),
     };
     read.map_err(|faults| faults.into_iter().map(at_line).collect())
+}
+
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 fn at_line((line, message): (u32, String)) -> Fault {
@@ -184,7 +203,7 @@ pub struct Parsed {
 }
 
 /// Makes a model of a tree.
-pub fn parse(document: &Node) -> Parsed {
+pub fn parse(document: &Node<'_>) -> Parsed {
     let whole = (!node::has_duplicates(document)).then(|| Model::deserialize(de::Reader(document)).ok());
     match whole.flatten() {
         Some(model) => Parsed { model: Some(model), faults: Vec::new(), removed: BTreeSet::new() },
@@ -193,7 +212,7 @@ pub fn parse(document: &Node) -> Parsed {
 }
 
 /// Takes out of a copy of the tree whatever is wrong, until the rest makes a model.
-fn parse_by_parts(document: &Node) -> Parsed {
+fn parse_by_parts(document: &Node<'_>) -> Parsed {
     let mut tree = document.clone();
     let mut parsed = Parsed { model: None, faults: Vec::new(), removed: BTreeSet::new() };
     node::take_duplicates(&mut tree, &Pointer::root(), &mut parsed.faults);
@@ -215,7 +234,7 @@ fn parse_by_parts(document: &Node) -> Parsed {
 
 impl Parsed {
     /// Reports `error` and takes its place out of the tree; false when nothing can be taken out any more.
-    fn take_out(&mut self, tree: &mut Node, error: &de::Error) -> bool {
+    fn take_out(&mut self, tree: &mut Node<'_>, error: &de::Error) -> bool {
         let path = error.path.iter().rev().fold(Pointer::root(), |path, name| path.child(name));
         let line = tree.line_of(&path);
         match &error.what {
@@ -254,7 +273,7 @@ impl Parsed {
     }
 
     /// Puts a stand-in where there is one, so that the object around it is checked too; else takes the node out.
-    fn neutralise(&mut self, tree: &mut Node, path: Pointer) -> bool {
+    fn neutralise(&mut self, tree: &mut Node<'_>, path: Pointer) -> bool {
         let before = tree.at(&path).map(|node| node.value.clone());
         let value = stand_in(&path).unwrap_or(Value::Removed);
         if path.is_empty() || before.as_ref() == Some(&value) {
@@ -267,14 +286,14 @@ impl Parsed {
 }
 
 /// What a required value is replaced with when it is refused or missing. What follows from it is not reported.
-fn stand_in(path: &Pointer) -> Option<Value> {
+fn stand_in(path: &Pointer) -> Option<Value<'static>> {
     let segments: Vec<String> = path.segments().collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments[..] {
         ["version"] => Some(Value::Int(1)),
-        ["ports" | "self_ips"] => Some(Value::Map(Vec::new())),
+        ["ports" | "self_ips"] => Some(Value::Map(Box::default())),
         ["virtual_servers", _, "destination"] | ["snat_pools", _, "addresses"] => {
-            Some(Value::List(Vec::new()))
+            Some(Value::List(Box::default()))
         }
         ["self_ips", _, "address"] => Some(Value::Text("0.0.0.0/32".into())),
         ["self_ips", _, "port"] => Some(Value::Text("0".into())),

@@ -433,16 +433,17 @@ fn schema_describes_the_contracts_example() {
 }
 
 /// A tree as JSON.
-fn plain(node: &sluice_control::parse::Node) -> Value {
+fn plain(node: &sluice_control::parse::Node<'_>) -> Value {
     use sluice_control::parse::Value as V;
     match &node.value {
         V::Null | V::Removed => Value::Null,
         V::Bool(value) => json!(value),
-        V::Int(number) => json!(*number as i64),
+        V::Int(number) => json!(number),
+        V::Large(number) => json!(**number as f64),
         V::Float(number) => json!(number),
         V::Text(text) => json!(text),
         V::List(items) => items.iter().map(plain).collect(),
-        V::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), plain(&entry.node))).collect(),
+        V::Map(entries) => entries.iter().map(|entry| (entry.key.to_string(), plain(&entry.node))).collect(),
     }
 }
 
