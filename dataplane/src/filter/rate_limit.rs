@@ -75,6 +75,7 @@ fn refuse(response: &mut Response, wait: TooSoon) -> Result<Outcome, EditError> 
     let seconds = Short::<20>::of(format_args!("{}", wait.0.div_ceil(NS_PER_S).max(1)))?;
     response.begin(429);
     response.fields.add(b"Retry-After", seconds.bytes())?;
+    response.fields.add(b"Sluice-Reason", b"rate-limited")?;
     Ok(Outcome::Answer(Arc::default()))
 }
 
@@ -135,7 +136,9 @@ mod tests {
             let facts = from(Address::v4([10, 0, 0, 1]), now_ms);
             let outcome = limit.on_request(&asked, &mut answer, &facts, &rates);
             assert_eq!(outcome, Ok(Outcome::Answer(Arc::default())));
-            let head = format!("HTTP/1.1 429 Too Many Requests|Retry-After: {expected}|Content-Length: 0||");
+            let head = format!(
+                "HTTP/1.1 429 Too Many Requests|Retry-After: {expected}|Sluice-Reason: rate-limited|Content-Length: 0||"
+            );
             assert_eq!(answered(&answer), head, "{limit:?}");
         }
     }

@@ -109,6 +109,8 @@ faults! {
     Trailer 400 "trailer",
     /// Not a status line (RFC 9112 section 4).
     StatusLine 502 "status-line",
+    /// More interim responses than a request can have use for (RFC 9110 section 15.2).
+    TooManyInterims 502 "too-many-interims",
     /// 101 that nobody asked for, or without Upgrade (RFC 9110 section 15.2.2).
     SwitchUnasked 502 "switch-unasked",
     /// Bytes from a member that no request asked for (RFC 9112 section 9.2).

@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::fields::Fields;
 use super::framing::Framing;
+use super::grammar::is_tchar;
 use super::head::Method;
 use super::reader::{CRLF, Event, Progress, Stage, read_body, read_section};
 use super::refusal::{Fault, Refusal};
@@ -82,6 +83,7 @@ impl RequestReader {
             Stage::Idle => {
                 request.clear();
                 self.skipped = false;
+                begins_a_line(input[0])?;
                 self.line(Lines::default(), input, request)
             }
             Stage::Line(lines) => self.line(lines, input, request),
@@ -150,6 +152,11 @@ impl RequestReader {
         };
         Ok(progress)
     }
+}
+
+/// Another protocol, TLS above all, may never send the end of a line: it is told at its first byte.
+fn begins_a_line(byte: u8) -> Result<(), Fault> {
+    if is_tchar(byte) || matches!(byte, b'\r' | b'\n' | b' ') { Ok(()) } else { Err(Fault::RequestLine) }
 }
 
 #[cfg(test)]

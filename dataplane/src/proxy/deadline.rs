@@ -25,6 +25,8 @@ impl Pipeline {
             Layer::Shadow(_) => {
                 after(proxy.began, proxy.profile.http.as_ref().map_or(0, |http| http.timeouts.response_ms))
             }
+            // It has had our answer for that long, and goes on as if it had not.
+            Layer::Closing(1) => after(proxy.active, self.fin_wait_ms(proxy).min(LINGER_MS)),
             Layer::Closing(_) => after(proxy.active, self.fin_wait_ms(proxy)),
         }
     }
@@ -94,5 +96,7 @@ impl Pipeline {
 
 /// How long a PROXY header may take.
 const FIRST_BYTE_MS: u32 = 5_000;
+/// How long a client that does not stop sending may take to read our answer.
+const LINGER_MS: u32 = 2_000;
 /// How often a connection that waits for a member asks again.
 pub(crate) const RETRY_MS: u32 = 50;

@@ -439,3 +439,47 @@ fn pipelined_requests_that_we_answer_ourselves_are_all_answered() {
     assert_eq!(net.client_is(client), "open");
     net.assert_nothing_is_left();
 }
+
+#[test]
+fn a_client_of_the_old_version_that_names_no_host_asks_the_address_it_came_to() {
+    for (request, host) in [
+        (&b"GET / HTTP/1.0\r\n\r\n"[..], "192.0.2.100"),
+        (b"GET / HTTP/1.0\r\nHost: named\r\n\r\n", "named"),
+        (b"GET http://absolute/ HTTP/1.0\r\n\r\n", "absolute"),
+        (b"GET / HTTP/1.1\r\nHost: \r\n\r\n", ""),
+    ] {
+        let mut net = net();
+        let client = net.client();
+        net.client_sends(client, request);
+        if host.is_empty() {
+            assert!(net.got(client).starts_with(b"HTTP/1.1 400 "));
+            continue;
+        }
+        let told = String::from_utf8_lossy(net.told(last(&net))).into_owned();
+        assert!(told.starts_with(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n")), "{told}");
+    }
+}
+
+#[test]
+fn what_is_not_http_at_its_first_byte_is_refused_at_once() {
+    for byte in [0x16, 0, 0x80, b'{', b'"'] {
+        let mut net = net();
+        let client = net.client();
+        net.client_sends(client, &[byte]);
+        assert!(
+            net.got(client).starts_with(b"HTTP/1.1 400 "),
+            "{byte:#x}: {}",
+            net.got(client).escape_ascii()
+        );
+        net.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_refusal_of_connect_says_what_is_allowed() {
+    let mut net = net();
+    let client = net.client();
+    net.client_sends(client, b"CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n");
+    let told = String::from_utf8_lossy(net.got(client)).into_owned();
+    assert!(told.starts_with("HTTP/1.1 405 ") && told.contains("\r\nAllow: GET, HEAD, "), "{told}");
+}

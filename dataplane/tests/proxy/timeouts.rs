@@ -127,7 +127,7 @@ fn a_client_that_never_stops_sending_after_an_early_answer_is_let_go() {
     net.member_sends(member, answer);
     net.member_closes(member);
     net.clients.socks[client].to_send = vec![b'x'; MUCH];
-    net.pass(29_000);
+    net.pass(1_900);
     assert!(net.got(client).starts_with(b"HTTP/1.1 413 "), "{}", net.got(client).escape_ascii());
     assert_eq!((net.client_is(client), net.told(member)), ("closed", &head[..]));
     let taken = MUCH - net.clients.socks[client].to_send.len();
@@ -410,6 +410,21 @@ fn a_rule_may_have_times_of_its_own() {
 }
 
 #[test]
+fn the_time_of_a_whole_request_ends_a_response_that_trickles() {
+    let mut net = with_route(|route| route.request_timeout_ms = 4_000);
+    let (client, member) = asked(&mut net, GET);
+    net.member_sends(member, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
+    for _ in 0..7 {
+        net.pass(500);
+        net.member_sends(member, b"x");
+        assert_eq!(net.client_is(client), "open");
+    }
+    net.pass(600);
+    assert_eq!((net.client_is(client), net.member_is(member)), ("reset", "reset"));
+    net.assert_nothing_is_left();
+}
+
+#[test]
 fn while_draining_requests_end_their_connections() {
     let mut net = net(|_| ());
     let (idle, member) = asked(&mut net, GET);
@@ -445,12 +460,12 @@ fn a_client_that_goes_on_sending_after_a_refusal_finds_its_window_closed() {
     net.client_sends(client, b"nonsense\r\n\r\n");
     assert_eq!(net.client_is(client), "closed");
     net.client_sends(client, &vec![b'x'; 500_000]);
-    net.pass(29_000);
+    net.pass(1_900);
     let taken = 500_000 - net.clients.socks[client].to_send.len();
     assert!(taken <= (64 << 10) + BUFFER, "{taken} bytes were taken");
     assert!(net.got(client).starts_with(b"HTTP/1.1 400 "));
     assert_eq!(net.client_is(client), "closed", "no RST overtakes the answer");
-    net.pass(2_000);
+    net.pass(300);
     assert_eq!(net.world.open_connections(0), 0);
     net.assert_nothing_is_left();
 }

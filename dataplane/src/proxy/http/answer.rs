@@ -112,6 +112,10 @@ impl Pipeline {
         response.set_framing(Framing::Length(body.len as u64));
         let _ = response.fields.add(b"Content-Type", b"text/plain");
         let _ = response.fields.add(REASON_FIELD, why.as_bytes());
+        if status == 405 {
+            // RFC 9110 section 15.5.6.
+            let _ = response.fields.add(b"Allow", ALLOWED);
+        }
         self.begin_answer(http, exchange, &body.bytes[..body.len])
     }
 
@@ -216,5 +220,7 @@ impl Line {
     }
 }
 
+/// Every method that is known but CONNECT.
+const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH";
 /// Says in every answer of ours why it is one.
 const REASON_FIELD: &[u8] = b"Sluice-Reason";

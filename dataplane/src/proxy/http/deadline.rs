@@ -25,6 +25,8 @@ enum Late {
     Client,
     /// A response's beginning, or its next piece.
     Response,
+    /// A member's asking for the body that the client has begun to send.
+    Invitation,
     /// The whole exchange.
     Request,
 }
@@ -41,7 +43,7 @@ impl Pipeline {
         let own = self.late_of_phase(proxy, http, &limits);
         let route = http.exchange.as_ref().and_then(|exchange| {
             let route = settings.routes.rules.get(exchange.route?)?;
-            (route.request_timeout_ms > 0 && !exchange.facts.head_answered)
+            (route.request_timeout_ms > 0)
                 .then(|| (after(exchange.facts.began, route.request_timeout_ms), Late::Request))
         });
         [Some(own), route].into_iter().flatten().min_by_key(|(due, _)| *due)
@@ -65,7 +67,11 @@ impl Pipeline {
         let own = route.map_or(0, |route| route.response_timeout_ms);
         let response_ms = if own > 0 { own } else { limits.response_ms };
         let client_silent = proxy.client.is_none_or(|client| self.proxies.engine.readable(client) == 0);
-        let waits_for_client = !exchange.facts.request_done && client_silent
+        if exchange.facts.body_held && !client_silent && !exchange.facts.head_answered {
+            return (after(http.since, INVITATION_MS), Late::Invitation);
+        }
+        let is_asked = !exchange.facts.body_held;
+        let waits_for_client = is_asked && !exchange.facts.request_done && client_silent
             || exchange.facts.head_answered && self.is_client_slow(proxy);
         if !waits_for_client {
             let since = exchange.facts.asked.unwrap_or(proxy.active).max(proxy.active);
@@ -91,6 +97,11 @@ impl Pipeline {
         let late = self.late_of(proxy, &http).filter(|(due, _)| *due <= self.now).map(|(_, late)| late);
         let turn = match late {
             None | Some(Late::Member) => Turn::Again,
+            Some(Late::Invitation) => {
+                http.exchange.iter_mut().for_each(|exchange| exchange.facts.body_held = false);
+                http.enter(http.phase, self.now);
+                Turn::Again
+            }
             Some(Late::Quiet) => self.quit(proxy),
             Some(Late::Head) => self.answer_late(proxy, &mut http, 408, "head-timeout"),
             Some(Late::Connection) => {
@@ -132,5 +143,7 @@ fn after(since: Instant, ms: u32) -> Instant {
     since + Duration::from_millis(u64::from(ms))
 }
 
+/// How long a body that came unasked waits for its member's asking, which some members never do.
+const INVITATION_MS: u32 = 1_000;
 /// How long a body may be slower than the least rate.
 pub(super) const PACE_MS: u32 = 10_000;

@@ -45,6 +45,10 @@ pub(crate) struct Progress {
     pub(crate) answered: Option<Instant>,
     /// The request's end was read.
     pub(crate) request_done: bool,
+    /// The client said that it would ask before it sends the body: none is passed on before the member wants it.
+    pub(crate) body_held: bool,
+    /// Interim responses of the member.
+    pub(crate) interims: u8,
     /// A part of the request's body was read: it cannot be sent again.
     pub(crate) body_read: bool,
     /// The request's head was sent to a member.
@@ -161,6 +165,8 @@ impl Progress {
             asked: None,
             answered: None,
             request_done: false,
+            body_held: false,
+            interims: 0,
             body_read: false,
             head_sent: false,
             head_answered: false,

@@ -201,6 +201,7 @@ impl Pipeline {
             exchange.served_by = Some((member.id, (member.address, member.port)));
         }
         exchange.facts.head_sent = true;
+        exchange.facts.body_held = exchange.request.expects_continue();
         proxy.active = self.now;
         http.enter(Phase::Passing, self.now);
         Turn::Again

@@ -1,14 +1,17 @@
 //! The client's side: a request is read, its filters run, its rule found, and its body passed on.
 
+use std::io::{Cursor, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::exchange::{Exchange, Pending};
 use super::{Http, Phase, Turn};
+use crate::address::Address;
 use crate::config::ids::PoolId;
 use crate::config::proxy::{HttpProfile, Route};
 use crate::filter::{self, Facts, Filter, Outcome};
 use crate::http::route::PathMatch;
-use crate::http::{Encoder, Event, Framing, Method, Refusal, Scheme};
+use crate::http::{Encoder, Event, Framing, Method, Refusal, Request, Scheme, Version};
 use crate::pipeline::Pipeline;
 use crate::proxy::{LINGER_BYTES, Layer, Proxy};
 use crate::tcp::{ConnId, Engine};
@@ -113,6 +116,9 @@ impl Pipeline {
         exchange.facts.request_done = false;
         if profile.access_log {
             exchange.note_target();
+        }
+        if exchange.request.authority().is_empty() && exchange.request.version() == Version::Http10 {
+            name_host(&mut exchange.request, proxy.origin.dst, proxy.origin.dst_port);
         }
         let turn = self.route(proxy, http, settings, &mut exchange);
         http.exchange = Some(exchange);
@@ -228,6 +234,10 @@ impl Pipeline {
         exchange: &mut Exchange,
     ) -> Result<bool, Refusal> {
         let mut moved = false;
+        if exchange.facts.body_held {
+            self.flush_to_server(proxy, exchange);
+            return Ok(false);
+        }
         while !exchange.facts.request_done && self.flush_to_server(proxy, exchange) {
             let Some((client, server)) = proxy.client.zip(proxy.server) else { break };
             let room = self.proxies.room_towards(server);
@@ -320,6 +330,22 @@ impl Pipeline {
     }
 }
 
+/// Names the address that the client came to, because members of HTTP/1.1 want a host (RFC 9110 section 7.1). With a head
+/// that is full it stays without.
+#[cold]
+fn name_host(request: &mut Request, address: Address, port: u16) {
+    let mut text = Cursor::new([0; HOST_MAX]);
+    let written = match (IpAddr::from(address), port) {
+        (IpAddr::V6(address), DEFAULT_PORT) => write!(text, "[{address}]"),
+        (address, DEFAULT_PORT) => write!(text, "{address}"),
+        (address, port) => write!(text, "{}", SocketAddr::new(address, port)),
+    };
+    let len = text.position() as usize;
+    if written.is_ok() {
+        let _ = request.set_authority(&text.get_ref()[..len]);
+    }
+}
+
 /// Writes what ends a chunked body.
 pub(crate) fn finish_body(
     encoder: &Encoder,
@@ -340,5 +366,9 @@ pub(crate) fn spread(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
+/// The longest IPv6 address in brackets, and a port.
+const HOST_MAX: usize = 64;
+/// Of http (RFC 9110 section 4.2.1).
+const DEFAULT_PORT: u16 = 80;
 /// What a chunk takes beside its data, and the last chunk.
 pub(crate) const CHUNK_ROOM: usize = 32;

@@ -69,7 +69,10 @@ impl Pipeline {
                 Event::More if taken == 0 && !self.ends_with_connection(server, http, exchange)? => break,
                 Event::More => {}
             }
-            proxy.active = self.now;
+            // A member has its time for the whole head, whatever it says before.
+            if exchange.facts.head_answered {
+                proxy.active = self.now;
+            }
         }
         self.flush_to_client(proxy, exchange);
         Ok(None)
@@ -145,11 +148,7 @@ impl Pipeline {
         self.make_room(exchange.request.limits());
         let version = exchange.request.version();
         if exchange.response.is_interim() {
-            let Exchange { response, to_client, .. } = exchange;
-            if version == Version::Http11 {
-                to_client.write(&mut self.proxies.scratch, |out| response.write(version, true, out));
-            }
-            return Ok(None);
+            return self.pass_interim(proxy, http, exchange).map(|()| None);
         }
         exchange.facts.answered = Some(self.now);
         exchange.facts.status = exchange.response.status();
@@ -174,6 +173,30 @@ impl Pipeline {
             http.reader.resume();
         }
         Ok(None)
+    }
+
+    /// A response before the response goes on to a client that knows such. With 100 the member asks for the body, for which
+    /// the client has its time from now on.
+    fn pass_interim(
+        &mut self,
+        proxy: &mut Proxy,
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Result<(), Refusal> {
+        let Exchange { request, response, to_client, facts, .. } = exchange;
+        facts.interims += 1;
+        if facts.interims > INTERIMS_MAX {
+            return Err(Refusal::response(Fault::TooManyInterims));
+        }
+        if response.status() == 100 {
+            facts.body_held = false;
+            proxy.active = self.now;
+            http.enter(http.phase, self.now);
+        }
+        if request.version() == Version::Http11 {
+            to_client.write(&mut self.proxies.scratch, |out| response.write(Version::Http11, true, out));
+        }
+        Ok(())
     }
 
     fn filter_response(&mut self, proxy: &mut Proxy, exchange: &mut Exchange) -> Result<(), Refusal> {
@@ -227,6 +250,9 @@ impl Pipeline {
         self.fail_response(proxy, http, exchange, Refusal { status: 502, fault: Fault::Truncated })
     }
 }
+
+/// Responses before the response; more are a member's that has lost its way.
+const INTERIMS_MAX: u8 = 16;
 
 fn end_response(exchange: &mut Exchange, scratch: &mut [u8]) -> Result<(), Refusal> {
     let told = exchange.response_body.is_complete();
