@@ -5,6 +5,7 @@
 //!                         │ refused: nothing has changed
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -94,7 +95,7 @@ impl Process {
         let _one_at_a_time = self.change.lock().await;
         let view = self.view();
         check_match(request.if_match.as_deref(), &view.etag)?;
-        let (candidate, refused) = self.candidate(&view, request.document, request.partial)?;
+        let (candidate, refused) = self.candidate(&view, &request.document, request.partial)?;
         let diff = diff(&view.model, &candidate.model);
         if request.dry_run || diff.is_empty() {
             if !request.dry_run {
@@ -108,10 +109,13 @@ impl Process {
         let (next, warnings) = self.next_view(&view, candidate);
         let (model, snapshot, etag) =
             (Arc::clone(&next.model), Arc::clone(&next.snapshot), Arc::clone(&next.etag));
-        self.set_view(next);
+        let retired = self.set_view(next);
         self.telemetry.follow(&model, listener, self);
         self.access_logs.follow(&model, &snapshot);
-        let elapsed = publish(self.workers(), &snapshot).await?;
+        let published = publish(self.workers(), &snapshot).await;
+        // Freed once the answer is on its way.
+        tokio::spawn(async move { drop((view, retired)) });
+        let elapsed = published?;
         let generation = snapshot.generation();
         tracing::info!(generation, elapsed = ?elapsed, "configuration applied");
         let (workers, elapsed_ms) = (self.workers().len(), milliseconds(elapsed));
@@ -121,16 +125,17 @@ impl Process {
     fn candidate(
         &self,
         view: &View,
-        document: Document<'_>,
+        document: &Document<'_>,
         partial: bool,
     ) -> Result<(Candidate, Vec<Fault>), ApplyError> {
+        let patched = |patch| {
+            let mut json = view.model.to_json();
+            merge(&mut json, patch);
+            Cow::Owned(Node::from_json(&json))
+        };
         let document = match document {
-            Document::Whole(node) => node,
-            Document::Patch(patch) => {
-                let mut json = view.model.to_json();
-                merge(&mut json, &patch);
-                Node::from_json(&json)
-            }
+            Document::Whole(node) => Cow::Borrowed(node),
+            Document::Patch(patch) => patched(patch),
         };
         let against = Against {
             running: Some(&view.model),
@@ -139,7 +144,7 @@ impl Process {
             generation: view.snapshot.generation() + 1,
         };
         let checked = match partial {
-            true => check_partially(document, &against),
+            true => check_partially(document.into_owned(), &against),
             false => check(&document, &against).map(|candidate| (candidate, Vec::new())),
         };
         checked.map_err(ApplyError::Refused)

@@ -116,6 +116,9 @@ fn in_order(document: &Node<'_>, mut faults: Vec<Fault>) -> Vec<Fault> {
 
 /// What cannot change while the process runs.
 fn needs_restart(running: &Model, model: &Model) -> Vec<Fault> {
+    if running.ports == model.ports && running.system == model.system {
+        return Vec::new();
+    }
     let changed = diff::diff(running, model);
     let fixed = |path: &Pointer| {
         let at = path.prefix(2);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::model::{Model, Name};
+use crate::model::{Model, Name, Node, Pool, VirtualServer};
 use crate::parse::Pointer;
 
 /// The difference between two configurations.
@@ -48,7 +48,8 @@ impl Diff {
 
 /// What `new` changes about `old`.
 pub fn diff(old: &Model, new: &Model) -> Diff {
-    let (old, new) = (objects(&without_shared(old, new)), objects(&without_shared(new, old)));
+    let (old, new) = without_shared(old, new);
+    let (old, new) = (objects(&old), objects(&new));
     let mut diff = Diff::default();
     for (path, object) in &new {
         match old.get(path) {
@@ -63,9 +64,22 @@ pub fn diff(old: &Model, new: &Model) -> Diff {
     diff
 }
 
-/// `model` without the pools and virtual servers that `other` has, too: of those there are many, and most stay as they
+/// Both without the nodes, pools and virtual servers that they share: of those there are many, and most stay as they
 /// are.
-fn without_shared(model: &Model, other: &Model) -> Model {
+fn without_shared(old: &Model, new: &Model) -> (Model, Model) {
+    let nodes = different(&old.nodes, &new.nodes);
+    let pools = different(&old.pools, &new.pools);
+    let virtual_servers = different(&old.virtual_servers, &new.virtual_servers);
+    (with(old, nodes.0, pools.0, virtual_servers.0), with(new, nodes.1, pools.1, virtual_servers.1))
+}
+
+/// `model` with other nodes, pools and virtual servers.
+fn with(
+    model: &Model,
+    nodes: BTreeMap<Name, Node>,
+    pools: BTreeMap<Name, Pool>,
+    virtual_servers: BTreeMap<Name, VirtualServer>,
+) -> Model {
     Model {
         version: model.version,
         system: model.system.clone(),
@@ -73,22 +87,36 @@ fn without_shared(model: &Model, other: &Model) -> Model {
         self_ips: model.self_ips.clone(),
         routes: model.routes.clone(),
         monitors: model.monitors.clone(),
-        nodes: different(&model.nodes, &other.nodes),
-        pools: different(&model.pools, &other.pools),
+        nodes,
+        pools,
         snat_pools: model.snat_pools.clone(),
         snat_lists: model.snat_lists.clone(),
         nats: model.nats.clone(),
-        virtual_servers: different(&model.virtual_servers, &other.virtual_servers),
+        virtual_servers,
         telemetry: model.telemetry.clone(),
     }
 }
 
+/// What is not the same in both, of each.
 fn different<T: Clone + PartialEq>(
-    objects: &BTreeMap<Name, T>,
-    others: &BTreeMap<Name, T>,
-) -> BTreeMap<Name, T> {
-    let differs = |(name, object): &(&Name, &T)| others.get(*name) != Some(*object);
-    objects.iter().filter(differs).map(|(name, object)| (name.clone(), object.clone())).collect()
+    old: &BTreeMap<Name, T>,
+    new: &BTreeMap<Name, T>,
+) -> (BTreeMap<Name, T>, BTreeMap<Name, T>) {
+    let (mut of_old, mut of_new) = (BTreeMap::new(), BTreeMap::new());
+    let mut before = old.iter().peekable();
+    for (name, object) in new {
+        while let Some((gone, was)) = before.next_if(|(before, _)| *before < name) {
+            of_old.insert(gone.clone(), was.clone());
+        }
+        let was = before.next_if(|(before, _)| *before == name).map(|(_, was)| was);
+        if was == Some(object) {
+            continue;
+        }
+        of_old.extend(was.map(|was| (name.clone(), was.clone())));
+        of_new.insert(name.clone(), object.clone());
+    }
+    of_old.extend(before.map(|(name, was)| (name.clone(), was.clone())));
+    (of_old, of_new)
 }
 
 /// Every object by its path: two levels down, and routes by their destination.

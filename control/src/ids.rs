@@ -7,10 +7,11 @@
 //!                            │        another object: when no connection and no worker holds the number
 //! ```
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::IpAddr;
 
+use hashbrown::{HashMap, HashSet};
 use sluice_dataplane::config::ids::{MemberId, NodeId, PoolId, VirtualId};
 
 use crate::model::{LimitsModel, Member, Model, Name};
@@ -103,7 +104,7 @@ impl IdBook {
             .assign(member_keys(model), generation, |_, id, at| free(at, held.of_member(MemberId(id))));
         // There are no more nodes than members, so numbers never run out for nodes alone.
         let of_node = self.held_nodes(held);
-        let addresses = member_keys(model).map(|(_, address, _)| address);
+        let addresses = model.pools.values().flat_map(|pool| &pool.members).map(|member| member.address.0);
         let nodes = self
             .nodes
             .assign(addresses, generation, |address, _, at| free(at, u64::from(of_node.contains(address))));
@@ -193,21 +194,31 @@ impl Full {
 struct Space<K> {
     capacity: u32,
     next: u32,
-    live: HashMap<K, u32>,
+    live: HashMap<K, Live>,
+    /// Assignments so far.
+    turn: u64,
     /// Oldest first: what the number stood for, and the generation that no longer names it.
     retired: VecDeque<(K, u32, u64)>,
 }
 
+/// A number that stands for something.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    id: u32,
+    /// The last assignment that wanted it.
+    turn: u64,
+}
+
 impl<K: Hash + Eq + Ord + Clone> Space<K> {
     fn new(capacity: u32) -> Self {
-        Self { capacity, next: 0, live: HashMap::new(), retired: VecDeque::new() }
+        Self { capacity, next: 0, live: HashMap::new(), turn: 0, retired: VecDeque::new() }
     }
 
     fn of<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u32>
     where
         K: std::borrow::Borrow<Q>,
     {
-        self.live.get(key).copied()
+        self.live.get(key).map(|live| live.id)
     }
 
     /// Makes exactly `keys` live; returns the numbers that changed their object.
@@ -217,29 +228,44 @@ impl<K: Hash + Eq + Ord + Clone> Space<K> {
         generation: u64,
         is_free: impl Fn(&K, u32, u64) -> bool,
     ) -> Result<Vec<u32>, Full> {
-        let wanted: HashSet<K> = keys.collect();
-        self.retire_all_but(&wanted, generation);
-        let mut missing: Vec<K> =
-            wanted.iter().filter(|key| !self.live.contains_key(*key)).cloned().collect();
+        self.turn += 1;
+        let (mut missing, kept) = self.mark(keys);
+        if kept < self.live.len() {
+            self.retire_unmarked(generation);
+        }
         // Numbers do not depend on the order of hashes.
         missing.sort_unstable();
+        missing.dedup();
+        let wanted = kept + missing.len();
         self.revive(&mut missing);
         let mut reused = Vec::new();
         for key in missing {
             let Some(id) = self.fresh().or_else(|| self.recycle(&is_free, &mut reused)) else {
-                return Err(Full {
-                    wanted: wanted.len(),
-                    capacity: self.capacity,
-                    retired: self.retired.len(),
-                });
+                return Err(Full { wanted, capacity: self.capacity, retired: self.retired.len() });
             };
-            self.live.insert(key, id);
+            self.live.insert(key, Live { id, turn: self.turn });
         }
         Ok(reused)
     }
 
-    fn retire_all_but(&mut self, wanted: &HashSet<K>, generation: u64) {
-        let mut gone: Vec<(K, u32)> = self.live.extract_if(|key, _| !wanted.contains(key)).collect();
+    /// Marks what is wanted as of this turn; returns what has no number, and how many have one.
+    fn mark(&mut self, keys: impl Iterator<Item = K>) -> (Vec<K>, usize) {
+        let (mut missing, mut kept) = (Vec::new(), 0);
+        for key in keys {
+            match self.live.get_mut(&key) {
+                Some(live) => {
+                    kept += usize::from(live.turn != self.turn);
+                    live.turn = self.turn;
+                }
+                None => missing.push(key),
+            }
+        }
+        (missing, kept)
+    }
+
+    fn retire_unmarked(&mut self, generation: u64) {
+        let gone = self.live.extract_if(|_, live| live.turn != self.turn);
+        let mut gone: Vec<(K, u32)> = gone.map(|(key, live)| (key, live.id)).collect();
         gone.sort_unstable_by_key(|(_, id)| *id);
         self.retired.extend(gone.into_iter().map(|(key, id)| (key, id, generation)));
     }
@@ -251,7 +277,7 @@ impl<K: Hash + Eq + Ord + Clone> Space<K> {
         let back: HashSet<K> = missing.iter().cloned().collect();
         for (key, id, at) in std::mem::take(&mut self.retired) {
             if back.contains(&key) && !self.live.contains_key(&key) {
-                self.live.insert(key, id);
+                self.live.insert(key, Live { id, turn: self.turn });
             } else {
                 self.retired.push_back((key, id, at));
             }

@@ -3,12 +3,12 @@
 //! Readers take the [`View`] as it is and never wait; whoever changes it holds the `change` lock, one at a time.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hasher};
-use std::io::{BufWriter, Write};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use foldhash::quality::FixedState;
 use sluice_dataplane::clock::{Clock, Instant as ClockInstant};
 use sluice_dataplane::config::ids::{MemberId, NodeId, VirtualId};
 use sluice_dataplane::config::snapshot::Snapshot;
@@ -103,7 +103,7 @@ pub struct Process {
     draining: AtomicBool,
     view: RwLock<Arc<View>>,
     /// What was in force before: kept, so that no worker is the last to let go of it and has to free it.
-    retired: Mutex<Option<Arc<Snapshot>>>,
+    retired: Mutex<Option<Arc<View>>>,
     /// Held by whoever changes the view.
     pub(crate) change: tokio::sync::Mutex<()>,
     /// The requests and connections that the workers tell of.
@@ -165,16 +165,20 @@ impl Process {
         Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts another one in force. The caller holds the `change` lock.
-    pub(crate) fn set_view(&self, view: View) {
+    /// Puts another one in force. The caller holds the `change` lock, and lets go of what it gets back when nobody
+    /// waits: that may have to be freed.
+    pub(crate) fn set_view(&self, view: View) -> Option<Arc<View>> {
         let before = self.view();
         change_member_states(&self.members, &before, &view, self.clock.now());
-        if before.snapshot.generation() != view.snapshot.generation() {
+        let is_newer = before.snapshot.generation() != view.snapshot.generation();
+        if is_newer {
             self.quotas.set_limits(&view.snapshot);
-            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-            *retired = Some(Arc::clone(&before.snapshot));
         }
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        if !is_newer {
+            return Some(before);
+        }
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).replace(before)
     }
 
     /// The workers.
@@ -317,13 +321,14 @@ impl Holders for Process {
 
 /// Every member's state as the workers start.
 fn start_member_states(states: &MemberStates, view: &View) {
-    stated_members(view, |_, _, id, state| states.set(id, state));
+    stated_members(view, |_, id, state| states.set(id, state));
 }
 
 /// Every member's state from now on. Who becomes enabled, or is new in a pool that was there before, has come up now.
 fn change_member_states(states: &MemberStates, before: &View, view: &View, now: ClockInstant) {
-    stated_members(view, |pool, member, id, state| {
-        let was_there = before.book.member_id(pool, member) != MemberId::NONE;
+    stated_members(view, |pool, id, state| {
+        // Another object cannot have had this number just before: it is given away later than that.
+        let was_there = before.snapshot.member(id).is_some();
         if was_there || !before.model.pools.contains_key(pool) {
             states.change(id, state, now);
         } else {
@@ -333,14 +338,19 @@ fn change_member_states(states: &MemberStates, before: &View, view: &View, now: 
 }
 
 /// What the file states of each member, else what was said, else enabled; the stricter of its own and its node's.
-fn stated_members(view: &View, mut each: impl FnMut(&Name, &Member, MemberId, MemberState)) {
+fn stated_members(view: &View, mut each: impl FnMut(&Name, MemberId, MemberState)) {
     let nodes: HashMap<_, _> = view.model.nodes.values().map(|node| (node.address, node.state)).collect();
-    for (name, pool) in &view.model.pools {
-        for member in &pool.members {
-            let key = (name.clone(), member.address.0, member.port.0);
-            let state = view.said.get(&key).copied().or(member.state).unwrap_or(StatedMember::Enabled);
-            let state = nodes.get(&member.address).map_or(state, |of_node| state.max(*of_node));
-            each(name, member, view.book.member_id(name, member), state.state());
+    let said = |pool: &Name, member: &Member| {
+        // Most often nothing was.
+        let key = || (pool.clone(), member.address.0, member.port.0);
+        if view.said.is_empty() { None } else { view.said.get(&key()).copied() }
+    };
+    for ((name, pool), compiled) in view.model.pools.iter().zip(&view.snapshot.parts().pools) {
+        for (member, compiled) in pool.members.iter().zip(&compiled.members) {
+            let state = said(name, member).or(member.state).unwrap_or(StatedMember::Enabled);
+            let of_node = if nodes.is_empty() { None } else { nodes.get(&member.address) };
+            let state = of_node.map_or(state, |of_node| state.max(*of_node));
+            each(name, compiled.id, state.state());
         }
     }
 }
@@ -399,27 +409,9 @@ fn others(counters: &[Arc<WorkerCounters>], number: usize) -> Vec<Arc<WorkerCoun
         .collect()
 }
 
-/// A strong validator of a model: the hash of its canonical text, which is not kept.
+/// A strong validator of a model: its hash, the same in every process of this version.
 pub fn etag(model: &Model) -> Arc<str> {
-    let mut text = BufWriter::new(HashWriter(DefaultHasher::new()));
-    // Neither a model nor a hash can fail.
-    let _ = serde_json::to_writer(&mut text, model);
-    let _ = text.flush();
-    format!("\"{:016x}\"", text.get_ref().0.finish()).into()
-}
-
-/// Hashes what is written to it.
-struct HashWriter(DefaultHasher);
-
-impl Write for HashWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    format!("\"{:016x}\"", FixedState::with_seed(0).hash_one(model)).into()
 }
 
 /// Clients or field values that rate limits count apart, over all workers.

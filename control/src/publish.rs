@@ -39,8 +39,13 @@ pub async fn publish(workers: &[WorkerHandle], snapshot: &Arc<Snapshot>) -> Resu
         if elapsed > PUBLISH_TIMEOUT {
             return Err(Late { workers: waiting, generation, elapsed });
         }
-        tokio::time::sleep(POLL).await;
+        match elapsed < EAGER {
+            true => tokio::task::yield_now().await,
+            false => tokio::time::sleep(POLL).await,
+        }
     }
 }
 
+/// How long workers are asked again and again: a busy one takes what is new within this.
+const EAGER: Duration = Duration::from_micros(500);
 const POLL: Duration = Duration::from_millis(1);

@@ -100,7 +100,7 @@ fn warn_crowded(plan: &CorePlan) {
 }
 
 async fn serve(process: Arc<Process>, socket: ControlSocket) {
-    if let Err(why) = axum::serve(socket, api::router(process)).await {
+    if let Err(why) = api::serve(process, socket).await {
         tracing::error!(%why, "the control socket failed");
     }
 }

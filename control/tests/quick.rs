@@ -1,4 +1,5 @@
 //! The quick readers against those that know everything: the same tree with the same lines, or the same refusal.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::borrow::Cow;
 

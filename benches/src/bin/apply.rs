@@ -8,14 +8,21 @@ use std::time::Instant;
 use sluice_benches::large::{Size, configuration};
 use sluice_benches::report::{median, range};
 use sluice_benches::steady::SteadyWorker;
+use sluice_control::api;
 use sluice_control::check::{Against, Candidate, check};
+use sluice_control::client::Client;
 use sluice_control::compile::compile;
 use sluice_control::diff::diff;
 use sluice_control::ids::{IdBook, Unheld};
 use sluice_control::parse::{self, Format, Node};
-use sluice_control::process::etag;
+use sluice_control::process::{Opened, Process, etag};
+use sluice_control::socket::ControlSocket;
+use sluice_control::telemetry::Telemetry;
+use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::snapshot::Snapshot;
+use sluice_dataplane::frame::FramePool;
 use sluice_dataplane::limits::Limits;
+use sluice_dataplane::port::{OpenPort, PortQueue, memory};
 use sluice_dataplane::quota::Quotas;
 
 const HELP: &str = "apply [--virtual-servers 10000] [--members 100000] [--rounds 9] [--limited] [--only STAGE]
@@ -56,7 +63,8 @@ fn run(arguments: &[String]) -> Result<(), String> {
         texts[1].len()
     );
     stages.control(&texts)?;
-    stages.worker(&texts)
+    stages.worker(&texts)?;
+    stages.whole(&texts)
 }
 
 /// Times stages one by one, each on the same input.
@@ -117,6 +125,32 @@ impl Stages {
         Ok(())
     }
 
+    /// From the client's first byte on the control socket to the answer, which comes when every worker has it; with a
+    /// worker that has nothing else to do.
+    fn whole(&self, texts: &[String; 2]) -> Result<(), String> {
+        let folder = std::env::temp_dir().join(format!("sluice-apply-{}", std::process::id()));
+        let socket = folder.join("sluice.sock");
+        let running = candidate(&texts[0], &Against::NOTHING)?;
+        let (started, ready) = std::sync::mpsc::channel();
+        let path = socket.clone();
+        std::thread::spawn(move || started.send(serve(running, &path)));
+        while !socket.exists() {
+            if let Ok(Err(why)) = ready.try_recv() {
+                return Err(why);
+            }
+            std::thread::yield_now();
+        }
+        let (client, mut turn) = (Client::new(&socket), 0);
+        let next = |turn: &mut usize| {
+            *turn += 1;
+            ("application/yaml", texts[*turn % 2].clone())
+        };
+        self.time("whole: socket to answer", || {
+            client.request("PUT".parse().unwrap_or_default(), "/v1/config", Some(next(&mut turn))).is_ok()
+        });
+        std::fs::remove_dir_all(&folder).map_err(|why| why.to_string())
+    }
+
     fn time<T>(&self, name: &str, mut run: impl FnMut() -> T) {
         self.time_with(name, || (), |()| run());
     }
@@ -138,6 +172,19 @@ impl Stages {
         let (low, high) = range(&took);
         println!("{name:<22} {:9.3} ms ({low:.3} to {high:.3})", median(&took));
     }
+}
+
+/// A process of one worker, on a memory port that nothing comes in by.
+fn serve(running: Candidate, socket: &std::path::Path) -> Result<(), String> {
+    let words = |why: std::io::Error| why.to_string();
+    let queue: Box<dyn PortQueue> = Box::new(memory::pair(64).0);
+    let port = OpenPort { info: memory::info("wire", Mac([2, 0, 0, 0, 0, 1])), queues: vec![queue] };
+    let opened = Opened { ports: vec![port], pools: vec![FramePool::new(64)], cores: vec![None] };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(words)?;
+    runtime.block_on(async {
+        let process = Process::start(running, opened, Telemetry::default()).map_err(words)?;
+        api::serve(Arc::new(process), ControlSocket::bind(socket)?).await.map_err(words)
+    })
 }
 
 fn read(text: &str) -> Result<Node<'_>, String> {

@@ -15,10 +15,19 @@ use axum::routing::{get, patch};
 
 use crate::metrics;
 use crate::process::Process;
+use crate::socket::ControlSocket;
 use problem::Problem;
 
 /// The largest body: a configuration with a hundred thousand members fits.
 pub const BODY_MAX_BYTES: usize = 32 << 20;
+
+/// Serves `process` on `socket` for good.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve(process: Arc<Process>, socket: ControlSocket) -> std::io::Result<()> {
+    axum::serve(socket, router(process)).await
+}
 
 /// Everything the socket serves.
 pub fn router(process: Arc<Process>) -> Router {

@@ -1,7 +1,6 @@
 //! Two virtual servers must not match the same packets in the same row: which one wins would be chance.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use sluice_dataplane::config::snapshot::{Ingress, Match};
 
 use super::{Compile, pointer};

@@ -20,10 +20,11 @@ mod routes;
 mod snat;
 mod virtuals;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use hashbrown::HashMap;
 use sluice_dataplane::config::ids::{LinkId, PORTS_MAX, PortId};
 use sluice_dataplane::config::snapshot::{Parts, Settings};
 use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
@@ -102,6 +103,8 @@ struct Compile<'a> {
     ports: HashMap<&'a str, PortId>,
     /// Nodes with an object of their own.
     nodes: HashMap<IpAddr, &'a model::Node>,
+    /// By the node's number: whether the parts have it.
+    has_node: Vec<bool>,
     /// Links that something is configured on.
     links: BTreeSet<LinkId>,
     parts: Parts,
@@ -122,6 +125,7 @@ impl<'a> Compile<'a> {
             removed,
             ports,
             nodes: HashMap::new(),
+            has_node: Vec::new(),
             links: BTreeSet::new(),
             parts,
             errors: Vec::new(),

@@ -1,8 +1,9 @@
 //! Nodes: an object's values where there is one, and the defaults for every other member's address.
 
-use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use hashbrown::HashMap;
+use sluice_dataplane::config::ids::NodeId;
 use sluice_dataplane::config::snapshot as plane;
 
 use super::{Compile, pointer};
@@ -12,8 +13,6 @@ use crate::parse::{Fault, Pointer};
 impl Compile<'_> {
     pub(super) fn nodes(&mut self) {
         let model = self.model;
-        let members = model.pools.values().flat_map(|pool| &pool.members);
-        let used: BTreeSet<IpAddr> = members.map(|member| member.address.0).collect();
         let mut first_with: HashMap<IpAddr, &Name> = HashMap::new();
         for (name, node) in &model.nodes {
             let (place, ip) = (pointer("nodes", name).child("address"), node.address);
@@ -21,12 +20,25 @@ impl Compile<'_> {
             if let Some(first) = first_with.insert(ip.0, name) {
                 let message = format!("expected an address of its own; node {first} is {ip} already");
                 self.errors.push(Fault::new(place, message).about(pointer("nodes", first)));
-            } else if !used.contains(&ip.0) {
+            } else if self.ids.node_id(ip.0) == NodeId::NONE {
                 self.warn(place, format!("no pool has a member at {ip}, so this changes nothing"));
             }
             self.nodes.insert(ip.0, node);
         }
-        self.parts.nodes = used.into_iter().map(|address| self.node(address)).collect();
+    }
+
+    /// The node that a member at `ip` runs on; the first one of its members brings it into the parts.
+    pub(super) fn node_of(&mut self, ip: IpAddr) -> NodeId {
+        let id = self.ids.node_id(ip);
+        if self.has_node.len() <= id.index() && id != NodeId::NONE {
+            self.has_node.resize(id.index() + 1, false);
+        }
+        if let Some(has_node @ false) = self.has_node.get_mut(id.index()) {
+            *has_node = true;
+            let node = self.node(id, ip);
+            self.parts.nodes.push(node);
+        }
+        id
     }
 
     fn node_address(&mut self, place: &Pointer, node: &model::Node) {
@@ -35,9 +47,8 @@ impl Compile<'_> {
         }
     }
 
-    fn node(&self, ip: IpAddr) -> plane::Node {
-        let (id, address) = (self.ids.node_id(ip), ip.into());
-        let plain = plane::Node { id, address, ratio: 1, connection_limit: 0, rate_limit: 0 };
+    fn node(&self, id: NodeId, ip: IpAddr) -> plane::Node {
+        let plain = plane::Node { id, address: ip.into(), ratio: 1, connection_limit: 0, rate_limit: 0 };
         let said = self.nodes.get(&ip);
         said.map_or(plain.clone(), |node| plane::Node {
             ratio: node.ratio.as_u16(),

@@ -1,8 +1,8 @@
 //! Pools and their members.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use sluice_dataplane::address::Address;
+use sluice_dataplane::config::ids::NodeId;
 use sluice_dataplane::config::snapshot as plane;
 
 use super::network::unusable_host;
@@ -67,7 +67,7 @@ impl Compile<'_> {
     }
 
     fn members(&mut self, path: &Pointer, name: &Name, pool: &Pool) -> Vec<plane::Member> {
-        let mut first_with = HashMap::new();
+        let mut first_with = HashMap::with_capacity(pool.members.len());
         let list = path.child("members");
         let mut members = Vec::with_capacity(pool.members.len());
         for (index, member) in pool.members.iter().enumerate() {
@@ -81,15 +81,16 @@ impl Compile<'_> {
                 let place = self.place_in(&list, index).child("address");
                 self.error(place, why);
             }
-            members.push(self.member(name, member));
+            let node = self.node_of(member.address.0);
+            members.push(self.member(name, node, member));
         }
         members
     }
 
-    fn member(&self, pool: &Name, member: &Member) -> plane::Member {
+    fn member(&self, pool: &Name, node: NodeId, member: &Member) -> plane::Member {
         plane::Member {
             id: self.ids.member_id(pool, member),
-            node: self.ids.node_id(member.address.0),
+            node,
             address: member.address.address(),
             port: member.port.0,
             ratio: member.ratio.as_u16(),

@@ -8,7 +8,7 @@ use super::network::unusable_host;
 use super::proxy::needs_no_pool;
 use super::{Compile, pointer};
 use crate::model::{
-    Destination, Name, OneOrMany, Protocol, SourcePortChoice, Span, VirtualServer, VirtualType,
+    Destination, Member, Name, OneOrMany, Protocol, SourcePortChoice, Span, VirtualServer, VirtualType,
 };
 use crate::parse::Pointer;
 
@@ -212,9 +212,7 @@ impl Compile<'_> {
             self.unknown(place, "pool", "pools", name, self.model.pools.keys());
             return None;
         };
-        let member_families = pool.members.iter().map(|member| member.address.0.is_ipv4());
-        let families: Vec<bool> = member_families.collect();
-        self.one_family(&place, path, server, name, &families);
+        self.one_family(&place, path, server, name, &pool.members);
         self.method_suits(place, server, pool);
         Some(self.ids.pool_id(name.as_str()))
     }
@@ -226,7 +224,7 @@ impl Compile<'_> {
         path: &Pointer,
         server: &VirtualServer,
         pool: &Name,
-        members: &[bool],
+        members: &[Member],
     ) {
         let destinations = server.destination.as_slice();
         let Some(is_v4) = destinations.first().map(|first| first.network.is_v4()) else { return };
@@ -236,7 +234,7 @@ impl Compile<'_> {
                 let why = "expected destinations of one address family; make two virtual servers";
                 self.error(destination, why);
             }
-        } else if members.iter().any(|member| *member != is_v4) {
+        } else if members.iter().any(|member| member.address.0.is_ipv4() != is_v4) {
             let (wanted, found) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             let message = format!(
                 "expected a pool of {wanted} members, as the destination is; pool {pool} has {found} members"

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::units::{Text, text_type};
 
 /// Where the access log goes: one of the two.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLogTarget {
     /// To the end of this file.
@@ -21,7 +21,7 @@ pub struct AccessLogTarget {
 }
 
 /// A receiver of syslog messages (RFC 5424), reached through the kernel's network stack.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyslogTarget {
     /// Its address and port.
@@ -38,7 +38,7 @@ pub struct SyslogTarget {
 }
 
 /// How messages travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SyslogTransport {
     /// One datagram a message (RFC 5426).
@@ -49,7 +49,7 @@ pub enum SyslogTransport {
 }
 
 /// The facility of a message (RFC 5424 section 6.2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum SyslogFacility {
@@ -85,7 +85,7 @@ impl SyslogFacility {
 }
 
 /// The address and port of a receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReceiverAddress(pub SocketAddr);
 
 impl Text for ReceiverAddress {
@@ -113,7 +113,7 @@ impl fmt::Display for ReceiverAddress {
 text_type!(ReceiverAddress, "ReceiverAddress", "^.+:[0-9]{1,5}$");
 
 /// An application's name as syslog takes it: 1 to 48 printable ASCII characters without spaces (RFC 5424 section 6).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AppName(String);
 
 impl AppName {

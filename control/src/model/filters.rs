@@ -10,7 +10,7 @@ use super::proxy::Masks;
 use super::units::{Name, Number, Span};
 
 /// A filter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
     /// Sets, adds and removes fields of requests.
@@ -41,7 +41,7 @@ impl Filter {
 }
 
 /// Changes of fields: removed first, then set, then added.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderEdits {
     /// Replaced, or added where there is none.
@@ -56,7 +56,7 @@ pub struct HeaderEdits {
 }
 
 /// Which fields tell members who the client is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Forwarded {
     /// X-Forwarded-For, -Proto and -Host.
@@ -74,7 +74,7 @@ impl Default for Forwarded {
 }
 
 /// A redirection; what is not said stays as the request has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Redirect {
     /// The scheme.
@@ -100,7 +100,7 @@ impl Default for Redirect {
 }
 
 /// The scheme of a URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UrlScheme {
     /// Without TLS.
@@ -110,7 +110,7 @@ pub enum UrlScheme {
 }
 
 /// How a path changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathChange {
     /// The whole path.
@@ -120,7 +120,7 @@ pub enum PathChange {
 }
 
 /// Changes of host and path, for members.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rewrite {
     /// The host, without a port.
@@ -132,7 +132,7 @@ pub struct Rewrite {
 }
 
 /// A response of the operator's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FixedResponse {
     /// Its status.
@@ -150,7 +150,7 @@ impl Default for FixedResponse {
 }
 
 /// Where copies of requests go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mirror {
     /// The pool.
@@ -161,7 +161,7 @@ pub struct Mirror {
 }
 
 /// Of a hundred, how many; kept in tenths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Percent(u16);
 
 impl Percent {
@@ -237,7 +237,7 @@ impl Visitor<'_> for PercentVisitor {
 }
 
 /// Which scripts of other origins may ask for what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
     /// `*`, or origins such as `https://shop.example` and `https://*.shop.example`.
@@ -260,7 +260,7 @@ pub struct Cors {
 }
 
 /// How often somebody may ask.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Who is counted together.
@@ -280,7 +280,7 @@ pub struct RateLimit {
 }
 
 /// Who is counted together.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RateBy {
     /// Clients with the same address.

@@ -15,7 +15,7 @@ use super::filters::Filter;
 use super::units::{Limit, Name, Number, Size, Span};
 
 /// HTTP/1.1 on both sides of a full proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Bytes of a request line; more is answered with 414.
@@ -88,7 +88,7 @@ impl Default for Http {
 }
 
 /// Some requests, and what becomes of them.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpRoute {
     /// What logs call it; its number when left out.
@@ -115,7 +115,7 @@ pub struct HttpRoute {
 }
 
 /// A pool's share of a route's requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightedPool {
     /// The pool.
@@ -130,7 +130,7 @@ fn one() -> Number<0, 1_000_000> {
 }
 
 /// What a request must have: all of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteMatch {
     /// One of these hosts: names, addresses, or `*.` and the rest of a name.
@@ -151,7 +151,7 @@ pub struct RouteMatch {
 }
 
 /// Which paths. Text without a map is a prefix.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// This one.
     Exact(String),
@@ -233,7 +233,7 @@ impl<'de> Visitor<'de> for PathVisitor {
 }
 
 /// Fields or parameters that a request must have: rows, or a map of names to values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub enum ValueMatches {
     /// Each with what its value must be.
@@ -243,7 +243,7 @@ pub enum ValueMatches {
 }
 
 /// One field or parameter, with one of `value`, `regex` and `present`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValueRow {
     /// Its name.

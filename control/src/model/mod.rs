@@ -42,7 +42,7 @@ pub use units::{Limit, Name, Number, Probability, Size, Span};
 pub use virtual_server::{Protocol, VirtualServer, VirtualType};
 
 /// The whole configuration of a sluice process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "sluice configuration")]
 pub struct Model {
@@ -97,7 +97,7 @@ impl Model {
 }
 
 /// One value, or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// Written without a list.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::units::{Number, Span};
 
 /// A health monitor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Monitor {
     /// How a member is asked.
@@ -38,7 +38,7 @@ pub struct Monitor {
 }
 
 /// How a member is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MonitorType {
     /// An HTTP request.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::units::Span;
 
 /// Which connections go to the same member.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Persistence {
     /// What makes two connections belong together.
@@ -123,7 +123,7 @@ impl<'de> Visitor<'de> for PersistenceVisitor {
 }
 
 /// What makes two connections belong together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PersistenceType {
     /// The client's address.
@@ -137,7 +137,7 @@ pub enum PersistenceType {
 }
 
 /// Who sets the cookie, and how it leads to a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CookieMethod {
     /// We add it to responses.
@@ -150,7 +150,7 @@ pub enum CookieMethod {
 }
 
 /// How many leading bits of an address of `BITS` bits count; written as that number, or as a netmask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mask<const BITS: u8>(u8);
 
 impl<const BITS: u8> Mask<BITS> {

@@ -7,7 +7,7 @@ use super::network::{Ip, L4Port};
 use super::units::{Limit, Name, Number, Span};
 
 /// A pool.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pool {
     /// How a member is chosen.
@@ -51,7 +51,7 @@ impl Default for Pool {
 }
 
 /// How a member is chosen. Words that end in `-node` look at all members at one address, over all pools.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(transform = other_words)]
 pub enum LoadBalancing {
@@ -113,7 +113,7 @@ fn other_words(schema: &mut schemars::Schema) {
 }
 
 /// What becomes of open connections when their member goes down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServiceDownAction {
     /// They go on.
@@ -128,7 +128,7 @@ pub enum ServiceDownAction {
 }
 
 /// A pool member.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
     /// Its address.
@@ -153,7 +153,7 @@ pub struct Member {
 }
 
 /// A host that members run on. Without one, a member's address has the defaults.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Its address.
@@ -174,7 +174,18 @@ pub struct Node {
 
 /// Whether a member takes connections. Ordered: greater is stricter.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, schemars::JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum StatedMember {

@@ -13,7 +13,7 @@ use super::persistence::Mask;
 use super::units::{Number, Span};
 
 /// TCP of a full proxy. What is said here holds for both sides; `client` and `server` say otherwise for one.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tcp {
     /// Small segments wait for acknowledgements; false when left out.
@@ -40,7 +40,7 @@ pub struct Tcp {
 }
 
 /// TCP towards one side: what differs from what holds for both.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TcpSide {
     /// Small segments wait for acknowledgements.
@@ -74,7 +74,7 @@ impl Tcp {
 }
 
 /// PROXY headers: who the client is, said by a proxy in front of us and to members.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyProtocol {
     /// Connections of clients begin with a header, and are refused without.
@@ -90,7 +90,7 @@ pub struct ProxyProtocol {
 }
 
 /// Version of a PROXY header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SendProxy {
     /// A line of text.
@@ -100,7 +100,7 @@ pub enum SendProxy {
 }
 
 /// Whether connections to members are kept for the next request (tmsh: OneConnect). Written as true, false or a map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ConnectionReuse {
     /// Every request has its own connection, as far as the client's allows.
     Off,
@@ -109,7 +109,7 @@ pub enum ConnectionReuse {
 }
 
 /// How connections to members are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReuseSettings {
     /// Leading bits of clients' addresses that must be the same; 0 lets all clients share.
@@ -182,7 +182,7 @@ impl<'de> Visitor<'de> for ReuseVisitor {
 
 /// How many leading bits of an address count, by family. Written as a map, or as the part of an IPv4 address that
 /// counts: of an IPv6 address the same part does then, which is four times as many bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Masks {
     /// Of IPv4.
     pub ipv4: Option<Mask<32>>,

@@ -13,7 +13,7 @@ use super::network::{Interface, Ip, Network};
 use super::units::{Name, Number, Probability, Size, Span, Text, text_type};
 
 /// The process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct System {
     /// Worker threads: `auto` (every allowed core but one), how many, or a list of cores.
@@ -53,7 +53,7 @@ impl Default for System {
 }
 
 /// Worker threads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Workers {
     /// Every allowed core but one, and at least one.
     Auto,
@@ -129,7 +129,7 @@ impl<'de> Visitor<'de> for WorkersVisitor {
 }
 
 /// Capacities, for the whole process. Memory is taken at start.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsModel {
     /// Connections at once.
@@ -191,7 +191,7 @@ impl LimitsModel {
 }
 
 /// What a worker does when there is nothing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdleMode {
     /// Sleeps.
@@ -202,7 +202,7 @@ pub enum IdleMode {
 }
 
 /// DPDK's own settings.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dpdk {
     /// Arguments for DPDK's environment abstraction layer.
@@ -210,7 +210,7 @@ pub struct Dpdk {
 }
 
 /// A NIC port.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
     /// How frames come and go.
@@ -230,7 +230,7 @@ pub struct Port {
 }
 
 /// How frames come and go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Driver {
     /// A Linux interface through packet sockets.
@@ -240,7 +240,7 @@ pub enum Driver {
 }
 
 /// A link that misbehaves, for tests. Probabilities are per frame and direction.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fault {
     /// The same seed gives the same faults.
@@ -259,7 +259,7 @@ pub struct Fault {
 }
 
 /// One of our own addresses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelfIp {
     /// The address and the length of its subnet's prefix.
@@ -272,7 +272,7 @@ pub struct SelfIp {
 }
 
 /// A static route.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Where to.
@@ -288,7 +288,7 @@ pub struct Route {
 }
 
 /// What sluice tells about itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
     /// Prometheus metrics over TCP.
@@ -302,7 +302,7 @@ pub struct Telemetry {
 }
 
 /// Prometheus metrics over TCP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Prometheus {
     /// Where `/metrics` is served, through the kernel's own network stack.
@@ -310,7 +310,7 @@ pub struct Prometheus {
 }
 
 /// An address and port of the kernel's network stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Listen(pub SocketAddr);
 
 impl Text for Listen {
@@ -333,7 +333,7 @@ impl fmt::Display for Listen {
 text_type!(Listen, "Listen", "^.+:[0-9]{1,5}$");
 
 /// The log, on standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// The least important thing that is logged.
@@ -343,7 +343,7 @@ pub struct Log {
 }
 
 /// How important a logged event is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogLevel {
     /// Something failed.
@@ -360,7 +360,7 @@ pub enum LogLevel {
 }
 
 /// The form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// One line of text for each event.

@@ -11,7 +11,7 @@ use super::network::{Ip, Network};
 use super::units::{Name, Number};
 
 /// Source addresses towards members.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnatPool {
     /// Of either family.
@@ -19,7 +19,7 @@ pub struct SnatPool {
 }
 
 /// What the clients of some networks get.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnatRow {
     /// Where the clients are.
@@ -29,7 +29,7 @@ pub struct SnatRow {
 }
 
 /// A bidirectional one-to-one translation of addresses; ports stay as they are.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nat {
     /// The host's own address.
@@ -48,7 +48,7 @@ pub struct Nat {
 }
 
 /// What becomes of the client's port under SNAT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourcePortChoice {
     /// Kept where it is free.
@@ -61,7 +61,7 @@ pub enum SourcePortChoice {
 }
 
 /// How the client's address is hidden from members.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum SnatChoice {
     /// Members see the client's address.
     #[default]
@@ -75,7 +75,7 @@ pub enum SnatChoice {
 }
 
 /// A [`SnatChoice`] inside a SNAT list: anything but another list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ListedSnat(pub SnatChoice);
 

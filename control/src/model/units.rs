@@ -1,6 +1,7 @@
 //! Scalars with their unit or their bounds in the type: times, sizes, numbers, names.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +65,7 @@ impl<T: Text> Visitor<'_> for TextVisitor<T> {
 }
 
 /// A span of time, to the millisecond: `300ms`, `5s`, `2m`, `1h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span(u32);
 
 impl Span {
@@ -107,7 +108,7 @@ impl fmt::Display for Span {
 text_type!(Span, "Span", "^[0-9]+ ?(ms|s|m|h)$");
 
 /// A number of bytes: `64KiB`, `1MiB`, `512B`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
 const SIZE_UNITS: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
@@ -150,7 +151,7 @@ fn write_scaled(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -
 }
 
 /// A whole number from `MIN` to `MAX`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Number<const MIN: u64, const MAX: u64>(u64);
 
 impl<const MIN: u64, const MAX: u64> Number<MIN, MAX> {
@@ -244,6 +245,13 @@ pub type Limit = Number<0, 4_294_967_295>;
 /// A probability, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Probability(pub f64);
+
+impl Hash for Probability {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        // The two zeros are equal.
+        (self.0 + 0.0).to_bits().hash(hasher);
+    }
+}
 
 impl Serialize for Probability {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

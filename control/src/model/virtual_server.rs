@@ -12,7 +12,7 @@ use super::translation::{SnatChoice, SourcePortChoice};
 use super::units::{Limit, Name, Number, Span};
 
 /// A virtual server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VirtualServer {
     /// What it listens on.
@@ -106,7 +106,7 @@ pub struct VirtualServer {
 }
 
 /// Which upper-layer protocols a virtual server takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// TCP.
@@ -119,7 +119,7 @@ pub enum Protocol {
 }
 
 /// What a virtual server does with a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VirtualType {
     /// Connections end here, and others are opened to pool members.

@@ -40,7 +40,14 @@ impl Pointer {
 
     /// The pointer of `name` below this one.
     pub fn child(&self, name: &str) -> Self {
-        Self(format!("{}/{}", self.0, name.replace('~', "~0").replace('/', "~1")))
+        let mut text = String::with_capacity(self.0.len() + 1 + name.len());
+        text.push_str(&self.0);
+        text.push('/');
+        match name.contains(['~', '/']) {
+            true => text.push_str(&name.replace('~', "~0").replace('/', "~1")),
+            false => text.push_str(name),
+        }
+        Self(text)
     }
 
     /// As text.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sluice_control::check::{Against, check};
 use sluice_control::diff::diff;
 use sluice_control::model::Model;
-use sluice_control::parse::Node;
+use sluice_control::parse::{Node, Pointer};
 
 use crate::{FRAME, checked, everything, server_text, warnings};
 
@@ -117,4 +117,15 @@ fn a_diff_names_new_objects_and_changed_fields() {
         told,
         [("/nodes/one", "ratio"), ("/pools/web", "slow_ramp_time"), ("/snat_lists/by-source", "")]
     );
+}
+
+#[test]
+fn a_diff_leaves_out_what_is_in_both() {
+    let with = |pools: &str| checked(&format!("{FRAME}pools: {{{pools}}}\n")).model;
+    let (old, new) = (with("a: {}, b: {}, c: {}, e: {}"), with("b: {}, c: {reselect_tries: 1}, d: {}"));
+    let found = diff(&old, &new);
+    let text = |paths: Vec<&Pointer>| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(text(found.added.iter().collect()), ["/pools/d"]);
+    assert_eq!(text(found.removed.iter().collect()), ["/pools/a", "/pools/e"]);
+    assert_eq!(text(found.changed.iter().map(|change| &change.path).collect()), ["/pools/c"]);
 }
