@@ -245,6 +245,21 @@ impl Pipeline {
         request: Request,
         failed: &[MemberId],
     ) -> Result<Chosen<'s>, DropReason> {
+        self.chooser(pool.id, snapshot, failed).choose(virtual_server, pool, request).map_err(|none| {
+            match none {
+                NoPick::NoMember => DropReason::NoMember,
+                NoPick::AtLimit => DropReason::MembersFull,
+            }
+        })
+    }
+
+    /// What choosing a member of this pool looks at and changes.
+    pub(crate) fn chooser<'c>(
+        &'c mut self,
+        pool: PoolId,
+        snapshot: &'c Snapshot,
+        failed: &'c [MemberId],
+    ) -> Chooser<'c> {
         let view = View {
             states: &self.members,
             counters: &self.counters,
@@ -256,12 +271,8 @@ impl Pipeline {
             latencies: Some(&self.latencies),
             sessions: self.persistence.by_member(),
         };
-        let balancer = self.balancers.entry(pool.id).or_insert_with(|| Balancer::new(self.worker, pool.id));
-        let mut chooser = Chooser { table: &self.persistence, balancer, view };
-        chooser.choose(virtual_server, pool, request).map_err(|none| match none {
-            NoPick::NoMember => DropReason::NoMember,
-            NoPick::AtLimit => DropReason::MembersFull,
-        })
+        let balancer = self.balancers.entry(pool).or_insert_with(|| Balancer::new(self.worker, pool));
+        Chooser { table: &self.persistence, balancer, view }
     }
 
     pub(crate) fn new_flow(
