@@ -313,7 +313,7 @@ impl Pipeline {
     /// Puts the flow into the table and starts its timer, making room by ending the oldest half-open flow.
     pub(crate) fn take_in(&mut self, flow: Flow) -> Result<FlowId, DropReason> {
         let is_tcp = flow.protocol == crate::packet::parse::protocol::TCP;
-        if is_tcp && self.timers.half_open() >= self.half_open_max && !self.evict_half_open() {
+        if is_tcp && self.half_open.count() >= self.half_open_max && !self.evict_half_open() {
             return Err(DropReason::HalfOpenFull);
         }
         let inserted = match self.flows.insert(flow) {
@@ -325,11 +325,10 @@ impl Pipeline {
             InsertError::Duplicate => DropReason::SnatExhausted,
         })?;
         if is_tcp {
-            self.timers.enter_half_open(id);
-        } else {
-            let idle_ms = self.timeouts(&flow).idle_ms;
-            self.timers.arm(id, self.now_ms() + u64::from(idle_ms));
+            self.half_open.enter(id);
         }
+        let timeout_ms = self.timeout_of(&flow);
+        self.timers.arm(id, self.now_ms() + u64::from(timeout_ms));
         self.count_opened(&flow);
         self.begin_to_wait(id);
         Ok(id)
