@@ -17,8 +17,7 @@ impl Pipeline {
         self.expire_fragments();
         let now_ms = self.now_ms();
         for _ in 0..EXPIRED_A_TURN {
-            let due = self.due_half_open().or_else(|| self.timers.poll_due(now_ms));
-            let Some(id) = due else { return false };
+            let Some(id) = self.timers.poll_due(now_ms) else { return false };
             self.fire(id, out);
         }
         true
@@ -32,13 +31,14 @@ impl Pipeline {
         if state.is_half_open() {
             return;
         }
+        self.half_open.leave(id);
         let timeout_ms = self.timeout_of(&flow);
         self.timers.arm(id, self.now_ms() + u64::from(timeout_ms));
     }
 
     /// Ends the oldest half-open flow to make room for a new one. False when there is none.
     pub(crate) fn evict_half_open(&mut self) -> bool {
-        let Some(id) = self.timers.oldest_half_open() else { return false };
+        let Some(id) = self.half_open.oldest() else { return false };
         if let Some(flow) = self.flows.get(id) {
             self.count_drop(crate::verdict::DropReason::HalfOpenFull, flow.virtual_id);
         }
@@ -49,6 +49,7 @@ impl Pipeline {
     /// Forgets a flow and gives back all it held.
     pub(crate) fn close(&mut self, id: FlowId) {
         self.timers.disarm(id);
+        self.half_open.leave(id);
         let Some(flow) = self.flows.remove(id) else { return };
         self.give_back_port(&flow);
         if flow.has(flow_flag::RESELECT) {
@@ -65,12 +66,6 @@ impl Pipeline {
 
     pub(crate) fn now_ms(&self) -> u64 {
         self.now.as_ns() / 1_000_000
-    }
-
-    fn due_half_open(&self) -> Option<FlowId> {
-        let id = self.timers.oldest_half_open()?;
-        let flow = self.flows.get(id)?;
-        (self.idle_ms(flow) >= self.timeouts(flow).handshake_ms).then_some(id)
     }
 
     /// A timer has fired: the flow is over, or its timer is armed for what is left.

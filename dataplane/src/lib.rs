@@ -25,6 +25,7 @@ pub mod limits;
 pub mod neighbor;
 mod one_to_one;
 pub mod outgoing;
+mod owner;
 pub mod packet;
 pub mod persist;
 pub mod pipeline;

@@ -20,6 +20,7 @@ use crate::config::ids::{LinkId, PoolId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
 use crate::filter::RateTable;
+use crate::flow::half_open::HalfOpen;
 use crate::flow::table::FlowTable;
 use crate::flow::timer::Timers;
 use crate::fragment::identification::Identifications;
@@ -50,6 +51,7 @@ pub struct Pipeline {
     pub(crate) ports: Vec<PortFacts>,
     pub(crate) flows: FlowTable,
     pub(crate) timers: Timers,
+    pub(crate) half_open: HalfOpen,
     pub(crate) neighbors: NeighborTable,
     pub(crate) balancers: hashbrown::HashMap<PoolId, Balancer>,
     pub(crate) snat: SnatPorts,
@@ -163,6 +165,7 @@ impl Pipeline {
             ports: spec.ports,
             flows: FlowTable::new(spec.limits.flows, spec.seed, spec.backing),
             timers: Timers::new(spec.limits.flows, spec.backing),
+            half_open: HalfOpen::new(spec.limits.flows, spec.backing),
             neighbors: NeighborTable::new(spec.limits.neighbors),
             balancers: hashbrown::HashMap::new(),
             snat,

@@ -5,13 +5,13 @@ use crate::flow::table::FlowId;
 use crate::flow::{Direction, flow_flag};
 use crate::frame::{Checksum, Frame};
 use crate::outgoing::Outgoing;
+use crate::owner::HOPS_MAX;
 use crate::packet::emit::IcmpError;
 use crate::packet::icmp::{self, Quoted};
 use crate::packet::parse::Packet;
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pipeline::{Fate, Pipeline};
 use crate::query_flow::{ICMP_WORKER, is_echo};
-use crate::select::HOPS_MAX;
 use crate::verdict::DropReason;
 
 impl Pipeline {

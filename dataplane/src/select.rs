@@ -2,8 +2,7 @@
 
 use crate::address::{Address, Mac};
 use crate::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
-use crate::config::snapshot::{Pool, Snapshot, SourcePort, Timeouts, Virtual, VirtualKind};
-use crate::flow::key::FlowKey;
+use crate::config::snapshot::{Pool, Snapshot, Timeouts, Virtual, VirtualKind};
 use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
@@ -12,11 +11,11 @@ use crate::frame::Frame;
 use crate::lb::{Balancer, NoPick, Request, View};
 use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
+use crate::owner::HOPS_MAX;
 use crate::packet::emit::IcmpError;
 use crate::packet::parse::{Class, Packet};
 use crate::persist::select::{Chooser, Chosen};
 use crate::pipeline::{Fate, Pipeline};
-use crate::snat::steer::endpoint_hash;
 use crate::verdict::DropReason;
 
 /// The server's side of a new connection.
@@ -131,21 +130,6 @@ impl Pipeline {
         }
     }
 
-    /// The next worker that may own the packet's flow, whatever was configured when it was opened.
-    fn next_to_ask(&self, packet: &Packet) -> Option<(usize, u8)> {
-        let begins = packet.class == Class::Tcp && crate::admit::opens(packet).is_ok();
-        if self.owners.workers() == 1 || !self.had_owners_by_rule || begins {
-            return None;
-        }
-        let key = &packet.key;
-        let (src, dst) = (endpoint_hash(key.src, key.src_port), endpoint_hash(key.dst, key.dst_port));
-        let of_ends = [src, dst, src ^ dst].map(|hash| self.owners.of_hash(hash));
-        let of_ports = [key.src_port, key.dst_port].map(|port| self.owners.of_port(port));
-        let candidates = [self.owners.of_tuple(key)].into_iter().chain(of_ends).chain(of_ports);
-        let mut left = candidates.zip(1..).skip(usize::from(self.trail.sought));
-        left.find(|(worker, _)| *worker != self.worker)
-    }
-
     /// Opens a flow through `virtual_server`.
     ///
     /// # Errors
@@ -245,6 +229,21 @@ impl Pipeline {
         request: Request,
         failed: &[MemberId],
     ) -> Result<Chosen<'s>, DropReason> {
+        self.chooser(pool.id, snapshot, failed).choose(virtual_server, pool, request).map_err(|none| {
+            match none {
+                NoPick::NoMember => DropReason::NoMember,
+                NoPick::AtLimit => DropReason::MembersFull,
+            }
+        })
+    }
+
+    /// What choosing a member of this pool looks at and changes.
+    pub(crate) fn chooser<'c>(
+        &'c mut self,
+        pool: PoolId,
+        snapshot: &'c Snapshot,
+        failed: &'c [MemberId],
+    ) -> Chooser<'c> {
         let view = View {
             states: &self.members,
             counters: &self.counters,
@@ -256,12 +255,8 @@ impl Pipeline {
             latencies: Some(&self.latencies),
             sessions: self.persistence.by_member(),
         };
-        let balancer = self.balancers.entry(pool.id).or_insert_with(|| Balancer::new(self.worker, pool.id));
-        let mut chooser = Chooser { table: &self.persistence, balancer, view };
-        chooser.choose(virtual_server, pool, request).map_err(|none| match none {
-            NoPick::NoMember => DropReason::NoMember,
-            NoPick::AtLimit => DropReason::MembersFull,
-        })
+        let balancer = self.balancers.entry(pool).or_insert_with(|| Balancer::new(self.worker, pool));
+        Chooser { table: &self.persistence, balancer, view }
     }
 
     pub(crate) fn new_flow(
@@ -302,7 +297,7 @@ impl Pipeline {
     /// Puts the flow into the table and starts its timer, making room by ending the oldest half-open flow.
     pub(crate) fn take_in(&mut self, flow: Flow) -> Result<FlowId, DropReason> {
         let is_tcp = flow.protocol == crate::packet::parse::protocol::TCP;
-        if is_tcp && self.timers.half_open() >= self.half_open_max && !self.evict_half_open() {
+        if is_tcp && self.half_open.count() >= self.half_open_max && !self.evict_half_open() {
             return Err(DropReason::HalfOpenFull);
         }
         let inserted = match self.flows.insert(flow) {
@@ -314,11 +309,10 @@ impl Pipeline {
             InsertError::Duplicate => DropReason::SnatExhausted,
         })?;
         if is_tcp {
-            self.timers.enter_half_open(id);
-        } else {
-            let idle_ms = self.timeouts(&flow).idle_ms;
-            self.timers.arm(id, self.now_ms() + u64::from(idle_ms));
+            self.half_open.enter(id);
         }
+        let timeout_ms = self.timeout_of(&flow);
+        self.timers.arm(id, self.now_ms() + u64::from(timeout_ms));
         self.count_opened(&flow);
         self.begin_to_wait(id);
         Ok(id)
@@ -330,89 +324,7 @@ impl Pipeline {
         let is_tcp = flow.protocol == crate::packet::parse::protocol::TCP;
         known.unwrap_or(if is_tcp { Timeouts::TCP } else { Timeouts::UDP })
     }
-
-    /// The worker that a packet of no local flow belongs to: a pure function of the packet and the configuration.
-    ///
-    /// What is translated belongs to the worker that its own tuple names, on either side, and so does a reply to a
-    /// SNAT address, though a network that it is in may be a virtual server's. Where clients must keep their ports,
-    /// both directions belong to the owner of that port. Where members see clients' own addresses, they belong to the
-    /// owner of the client's end; where nothing is translated, of both ends together.
-    pub(crate) fn home(&self, matched: Option<&Virtual>, key: &FlowKey) -> Home {
-        if self.owners.workers() == 1 {
-            return Home::Here(self.worker);
-        }
-        let snapshot = &self.snapshot;
-        let is_source = snapshot.owned(key.dst).is_some_and(|owned| owned.is_source);
-        if is_source && !matched.is_some_and(|item| item.names(key.dst)) {
-            let by_port = self.snat.is_by_port(key.dst);
-            return self.home_of_translated(key, by_port.then_some(key.dst_port));
-        }
-        if matched.is_some_and(needs_no_flow) {
-            return Home::Here(self.worker);
-        }
-        if let Some(item) = matched.filter(|item| snapshot.hides(item, key.src)) {
-            let keeps_port = item.source_port == SourcePort::PreserveStrict;
-            return self.home_of_translated(key, keeps_port.then_some(key.src_port));
-        }
-        let (src, dst) = (endpoint_hash(key.src, key.src_port), endpoint_hash(key.dst, key.dst_port));
-        let translates = matched.is_some_and(|item| item.pool.is_some());
-        let hash = if snapshot.is_transparent_member(key.src, key.src_port) {
-            dst
-        } else if translates || snapshot.is_transparent_member(key.dst, key.dst_port) {
-            src
-        } else {
-            src ^ dst
-        };
-        Home::OfEnds(self.owners.of_hash(hash))
-    }
-
-    /// Of a packet on either side of a translated flow; `kept` is the port that both sides have.
-    fn home_of_translated(&self, key: &FlowKey, kept: Option<u16>) -> Home {
-        match kept {
-            Some(port) => Home::OfPort(self.owners.of_port(port)),
-            None => Home::OfTuple(self.owners.of_tuple(key)),
-        }
-    }
-
-    /// To another worker. A frame that names that worker by itself should have arrived there; a fragment names the
-    /// worker at which its packet was put together.
-    #[cold]
-    pub(crate) fn send_home(&self, home: Home, frame: &Frame) -> Fate {
-        match home {
-            Home::OfTuple(owner) if self.owners.of_frame(frame.bytes()) == owner => Fate::Misdirected(owner),
-            Home::OfTuple(owner) | Home::OfPort(owner) | Home::OfEnds(owner) | Home::Here(owner) => {
-                Fate::HandOver(owner)
-            }
-        }
-    }
 }
-
-/// The worker that a packet belongs to, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Home {
-    /// Wherever it arrives.
-    Here(usize),
-    /// By the hash that ports place frames by.
-    OfTuple(usize),
-    /// By the client's port alone, which members see too.
-    OfPort(usize),
-    /// By the client's end, or by both, which no port knows.
-    OfEnds(usize),
-}
-
-impl Home {
-    pub(crate) fn worker(self) -> usize {
-        let (Home::Here(worker) | Home::OfTuple(worker) | Home::OfPort(worker) | Home::OfEnds(worker)) = self;
-        worker
-    }
-}
-
-fn needs_no_flow(item: &Virtual) -> bool {
-    matches!(item.kind, VirtualKind::Reject | VirtualKind::Stateless)
-}
-
-/// While an apply is on its way two workers may each think a packet the other's.
-pub(crate) const HOPS_MAX: u8 = 3;
 
 /// Tries to find a member while other workers take the last units of the limits.
 const PICKS_MAX: usize = 4;

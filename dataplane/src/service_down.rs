@@ -143,11 +143,10 @@ impl Pipeline {
     fn take_in_moved(&mut self, flow: Flow) -> Option<FlowId> {
         let id = self.flows.insert(flow).ok()?;
         if flow.protocol == protocol::TCP && flow.tcp_state().is_half_open() {
-            self.timers.enter_half_open(id);
-        } else {
-            let timeout_ms = self.timeout_of(&flow);
-            self.timers.arm(id, self.now_ms() + u64::from(timeout_ms));
+            self.half_open.enter(id);
         }
+        let timeout_ms = self.timeout_of(&flow);
+        self.timers.arm(id, self.now_ms() + u64::from(timeout_ms));
         self.count_opened(&flow);
         Some(id)
     }

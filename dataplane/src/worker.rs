@@ -313,7 +313,7 @@ impl Pipeline {
 
     fn publish_gauges(&self) {
         self.counters.flows.set(self.flows.len() as u64);
-        self.counters.half_open.set((self.timers.half_open() + self.proxies.handshakes.len()) as u64);
+        self.counters.half_open.set((self.half_open.count() + self.proxies.handshakes.len()) as u64);
         self.counters.proxies.set(self.proxies.slots.len() as u64);
         self.counters.syn_cookies.set(self.proxies.handshakes.cookies());
         self.counters.neighbors.set(self.neighbors.len() as u64);
@@ -336,7 +336,12 @@ impl Pipeline {
         let shared = (self.worker == 0)
             .then(|| fact("persistence", self.persistence.capacity(), self.persistence.bytes(), "ordinary"));
         let own = vec![
-            fact("flows", self.flows.capacity(), flow_bytes + self.timers.bytes(), pages),
+            fact(
+                "flows",
+                self.flows.capacity(),
+                flow_bytes + self.timers.bytes() + self.half_open.bytes(),
+                pages,
+            ),
             fact("half-open", self.half_open_max, 0, pages),
             self.proxy_fact(),
             fact("neighbors", self.neighbors.capacity(), self.neighbors.bytes(), "ordinary"),

@@ -4,7 +4,7 @@
 mod world;
 
 use sluice_dataplane::config::ids::{PoolId, PortId};
-use sluice_dataplane::config::snapshot::{Parts, Pool, Protocol, Snat, VirtualKind};
+use sluice_dataplane::config::snapshot::{Parts, Pool, Protocol, Snat, SourcePort, VirtualKind};
 use sluice_dataplane::fragment::table::{PACKETS_MAX, WAITING_EACH_MAX, WAITING_MAX};
 use sluice_dataplane::frame::{Checksum, SegmentKind, Segmentation};
 use sluice_dataplane::limits::Limits;
@@ -133,8 +133,12 @@ fn all_fragments_of_a_datagram_without_a_flow_go_to_one_member() {
 
 #[test]
 fn large_datagrams_pass_both_ways_over_any_number_of_workers() {
-    for count in [1, 2, 4] {
-        let (mut workers, mut turn) = (workers(count, |_| ()), 0);
+    let choices = [SourcePort::Preserve, SourcePort::PreserveStrict];
+    for (count, choice) in [1, 2, 4].into_iter().flat_map(|count| choices.map(|choice| (count, choice))) {
+        let choose = |parts: &mut Parts| {
+            parts.virtuals.iter_mut().for_each(|item| item.source_port = choice);
+        };
+        let (mut workers, mut turn) = (workers(count, choose), 0);
         for (number, bytes) in [4_000, 60_000, 1_473, 65_507 - 20].into_iter().enumerate() {
             for v6 in [false, true] {
                 let (data, id) = (payload(bytes), 77 + number as u32);
@@ -142,6 +146,7 @@ fn large_datagrams_pass_both_ways_over_any_number_of_workers() {
                 let (seen, arrived) = whole(&spread(&mut workers, EXTERNAL, &frames, &mut turn));
                 assert_eq!((seen.port, seen.ttl, seen.dst_mac), (INTERNAL, 63, member_mac(11)));
                 assert_eq!((seen.dst.1, &arrived), (5353, &data), "{bytes} bytes, {count} workers");
+                assert!(choice == SourcePort::Preserve || seen.src.1 == 40_000, "{count} workers");
                 let answer = Udp { dst_port: seen.src.1, ..from_member(v6, &data) };
                 let (back, arrived) = whole(&spread(&mut workers, INTERNAL, &cut(&answer, id), &mut turn));
                 assert_eq!((back.port, back.dst_mac, back.src.1), (EXTERNAL, CLIENT_MAC, 53));

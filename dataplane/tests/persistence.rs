@@ -248,6 +248,23 @@ fn hash_goes_round_members_that_are_out() {
 }
 
 #[test]
+fn hash_keeps_to_the_priority_groups_at_work() {
+    let mut world = World::started(persistent(|parts, persistence| {
+        persistence.kind = PersistenceKind::Hash;
+        parts.pools[0].min_active_members = 1;
+        parts.pools[0].members[1].priority_group = 10;
+    }));
+    let preferred = connect(&mut world, CLIENT, 1_000).expect("a member");
+    for last in 1..=40 {
+        let member = connect(&mut world, &format!("198.51.100.{last}"), 1_001).expect("a member");
+        assert_eq!(member, preferred, "the only one of its group");
+    }
+    world.members.set(world.parts.pools[0].members[1].id, MemberState::Offline);
+    let others = (1..=40).filter_map(|last| connect(&mut world, &format!("198.51.100.{last}"), 1_002));
+    assert_eq!(others.inspect(|member| assert_ne!(member, &preferred)).count(), 40);
+}
+
+#[test]
 fn a_full_table_gives_up_old_records_and_counts_them() {
     let limits = Limits { flows: 1_024, half_open: 1_024, frames: 512, persistence: 4, ..Limits::default() };
     let mut world = World::with_limits(limits, persistent(|_, _| ()));

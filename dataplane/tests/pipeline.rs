@@ -4,7 +4,7 @@ mod world;
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::{LinkId, MemberId, PortId, VirtualId};
-use sluice_dataplane::config::snapshot::{Ingress, Method, Protocol, Snat, SourcePort, VirtualKind};
+use sluice_dataplane::config::snapshot::{Ingress, Method, Parts, Protocol, Snat, SourcePort, VirtualKind};
 use sluice_dataplane::frame::{Checksum, SegmentKind, Segmentation};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp, address};
@@ -740,7 +740,7 @@ fn an_unknown_protocol_is_unreachable() {
 /// Every reason for which a first packet is refused, with how to bring it about.
 #[test]
 fn each_refusal_of_a_new_connection_has_its_reason() {
-    type Change = fn(&mut sluice_dataplane::config::snapshot::Parts);
+    type Change = fn(&mut Parts);
     let cases: &[(DropReason, Change)] = &[
         (DropReason::Rejected, |parts| parts.virtuals[0].kind = VirtualKind::Reject),
         (DropReason::VirtualDisabled, |parts| parts.virtuals[0].enabled = false),
@@ -919,6 +919,54 @@ fn half_open_flows_end_after_the_handshake_timeout() {
     world.run_for(200);
     assert_eq!(world.flows().len(), 0);
     assert_eq!(world.counters.of_virtual(VirtualId(0)).unwrap().connections.current.load(), 0);
+}
+
+/// Clients' ports of the flows there are.
+fn ports_of_flows(world: &mut World) -> Vec<u16> {
+    let mut ports: Vec<_> = world.flows().iter().map(|flow| flow.client.1).collect();
+    ports.sort_unstable();
+    ports
+}
+
+/// Virtual server 0 waits long for handshakes, another at 192.0.2.101 does not.
+fn patient_and_not(parts: &mut Parts) {
+    parts.virtuals[0].timeouts.handshake_ms = 60_000;
+    parts.virtuals.push(virtual_server(3, "192.0.2.101/32", 80, Protocol::Tcp, 0));
+}
+
+#[test]
+fn a_long_handshake_timeout_does_not_keep_half_open_flows_of_others() {
+    let mut world = World::started(patient_and_not);
+    send(&mut world, EXTERNAL, &Tcp { src_port: 1_001, ..syn() });
+    send(&mut world, EXTERNAL, &Tcp { src_port: 1_002, dst: "192.0.2.101", ..syn() });
+    world.run_for(4_900);
+    assert_eq!(ports_of_flows(&mut world), [1_001, 1_002]);
+    world.run_for(300);
+    assert_eq!(ports_of_flows(&mut world), [1_001]);
+    world.run_for(54_600);
+    assert_eq!(ports_of_flows(&mut world), [1_001]);
+    world.run_for(500);
+    assert_eq!(ports_of_flows(&mut world), []);
+}
+
+#[test]
+fn the_half_open_flow_that_makes_room_is_the_oldest_whatever_its_timeout() {
+    let limits = Limits { flows: 64, half_open: 3, frames: 64, ..Limits::default() };
+    let mut world = World::with_limits(limits, patient_and_not);
+    world.start();
+    for (port, dst) in [(1_001, "192.0.2.101"), (1_002, VIRTUAL), (1_003, "192.0.2.101")] {
+        send(&mut world, EXTERNAL, &Tcp { src_port: port, dst, ..syn() });
+    }
+    world.run_for(1_000);
+    send(&mut world, EXTERNAL, &Tcp { src_port: 1_001, dst: "192.0.2.101", ..syn() });
+    for port in [1_004, 1_005] {
+        send(&mut world, EXTERNAL, &Tcp { src_port: port, dst: "192.0.2.101", ..syn() });
+    }
+    assert_eq!(ports_of_flows(&mut world), [1_003, 1_004, 1_005]);
+    assert_eq!(world.drops(DropReason::HalfOpenFull), 2);
+    world.run_for(5_300);
+    let half_open = world.counters.half_open.load();
+    assert_eq!((ports_of_flows(&mut world), half_open), (vec![], 0));
 }
 
 #[test]

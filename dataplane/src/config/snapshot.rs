@@ -295,7 +295,7 @@ fn kept_port_sources(parts: &Parts) -> Vec<Address> {
         Snat::None | Snat::List(_) => {}
         Snat::Automap => sources.extend(parts.self_ips.iter().map(|ip| ip.address)),
         Snat::Pool(place) => {
-            sources.extend(parts.snat_pools.get(place).iter().flat_map(|pool| &pool.addresses))
+            sources.extend(parts.snat_pools.get(place).iter().flat_map(|pool| &pool.addresses));
         }
     };
     for item in parts.virtuals.iter().filter(|item| keeps_ports(item)) {

@@ -1,5 +1,6 @@
 //! Flows: one record for both directions of a connection, in a table of fixed capacity.
 
+pub mod half_open;
 pub mod key;
 pub mod table;
 pub mod tcp_track;

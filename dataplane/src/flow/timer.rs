@@ -1,10 +1,9 @@
-//! The timers of one worker's flows: a wheel of coarse slots, and a list of half-open flows in order of age.
+//! The timers of one worker's flows: a wheel of coarse slots.
 //!
 //! ```text
 //!   wheel   slot 0 ── slot 1 ── … ── slot 8191      64 ms each: nothing within 524 s cascades
 //!             │         └ flow ⇄ flow
 //!             └ flow
-//!   half-open   oldest ⇄ … ⇄ newest                 what a SYN flood evicts from, oldest first
 //! ```
 //!
 //! A packet never moves a timer: it stores `last_seen`, and a timer that fires is armed again for what is left.
@@ -16,14 +15,12 @@ use super::table::FlowId;
 
 /// Timers for the flows of one table.
 pub struct Timers {
-    /// By list: the first flow in it, as id + 1; 0 is none. The last two are the half-open list's head and tail.
+    /// By slot: the first flow in it, as id + 1; 0 is none.
     heads: Vec<u32>,
-    half_open_tail: u32,
     slot_ms: u64,
     links: Slab<Link>,
     /// The next slot to fire, counted since the start.
     tick: u64,
-    half_open: usize,
 }
 
 #[derive(Debug, Clone, Copy, bytemuck::Zeroable)]
@@ -32,8 +29,8 @@ struct Link {
     /// Ids + 1; 0 is none.
     previous: u32,
     next: u32,
-    /// Which list it is in, + 1; 0 is none.
-    list: u32,
+    /// Which slot it is in, + 1; 0 is none.
+    slot: u32,
 }
 
 impl Timers {
@@ -44,14 +41,7 @@ impl Timers {
 
     /// With slots of another length, in milliseconds.
     pub fn with_slot_ms(capacity: usize, slot_ms: u64, backing: Backing) -> Self {
-        Self {
-            slot_ms,
-            heads: vec![0; SLOTS + 1],
-            half_open_tail: 0,
-            links: Slab::new(capacity, backing),
-            tick: 0,
-            half_open: 0,
-        }
+        Self { slot_ms, heads: vec![0; SLOTS], links: Slab::new(capacity, backing), tick: 0 }
     }
 
     /// Bytes taken.
@@ -59,53 +49,26 @@ impl Timers {
         self.links.bytes() + self.heads.len() * size_of::<u32>()
     }
 
-    /// Fires `id` not before `due_ms`; moves it when it is armed or half-open already. Beyond the wheel's span it
+    /// Fires `id` not before `due_ms`; moves it when it is armed already. Beyond the wheel's span it
     /// fires early, to be armed again. A time that has passed fires on the next [`Timers::poll_due`].
     pub fn arm(&mut self, id: FlowId, due_ms: u64) {
         self.disarm(id);
         let tick = (due_ms / self.slot_ms + 1).clamp(self.tick, self.tick + SLOTS as u64 - 1);
-        let list = tick as usize % SLOTS;
-        self.push_front(id, list);
+        self.push_front(id, tick as usize % SLOTS);
     }
 
-    /// Appends `id` to the half-open list as its newest.
-    pub fn enter_half_open(&mut self, id: FlowId) {
-        self.disarm(id);
-        let tail = self.half_open_tail;
-        self.links[id.index()] = Link { previous: tail, next: 0, list: HALF_OPEN as u32 + 1 };
-        match tail {
-            0 => self.heads[HALF_OPEN] = id.0 + 1,
-            tail => self.links[tail as usize - 1].next = id.0 + 1,
-        }
-        self.half_open_tail = id.0 + 1;
-        self.half_open += 1;
-    }
-
-    /// The half-open flow that came first.
-    pub fn oldest_half_open(&self) -> Option<FlowId> {
-        self.heads[HALF_OPEN].checked_sub(1).map(FlowId)
-    }
-
-    /// Flows in the half-open list.
-    pub fn half_open(&self) -> usize {
-        self.half_open
-    }
-
-    /// Takes `id` out of whatever list it is in.
+    /// Takes `id` out of its slot, if it is in one.
     pub fn disarm(&mut self, id: FlowId) {
         let link = self.links[id.index()];
-        let Some(list) = (link.list as usize).checked_sub(1) else { return };
+        let Some(slot) = (link.slot as usize).checked_sub(1) else { return };
         match link.previous {
-            0 => self.heads[list] = link.next,
+            0 => self.heads[slot] = link.next,
             previous => self.links[previous as usize - 1].next = link.next,
         }
-        match link.next {
-            0 if list == HALF_OPEN => self.half_open_tail = link.previous,
-            0 => {}
-            next => self.links[next as usize - 1].previous = link.previous,
+        if link.next != 0 {
+            self.links[link.next as usize - 1].previous = link.previous;
         }
-        self.half_open -= usize::from(list == HALF_OPEN);
-        self.links[id.index()] = Link { previous: 0, next: 0, list: 0 };
+        self.links[id.index()] = Link { previous: 0, next: 0, slot: 0 };
     }
 
     /// When the first slot with a flow in it has passed, in milliseconds; `None` when there is none. Looks at every
@@ -134,19 +97,18 @@ impl Timers {
         None
     }
 
-    fn push_front(&mut self, id: FlowId, list: usize) {
-        let next = self.heads[list];
-        self.links[id.index()] = Link { previous: 0, next, list: list as u32 + 1 };
+    fn push_front(&mut self, id: FlowId, slot: usize) {
+        let next = self.heads[slot];
+        self.links[id.index()] = Link { previous: 0, next, slot: slot as u32 + 1 };
         if next != 0 {
             self.links[next as usize - 1].previous = id.0 + 1;
         }
-        self.heads[list] = id.0 + 1;
+        self.heads[slot] = id.0 + 1;
     }
 }
 
 const SLOT_MS: u64 = 64;
 const SLOTS: usize = 8192;
-const HALF_OPEN: usize = SLOTS;
 
 #[cfg(test)]
 mod tests {
@@ -207,22 +169,5 @@ mod tests {
             timers.arm(FlowId(id), u64::from(id) * 10_000);
         }
         assert_eq!(due(&mut timers, 100_000_000).len(), 50);
-    }
-
-    #[test]
-    fn half_open_flows_keep_their_order() {
-        let mut timers = timers();
-        for id in 0..5 {
-            timers.enter_half_open(FlowId(id));
-        }
-        timers.disarm(FlowId(0));
-        timers.disarm(FlowId(2));
-        timers.arm(FlowId(4), 1_000);
-        assert_eq!((timers.oldest_half_open(), timers.half_open()), (Some(FlowId(1)), 2));
-        timers.disarm(FlowId(1));
-        timers.disarm(FlowId(3));
-        assert_eq!((timers.oldest_half_open(), timers.half_open()), (None, 0));
-        timers.enter_half_open(FlowId(9));
-        assert_eq!(timers.oldest_half_open(), Some(FlowId(9)));
     }
 }

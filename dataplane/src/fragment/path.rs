@@ -8,12 +8,12 @@ use crate::flow::key::FlowKey;
 use crate::frame::{Frame, Offload};
 use crate::handoff::Stray;
 use crate::outgoing::Outgoing;
+use crate::owner::Home;
 use crate::packet::emit::IcmpError;
 use crate::packet::fragment::{self, Cut, Fragment};
 use crate::packet::parse::{self, Class, Found, Packet, protocol};
 use crate::packet::{checksum, rewrite};
 use crate::pipeline::{Fate, Pipeline};
-use crate::select::Home;
 use crate::verdict::DropReason;
 
 /// A packet that is too big for its way out, and where that goes.

@@ -12,6 +12,7 @@
 //! Every worker takes turns of its own, beginning at another member, so that what is even on each is even over all; methods
 //! that count connections count those of all workers.
 
+mod by_hash;
 mod consistent_hash;
 mod fastest;
 mod fewest;
@@ -32,7 +33,7 @@ mod view;
 
 pub use view::View;
 
-use crate::address::Address;
+use crate::address::{Address, Prefix};
 use crate::config::ids::{MemberId, PoolId};
 use crate::config::snapshot::{Member, Method, Pool};
 use observed::Observed;
@@ -122,6 +123,23 @@ impl Balancer {
             Method::RandomTwo => random_two::pick(&mut self.random, &pick),
         };
         place.and_then(|place| pool.members.get(place)).ok_or_else(|| pick.refusal())
+    }
+
+    /// The member at work that `client` hashes to, whatever the pool's method: the same on every worker. One in its slow
+    /// ramp has that part of its clients. One at a limit is passed over unless `overrides_limit`. O(members).
+    ///
+    /// # Errors
+    /// [`NoPick`].
+    pub(crate) fn pick_by_hash<'p>(
+        &mut self,
+        pool: &'p Pool,
+        view: &View,
+        client: Prefix,
+        overrides_limit: bool,
+    ) -> Result<&'p Member, NoPick> {
+        self.follow(pool, view);
+        let pick = Pick::new(pool, view, &self.roster);
+        by_hash::pick(pool, &pick, client, overrides_limit).ok_or_else(|| pick.refusal())
     }
 
     /// A connection has gone to `member` without a pick, by persistence. The ratio methods count it as the

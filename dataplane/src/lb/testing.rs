@@ -129,6 +129,14 @@ impl Bench {
         self.pick()
     }
 
+    /// By hash, for the client of this number.
+    pub(crate) fn pick_by_hash(&mut self, client: u32, overrides_limit: bool) -> Result<u32, NoPick> {
+        let client = Prefix::host(Address::v4((0xc612_0000 + client).to_be_bytes()));
+        self.with(|balancer, pool, view| {
+            balancer.pick_by_hash(pool, view, client, overrides_limit).map(|member| member.id.0)
+        })
+    }
+
     pub(crate) fn is_at_limit(&mut self) -> bool {
         self.with(Balancer::is_at_limit)
     }

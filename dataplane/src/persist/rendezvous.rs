@@ -3,22 +3,27 @@
 //! The score is a pure function of the client's address and the member's address and port, so every worker and every
 //! replica picks the same member, and when a member comes or goes only the connections move that it gains or had.
 //! Weighted as by Schindelhauer and Schomaker, 2005: ratio / -ln(uniform), whose shares are in proportion to the ratios.
+//! So a member whose share of its ratio grows, in its slow ramp, gains clients and moves no others.
 
 use crate::address::Prefix;
 use crate::config::snapshot::Member;
 
-/// The member among those that `takes` a connection, for the client `client`. O(members).
-pub(crate) fn pick(members: &[Member], client: Prefix, takes: impl Fn(&Member) -> bool) -> Option<&Member> {
+/// The member among `members`, each with the part of its ratio that counts (1 for all of it), for the client `client`.
+/// O(members).
+pub(crate) fn pick<'p>(
+    members: impl Iterator<Item = (&'p Member, f64)>,
+    client: Prefix,
+) -> Option<&'p Member> {
     let seed = mix(mix(client.address.high ^ u64::from(client.bits)) ^ client.address.low);
-    let scored = members.iter().filter(|member| takes(member)).map(|member| (score(seed, member), member));
+    let scored = members.map(|(member, share)| (score(seed, member, share), member));
     scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, member)| member)
 }
 
-fn score(seed: u64, member: &Member) -> f64 {
+fn score(seed: u64, member: &Member, share: f64) -> f64 {
     let place = mix(mix(mix(seed ^ member.address.high) ^ member.address.low) ^ u64::from(member.port));
     // 53 bits, never 0 and never 1.
     let uniform = ((place >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    f64::from(member.ratio.max(1)) / -uniform.ln()
+    f64::from(member.ratio.max(1)) * share / -uniform.ln()
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the input changes half of the output.
@@ -49,7 +54,8 @@ mod tests {
 
     fn picks(members: &[Member], clients: u32) -> Vec<u32> {
         let client = |number: u32| Prefix::host(Address::v4((0xc633_0000 + number).to_be_bytes()));
-        let pick = |number| pick(members, client(number), |_| true).map(|member| member.id.0);
+        let all = || members.iter().map(|member| (member, 1.0));
+        let pick = |number| pick(all(), client(number)).map(|member| member.id.0);
         (0..clients).filter_map(pick).collect()
     }
 
@@ -95,9 +101,9 @@ mod tests {
     fn the_same_on_any_replica() {
         let client = Prefix::host(address("198.51.100.7"));
         let all = members(&[1, 1, 1, 1, 1]);
-        let picked = pick(&all, client, |_| true).map(|member| member.id.0);
+        let picked = pick(all.iter().map(|member| (member, 1.0)), client).map(|member| member.id.0);
         assert_eq!(picked, Some(PICKED), "no part of the hash may change between versions");
-        assert_eq!(pick(&all, client, |_| false), None);
+        assert_eq!(pick(std::iter::empty(), client), None);
     }
 
     /// What the first version picked.

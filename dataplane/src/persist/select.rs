@@ -1,14 +1,14 @@
 //! Which member a new connection goes to: the one it persists to, or else the one that load balancing chooses.
 //!
 //! ```text
-//!   hash ─▶ rendezvous over the members that are available
+//!   hash ─▶ rendezvous over the members at work, by what their slow ramp has come to
 //!   record ─┬ its member takes it ─────────▶ that one; the record's time starts anew
 //!           ├ its member is at its limit ──▶ another one for this connection; the record stays
 //!           └ its member is offline or gone ▶ another one, to which the record leads from now on
 //!   no record ▶ another one, recorded
 //! ```
 
-use super::{Lease, Mark, PersistenceTable, RecordKey, rendezvous};
+use super::{Lease, Mark, PersistenceTable, RecordKey};
 use crate::config::snapshot::{Member, Persistence, PersistenceKind, Pool, Virtual};
 use crate::lb::{Balancer, NoPick, Request, View};
 use crate::pool::MemberState;
@@ -52,13 +52,15 @@ impl Chooser<'_> {
         Ok(Chosen { member, overrides_limit: false })
     }
 
-    fn hashed<'p>(&self, by: &Persistence, pool: &'p Pool, request: Request) -> Result<Chosen<'p>, NoPick> {
-        let overrides_limit = by.override_connection_limit;
-        let is_up = |member: &Member| self.view.is_up(member);
-        let takes = |member: &Member| is_up(member) && (overrides_limit || self.view.has_room(member));
-        let picked = rendezvous::pick(&pool.members, by.masked(request.client.0), takes);
-        let why_not = || if pool.members.iter().any(is_up) { NoPick::AtLimit } else { NoPick::NoMember };
-        picked.map(|member| Chosen { member, overrides_limit }).ok_or_else(why_not)
+    fn hashed<'p>(
+        &mut self,
+        by: &Persistence,
+        pool: &'p Pool,
+        request: Request,
+    ) -> Result<Chosen<'p>, NoPick> {
+        let (client, overrides_limit) = (by.masked(request.client.0), by.override_connection_limit);
+        let member = self.balancer.pick_by_hash(pool, &self.view, client, overrides_limit)?;
+        Ok(Chosen { member, overrides_limit })
     }
 
     fn persisted<'p>(

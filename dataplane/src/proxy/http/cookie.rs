@@ -7,8 +7,8 @@ use crate::address::{Address, Prefix};
 use crate::config::proxy::{CookieMethod, CookiePersistence, HttpProfile};
 use crate::config::snapshot::{Member, Pool};
 use crate::http::EditError;
-use crate::persist::select::Chosen;
-use crate::persist::{cookie, rendezvous};
+use crate::persist::cookie;
+use crate::persist::select::{Chooser, Chosen};
 use crate::pipeline::Pipeline;
 use crate::pool::MemberState;
 use crate::proxy::Proxy;
@@ -28,7 +28,10 @@ impl Pipeline {
                 let is_it = |member: &&Member| member.address == address && member.port == port;
                 pool.members.iter().filter(|member| self.takes_persisted(proxy, member)).find(is_it)?
             }
-            CookieMethod::Hash => self.member_of_hash(proxy, pool, value)?,
+            CookieMethod::Hash => {
+                let Chooser { balancer, view, .. } = self.chooser(pool.id, &snapshot, &proxy.failed);
+                balancer.pick_by_hash(pool, &view, Prefix::host(digest(value)), true).ok()?
+            }
         };
         self.admit_to(Chosen { member, overrides_limit: false }).ok()?;
         let port = if member.port == 0 { proxy.origin.dst_port } else { member.port };
@@ -38,13 +41,6 @@ impl Pipeline {
     /// tmsh: a disabled member takes persisted requests, one that is offline none.
     fn takes_persisted(&self, proxy: &Proxy, member: &Member) -> bool {
         self.members.of(member.id) != MemberState::Offline && !proxy.failed.contains(&member.id)
-    }
-
-    fn member_of_hash<'p>(&self, proxy: &Proxy, pool: &'p Pool, value: &[u8]) -> Option<&'p Member> {
-        let takes = |member: &Member| {
-            self.members.of(member.id) == MemberState::Enabled && !proxy.failed.contains(&member.id)
-        };
-        rendezvous::pick(&pool.members, Prefix::host(digest(value)), takes)
     }
 
     /// Names the member in the response, where the operator wants it and the request did not name it.
