@@ -16,3 +16,4 @@ mod table;
 mod timeouts;
 #[path = "../world/mod.rs"]
 mod world;
+mod worlds;
