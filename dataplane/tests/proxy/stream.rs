@@ -82,10 +82,9 @@ fn the_side_that_closes_second_is_heard_to_its_end() {
         (first.closes, first.reads) = (true, false);
         second.to_send = b"answer".repeat(9_000);
         net.settle();
-        if client_first {
-            net.member_closes(member)
-        } else {
-            net.client_closes(client)
+        match client_first {
+            true => net.member_closes(member),
+            false => net.client_closes(client),
         }
         net.pass(10_000);
         let first =
