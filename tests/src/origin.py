@@ -358,6 +358,13 @@ async def serve_tcp(reader, writer):
         while piece := await reader.read(MEBI):
             digest.update(piece)
         writer.write(f"{digest.hexdigest()}\n".encode())
+    elif verb == "close-first":
+        # Says what came after its own end: to whom asks on another connection.
+        writer.write_eof()
+        digest = hashlib.sha256()
+        while piece := await reader.read(MEBI):
+            digest.update(piece)
+        ENDINGS.put_nowait(digest.hexdigest())
     elif verb == "reset":
         reset(writer)
     elif verb == "watch":

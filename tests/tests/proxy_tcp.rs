@@ -1,5 +1,6 @@
 //! TCP through a full proxy that reads nothing of it: bytes, ends and resets.
 
+use sluice_tests::file::sha256;
 use sluice_tests::stage::{self, Stage};
 use sluice_tests::{peer, show, wait};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -75,6 +76,23 @@ fn one_side_may_close_first() {
     assert_eq!(peer::echo(&mut echo, b"abc").expect("an echo"), b"abc");
     echo.shutdown(Shutdown::Write).expect("an open connection");
     assert_eq!(echo.read(&mut [0]).expect("an end"), 0, "the member closes when we do");
+    until_none_is_left(&stage);
+}
+
+/// The member closes first: what the client sends up to its own end reaches it still.
+#[test]
+fn the_client_may_close_second() {
+    let Some(stage) = Stage::start(&plain("access_log: false")) else { return };
+    for (seed, len) in (0..).zip([1, 20_000, 60_000, 200_000, 5_000_000]) {
+        let bytes = peer::pattern(seed, len);
+        let mut stream = ask(&stage, "close-first");
+        assert_eq!(stream.read(&mut [0]).expect("an end"), 0, "the member has closed");
+        stream.write_all(&bytes).expect("an open connection");
+        stream.shutdown(Shutdown::Write).expect("an open connection");
+        let path = stage.world.lab.directory().join("sent");
+        std::fs::write(&path, &bytes).expect("room for a file");
+        assert_eq!(line(&ask(&stage, "ending")), sha256(&path), "{len} bytes");
+    }
     until_none_is_left(&stage);
 }
 

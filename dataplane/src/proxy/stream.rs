@@ -3,7 +3,7 @@
 use super::{LINGER_BYTES, Layer, Proxy};
 use crate::clock::Instant;
 use crate::pipeline::Pipeline;
-use crate::tcp::{ConnId, Engine, State};
+use crate::tcp::{Engine, State};
 use crate::verdict::DropReason;
 
 /// A connection without a protocol of ours.
@@ -41,7 +41,8 @@ impl Pipeline {
     pub(crate) fn stream(&mut self, proxy: &mut Proxy) {
         let Layer::Stream(mut stream) = proxy.layer else { return };
         let Some(client) = proxy.client else { return };
-        if self.proxies.engine.state(client).is_over() && !self.is_drained(client) {
+        // One that has ended well may have bytes that the member has still to get.
+        if is_broken(self.proxies.engine.state(client)) {
             return self.cut(proxy);
         }
         if stream.phase == Phase::Choosing {
@@ -106,8 +107,7 @@ impl Pipeline {
                 proxy.active = self.now;
             }
         }
-        let broken = |conn| matches!(engine.state(conn), State::Reset | State::TimedOut | State::Aborted);
-        if broken(client) || broken(server) {
+        if is_broken(engine.state(client)) || is_broken(engine.state(server)) {
             self.cut(proxy);
         } else if stream.closed == [true; 2] {
             proxy.layer = Layer::Closing(LINGER_BYTES);
@@ -120,11 +120,6 @@ impl Pipeline {
             self.proxies.engine.close(conn);
         }
         (proxy.layer, proxy.active) = (Layer::Closing(LINGER_BYTES), self.now);
-    }
-
-    /// True when the peer has closed and all it sent is read.
-    fn is_drained(&self, conn: ConnId) -> bool {
-        self.proxies.engine.is_peer_done(conn)
     }
 
     /// Ends both sides at once, each with a RST where it is still open (RFC 9293 section 3.5.2).
@@ -160,6 +155,11 @@ impl Pipeline {
         let waited_ms = self.now.since(since).as_millis();
         queue.is_some_and(|queue| queue.time_ms == 0 || waited_ms < u128::from(queue.time_ms))
     }
+}
+
+/// True when a connection is over without having been closed from both sides.
+fn is_broken(state: State) -> bool {
+    matches!(state, State::Reset | State::TimedOut | State::Aborted)
 }
 
 /// Members that one connection or request tries at most.

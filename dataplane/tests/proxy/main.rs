@@ -17,3 +17,4 @@ mod table;
 mod timeouts;
 #[path = "../world/mod.rs"]
 mod world;
+mod worlds;

@@ -68,6 +68,38 @@ fn each_side_may_close_first_and_still_gets_what_the_other_sends() {
     }
 }
 
+/// The second close ends a connection with one side while the other has still to get what came before it.
+#[test]
+fn the_side_that_closes_second_is_heard_to_its_end() {
+    for client_first in [true, false] {
+        let mut net = net();
+        let (client, member) = pair(&mut net);
+        let (first, second) = if client_first {
+            (&mut net.clients.socks[client], &mut net.members.socks[member])
+        } else {
+            (&mut net.members.socks[member], &mut net.clients.socks[client])
+        };
+        (first.closes, first.reads) = (true, false);
+        second.to_send = b"answer".repeat(9_000);
+        net.settle();
+        match client_first {
+            true => net.member_closes(member),
+            false => net.client_closes(client),
+        }
+        net.pass(10_000);
+        let first =
+            if client_first { &mut net.clients.socks[client] } else { &mut net.members.socks[member] };
+        assert!(first.got.is_empty() && first.state == State::Open, "client first: {client_first}");
+        first.reads = true;
+        net.pass(1_000);
+        let got = if client_first { net.got(client) } else { net.told(member) };
+        assert_eq!(got.len(), 54_000, "client first: {client_first}");
+        assert_eq!((net.client_is(client), net.member_is(member)), ("closed", "closed"));
+        net.pass(20_000);
+        assert_eq!(net.left(), Left::default(), "client first: {client_first}");
+    }
+}
+
 #[test]
 fn a_close_right_behind_the_data_loses_none_of_it() {
     let mut net = net();
