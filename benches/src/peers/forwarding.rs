@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::cost::{Counting, Used};
+use super::cost::{Counting, Meter, Source, Used};
 use super::ground::{PROXY_CORE, SPARE_CORE, Spaces, Steering, inside, sh, sluice};
 use super::wrk;
 use crate::machine::{Process, RealTime, Soaker, TempDir};
@@ -81,11 +81,7 @@ impl Lab {
     /// # Errors
     /// What did not start, and runs with failed requests.
     pub fn run(&self, proxy: Proxy, steering: Steering, seconds: u32, counters: bool) -> io::Result<Outcome> {
-        self.spaces.steer(steering)?;
-        self.spaces.address_proxy((proxy != Proxy::Sluice).then_some("10.77.0.10"))?;
-        let process = self.start(proxy)?;
-        std::thread::sleep(Duration::from_millis(1_200));
-        self.load(1)?;
+        let process = self.ready(proxy, steering)?;
         let own: Vec<u32> = process.iter().map(Process::pid).chain([self.origin.pid()]).collect();
         let _priorities = [RealTime::of(&own), RealTime::of_softirqs()];
         let (requests, idle, loaded) = self.soaked(seconds)?;
@@ -98,6 +94,32 @@ impl Lab {
             noise: idle.share,
             counted: if counters { self.counted(seconds)? } else { None },
         })
+    }
+
+    /// Loads one proxy for `seconds`: instructions of its core for each request, `None` where `source` does not count them.
+    ///
+    /// # Errors
+    /// Those of [`Lab::run`], and that nobody counts.
+    pub fn instructions(
+        &self,
+        proxy: Proxy,
+        steering: Steering,
+        seconds: u32,
+        source: Source,
+    ) -> io::Result<Option<f64>> {
+        let _process = self.ready(proxy, steering)?;
+        let (requests, cost) = Meter::start(source)?.measure(|| self.load(seconds))?;
+        Ok(cost.instructions.map(|count| count / requests))
+    }
+
+    /// Starts a proxy, and has it pass on some requests; `None` for the kernel itself.
+    fn ready(&self, proxy: Proxy, steering: Steering) -> io::Result<Option<Process>> {
+        self.spaces.steer(steering)?;
+        self.spaces.address_proxy((proxy != Proxy::Sluice).then_some("10.77.0.10"))?;
+        let process = self.start(proxy)?;
+        std::thread::sleep(Duration::from_millis(1_200));
+        self.load(1)?;
+        Ok(process)
     }
 
     /// Requests, and what the proxy's core did before and meanwhile.
