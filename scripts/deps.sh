@@ -40,6 +40,8 @@ for set in "$@"; do
         want wrk "makes HTTP load" has wrk
         want apache2-utils "makes HTTP load, with ab" has ab
         want nghttp2-client "makes HTTP load, with h2load" has h2load
+        want qemu-system-x86 "emulates a machine whose NICs hash" has qemu-system-x86_64
+        want busybox-static "all other programs in that machine" has busybox
         ;;
     bench)
         want dpdk "testpmd, the ceiling that the fast path is held against" has dpdk-testpmd

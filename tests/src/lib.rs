@@ -22,6 +22,7 @@ pub mod peer;
 pub mod show;
 mod sluice;
 pub mod stage;
+pub mod vm;
 pub mod wait;
 pub mod world;
 
