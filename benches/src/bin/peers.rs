@@ -140,15 +140,15 @@ fn forwarding(words: &[&str]) -> Result<bool, String> {
     let mut numbers = words.iter().map(|word| number(word));
     let rounds = numbers.next().transpose()?.unwrap_or(3);
     let seconds = numbers.next().transpose()?.unwrap_or(3);
-    let lab = forwarding::Lab::new().map_err(|error| error.to_string())?;
     println!("128-byte keep-alive requests, 64 connections");
-    let counters = source() == Source::Processor;
+    let source = source();
+    let lab = forwarding::Lab::new(source.origin_core()).map_err(|error| error.to_string())?;
     for steering in [Steering::Steered, Steering::Kernel] {
         println!("{}:", steering.words());
         let mut outcomes: [Vec<forwarding::Outcome>; 3] = Default::default();
         for _ in 0..rounds {
             for (proxy, outcomes) in forwarding::Proxy::ALL.into_iter().zip(&mut outcomes) {
-                let outcome = lab.run(proxy, steering, seconds, counters);
+                let outcome = lab.run(proxy, steering, seconds, source == Source::Processor);
                 outcomes.push(outcome.map_err(|error| format!("{}: {error}", proxy.name()))?);
             }
         }

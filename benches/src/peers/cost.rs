@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use sluice_ffi::tsc;
 
-use super::emulator::Emulator;
-use super::ground::{PROXY_CORE, SPARE_CORE};
+use super::emulator::{Did, Emulator};
+use super::ground::{ORIGIN_CORE, PROXY_CORE, SPARE_CORE};
 use crate::machine::{Soaker, has_hardware_counters};
 
 /// The share of a core that others had.
@@ -38,6 +38,9 @@ pub struct Cost {
     pub cycles: f64,
     /// Instructions of user and kernel, where they are counted.
     pub instructions: Option<f64>,
+    /// More, where an emulator runs the core: instructions of user alone, what nothing to do takes not taken off, and
+    /// the share of the core that was used.
+    pub emulated: Option<Did>,
 }
 
 /// Who counts.
@@ -55,6 +58,11 @@ impl Source {
     /// What this machine has.
     pub fn of_machine() -> Self {
         if has_hardware_counters() { Self::Processor } else { Self::Soaker }
+    }
+
+    /// Where the origin runs.
+    pub fn origin_core(self) -> usize {
+        if self == Self::Emulator { ORIGIN_CORE } else { SPARE_CORE }
     }
 }
 
@@ -91,7 +99,7 @@ impl Meter {
             Source::Emulator => {
                 let emulator = Emulator::open()?;
                 let ((), idle) = emulator.while_running(pause)?;
-                Ok(Self::Emulator(emulator, idle / IDLE.as_secs_f64()))
+                Ok(Self::Emulator(emulator, idle.instructions / IDLE.as_secs_f64()))
             }
         }
     }
@@ -107,7 +115,7 @@ impl Meter {
                 let used = Used::of(soaker, || outcome = Some(run()));
                 let outcome = outcome.ok_or_else(|| io::Error::other("it did not run"))??;
                 let cycles = ((used.share - idle) * used.cycles).max(0.0);
-                Ok((outcome, Cost { cycles, instructions: None }))
+                Ok((outcome, Cost { cycles, instructions: None, emulated: None }))
             }
             Self::Counters(idle) => {
                 let (start, counting) = (Instant::now(), Counting::start(PROXY_CORE)?);
@@ -115,13 +123,14 @@ impl Meter {
                 let counts = counting.finish()?.unwrap_or_default();
                 let idle = idle.divided(1.0 / start.elapsed().as_secs_f64());
                 let instructions = Some((counts.instructions - idle.instructions).max(0.0));
-                Ok((outcome?, Cost { cycles: (counts.cycles - idle.cycles).max(0.0), instructions }))
+                let cycles = (counts.cycles - idle.cycles).max(0.0);
+                Ok((outcome?, Cost { cycles, instructions, emulated: None }))
             }
             Self::Emulator(emulator, idle) => {
                 let start = Instant::now();
-                let (outcome, counted) = emulator.while_running(run)?;
-                let instructions = Some((counted - idle * start.elapsed().as_secs_f64()).max(0.0));
-                Ok((outcome?, Cost { cycles: 0.0, instructions }))
+                let (outcome, did) = emulator.while_running(run)?;
+                let instructions = Some((did.instructions - idle * start.elapsed().as_secs_f64()).max(0.0));
+                Ok((outcome?, Cost { cycles: 0.0, instructions, emulated: Some(did) }))
             }
         }
     }

@@ -13,7 +13,7 @@ use super::{forwarding, full};
 pub fn print(seconds: u32, only: &str) -> std::io::Result<bool> {
     let mut worked = true;
     for steering in [Steering::Steered, Steering::Kernel] {
-        println!("\n{}; thousands of instructions a request:", steering.words());
+        println!("\n{}; thousands of instructions a request (of user, core 1 used to):", steering.words());
         worked &= forwarded(steering, seconds, only)?;
         worked &= proxied(steering, seconds, only)?;
     }
@@ -24,14 +24,14 @@ fn forwarded(steering: Steering, seconds: u32, only: &str) -> std::io::Result<bo
     if !FORWARDED.contains(only) {
         return Ok(true);
     }
-    let lab = forwarding::Lab::new()?;
-    let counts = forwarding::Proxy::ALL.map(|proxy| {
-        let count = lab.instructions(proxy, steering, seconds, Source::Emulator);
-        count.map_err(|error| error.to_string()).and_then(|count| count.ok_or_else(|| "not counted".into()))
+    let lab = forwarding::Lab::new(Source::Emulator.origin_core())?;
+    let cells = forwarding::Proxy::ALL.map(|proxy| {
+        let cost = lab.cost(proxy, steering, seconds, Source::Emulator).map_err(|error| error.to_string())?;
+        cell(cost.instructions, cost.emulated.map(|did| (did.user, did.busy)))
     });
     print!("{}", head(forwarding::Proxy::ALL.map(forwarding::Proxy::name)));
-    print!("{}", row(FORWARDED, &counts));
-    Ok(counts.iter().all(Result::is_ok))
+    print!("{}", row(FORWARDED, &cells));
+    Ok(cells.iter().all(Result::is_ok))
 }
 
 fn proxied(steering: Steering, seconds: u32, only: &str) -> std::io::Result<bool> {
@@ -43,29 +43,39 @@ fn proxied(steering: Steering, seconds: u32, only: &str) -> std::io::Result<bool
     let columns = full::Proxy::ALL.map(|proxy| lab.run(proxy, steering, &works));
     print!("{}", head(full::Proxy::ALL.map(full::Proxy::name)));
     for (place, work) in works.iter().enumerate() {
-        let count = |column: &Vec<Result<full::Outcome, String>>| {
+        let of = |column: &Vec<Result<full::Outcome, String>>| {
             let outcome = column[place].as_ref().map_err(String::clone)?;
-            outcome.instructions.ok_or_else(|| "not counted".into())
+            cell(outcome.instructions, outcome.emulated)
         };
-        print!("{}", row(work.name, &columns.each_ref().map(count)));
+        print!("{}", row(work.name, &columns.each_ref().map(of)));
     }
     Ok(columns.iter().flatten().all(Result::is_ok))
 }
 
+/// Instructions of a request, those of user among them, and the share of the core that was used.
+type Cell = Result<(f64, f64, f64), String>;
+
+fn cell(instructions: Option<f64>, emulated: Option<(f64, f64)>) -> Cell {
+    let counted = instructions.zip(emulated).map(|(all, (user, busy))| (all, user, busy));
+    counted.ok_or_else(|| "not counted".into())
+}
+
 fn head(names: [&str; 3]) -> String {
-    let names: String = names.iter().map(|name| format!("{name:>14}")).collect();
+    let names: String = names.iter().map(|name| format!("{name:>26}")).collect();
     format!("{:<28}{names}\n", "")
 }
 
 /// A line of counts, and one for each that failed.
-fn row(name: &str, counts: &[Result<f64, String>]) -> String {
-    let cells = counts.iter().map(|count| match count {
-        Ok(count) => format!("{:>14.1}", count / 1e3),
-        Err(_) => format!("{:>14}", "-"),
+fn row(name: &str, cells: &[Cell]) -> String {
+    let words = cells.iter().map(|cell| match cell {
+        Ok((all, user, busy)) => {
+            format!("{:>10.1} ({:6.1}, {:3.0} %)", all / 1e3, user / 1e3, busy * 100.0)
+        }
+        Err(_) => format!("{:>26}", "-"),
     });
-    let failures = counts.iter().filter_map(|count| count.as_ref().err());
+    let failures = cells.iter().filter_map(|cell| cell.as_ref().err());
     let failures: String = failures.map(|reason| format!("  FAILED: {}\n", reason.trim())).collect();
-    format!("{name:<28}{}\n{failures}", cells.collect::<String>())
+    format!("{name:<28}{}\n{failures}", words.collect::<String>())
 }
 
 const FORWARDED: &str = "forwarded 128 B, keep-alive";
@@ -76,8 +86,14 @@ mod tests {
 
     #[test]
     fn a_row_says_what_failed() {
-        let text = row("load", &[Ok(21_340.0), Err("lost\n".into()), Ok(5.0e6)]);
+        let text = row("load", &[Ok((21_340.0, 4e3, 1.0)), Err("lost\n".into()), Ok((5.0e6, 2e6, 0.504))]);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines, [vec!["load", "21.3", "-", "5000.0"], vec!["FAILED:", "lost"]]);
+        assert_eq!(
+            lines,
+            [
+                vec!["load", "21.3", "(", "4.0,", "100", "%)", "-", "5000.0", "(2000.0,", "50", "%)"],
+                vec!["FAILED:", "lost"]
+            ]
+        );
     }
 }

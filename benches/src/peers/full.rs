@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::cost::{Meter, Source};
-use super::ground::{PROXY_CORE, SPARE_CORE, Spaces, Steering, inside, sluice};
+use super::ground::{PROXY_CORE, Spaces, Steering, inside, sluice};
 use super::idle::{self, PerConnection};
 use super::{texts, wrk};
 use crate::machine::{Process, RealTime, TempDir};
@@ -96,6 +96,8 @@ pub struct Outcome {
     pub cycles: f64,
     /// Instructions, where they are counted.
     pub instructions: Option<f64>,
+    /// Instructions of user alone and the share of the proxy's core that was used, where an emulator runs it.
+    pub emulated: Option<(f64, f64)>,
     /// Half of the requests were answered within this time, in microseconds.
     pub p50_us: f64,
     /// 99 % were.
@@ -124,8 +126,8 @@ impl Lab {
         std::fs::write(dir.path().join("16k"), [b'x'; 16 << 10])?;
         std::fs::write(dir.path().join("1m"), vec![b'x'; 1 << 20])?;
         let spaces = Spaces::new()?;
-        let origin =
-            start_nginx(&spaces.name("s"), SPARE_CORE, dir.path(), "origin", &texts::origin(dir.path()))?;
+        let (space, config) = (spaces.name("s"), texts::origin(dir.path()));
+        let origin = start_nginx(&space, source.origin_core(), dir.path(), "origin", &config)?;
         Ok(Self { origin, spaces, dir, seconds, source, started: Cell::new(0) })
     }
 
@@ -157,6 +159,7 @@ impl Lab {
             rate: requests / f64::from(self.seconds),
             cycles: cost.cycles / requests,
             instructions: cost.instructions.map(|count| count / requests),
+            emulated: cost.emulated.map(|did| (did.user / requests, did.busy)),
             p50_us: answers.p50_us,
             p99_us: answers.p99_us,
         })

@@ -37,7 +37,8 @@ pub struct Answers {
 /// That it does not start, and failed requests.
 pub fn run(spaces: &Spaces, load: &Load) -> io::Result<Answers> {
     let mut wrk = inside(&spaces.name("c"), SPARE_CORE, "timeout");
-    wrk.args([&(load.seconds + GRACE_S).to_string(), "chrt", "--rr", "10", "wrk", "--latency", "-t1", "--timeout", "20s"]);
+    wrk.args([&(load.seconds + GRACE_S).to_string(), "chrt", "--rr", "10"]);
+    wrk.args(["wrk", "--latency", "-t1", "--timeout", "20s"]);
     wrk.args([&format!("-c{}", load.connections), &format!("-d{}s", load.seconds)]);
     if load.closes {
         wrk.args(["-H", "Connection: close"]);
@@ -90,7 +91,7 @@ fn quantity(word: &str, units: &[(&str, f64)]) -> Option<f64> {
 }
 
 /// For connections that do not end, seconds.
-const GRACE_S: u32 = 5;
+const GRACE_S: u32 = 15;
 
 #[cfg(test)]
 mod tests {
@@ -109,7 +110,10 @@ mod tests {
         assert_eq!(read(TEXT), Ok(answers));
         assert_eq!(microseconds("1.20s"), Some(1_200_000.0));
         assert_eq!([microseconds("1.20"), microseconds("x"), microseconds("3h")], [None; 3]);
-        assert_eq!([super::bytes("2.00KB"), super::bytes("512.00B"), super::bytes("3")], [Some(2048.0), Some(512.0), None]);
+        assert_eq!(
+            [super::bytes("2.00KB"), super::bytes("512.00B"), super::bytes("3")],
+            [Some(2048.0), Some(512.0), None]
+        );
     }
 
     #[test]
