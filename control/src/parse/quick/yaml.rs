@@ -294,8 +294,10 @@ impl<'t> Lines<'t> {
     fn plain(&mut self, in_brackets: bool) -> Option<Cow<'t, str>> {
         let first = self.cursor.peek()?;
         let second = self.cursor.byte(self.cursor.at + 1).unwrap_or_default();
-        let begins = first.is_ascii_alphanumeric() || b"/_~+<=$^(".contains(&first);
-        if !begins && !(b"-.".contains(&first) && second.is_ascii_alphanumeric()) {
+        let begins = first.is_ascii_alphanumeric()
+            || b"/_~+<=$^(".contains(&first)
+            || (b"-.".contains(&first) && second.is_ascii_alphanumeric());
+        if !begins {
             return None;
         }
         let start = self.cursor.at;
