@@ -20,14 +20,14 @@ pub const WORDS: usize = PORTS_PER_CLASS / 64;
 /// A bit for each port, by class and place.
 pub type PortBits = [[u64; WORDS]; BUCKETS];
 
-/// Well-known ports stay out of it.
+/// Well-known ports are kept by clients that have them, and given to nobody else.
 pub const PORT_MIN: u16 = 1024;
 
 /// Where each port stands.
 pub struct Classes {
     code: Linear,
     port: Linear,
-    /// The ports below [`PORT_MIN`], which are never given.
+    /// The ports below [`PORT_MIN`], which are not given unasked.
     low: Box<PortBits>,
 }
 

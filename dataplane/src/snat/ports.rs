@@ -145,7 +145,8 @@ impl SnatPorts {
         self.addresses.has_by_port(address)
     }
 
-    /// Takes `wanted` for `pair` when it is free, does not rest, and its replies reach this worker. O(1).
+    /// Takes `wanted` for `pair` when it is free, does not rest, and its replies reach this worker. A well-known port is
+    /// taken in no other way. O(1), and linear in the well-known ports that are listened on.
     pub fn take_exactly(&mut self, pair: Pair, wanted: u16) -> bool {
         self.take_one(pair, wanted, false)
     }
@@ -164,8 +165,7 @@ impl SnatPorts {
         }
         let (class, place) = classes_of(&pair).place_of(wanted);
         let (tenant, now) = (self.tenant(pair), self.generation);
-        let barred = self.addresses.barred(tenant.address, self.is_owned_by_port(tenant));
-        let is_barred = barred[class][place / 64] >> (place % 64) & 1 == 1;
+        let is_barred = self.addresses.is_barred(tenant.address, self.is_owned_by_port(tenant), wanted);
         let set = &mut self.sets[tenant.set as usize];
         if is_barred || set.is_used(class, place) || !strictly && set.age(class, place, now).is_some() {
             self.leave_if_unused(pair);
@@ -447,8 +447,24 @@ mod tests {
         assert!(ports.take_exactly(pair("10.1.0.11"), 40_000));
         assert!(ports.take_exactly(pair("10.1.0.12"), 40_000));
         assert!(!ports.take_exactly(pair("10.1.0.11"), 40_000));
-        assert!(!ports.take_exactly(pair("10.1.0.11"), 80), "well-known ports are not given");
         assert_eq!(ports.in_use(), 2);
+    }
+
+    #[test]
+    fn a_well_known_port_is_kept_and_never_given_unasked() {
+        for member in ["10.1.0.11", "2001:db8:2::11"] {
+            let (mut ports, pair) = (ports(1, 0, 4), pair(member));
+            for wanted in [1, 80, 123, 500, 1_023] {
+                assert!(ports.take_exactly(pair, wanted) && !ports.take_exactly(pair, wanted), "{wanted}");
+                ports.release(pair, wanted);
+                assert!(!ports.take_exactly(pair, wanted), "{wanted} rests");
+                assert!(ports.take_strictly(pair, wanted), "{wanted} rests, but must be kept");
+            }
+            ports.exclude(&[(pair.address, 443)]);
+            assert!(!ports.take_exactly(pair, 443), "somebody listens on it");
+            assert!(!ports.take_exactly(pair, 0), "no port");
+            assert_eq!(take_all(&mut ports, pair).iter().min(), Some(&PORT_MIN));
+        }
     }
 
     #[test]
@@ -479,7 +495,7 @@ mod tests {
                     let given = all.iter_mut().map(|ports| ports.take_strictly(pair, wanted));
                     let given: Vec<usize> =
                         (0..).zip(given).filter(|(_, is)| *is).map(|(at, _)| at).collect();
-                    let owner = (wanted >= PORT_MIN).then(|| owners.of_port(wanted));
+                    let owner = (wanted > 0).then(|| owners.of_port(wanted));
                     assert_eq!(given, owner.into_iter().collect::<Vec<_>>(), "{workers} workers, {wanted}");
                     assert!(!all.iter_mut().any(|ports| ports.take_strictly(pair, wanted)), "{wanted} twice");
                 }

@@ -38,6 +38,8 @@ pub(super) struct Usage {
     /// The same, and those that other workers own by number; `None` without any that are listened on.
     barred_here: Option<Box<PortBits>>,
     listened: u32,
+    /// The well-known ports that are listened on.
+    listened_low: Vec<u16>,
     is_by_port: bool,
 }
 
@@ -50,6 +52,8 @@ pub(super) struct Addresses {
     by_port: HashSet<Address>,
     /// The well-known ports and other workers', of IPv6 and of IPv4.
     foreign: [Box<PortBits>; 2],
+    owners: Owners,
+    worker: usize,
 }
 
 impl Addresses {
@@ -60,6 +64,8 @@ impl Addresses {
             numbers: HashMap::new(),
             by_port: HashSet::new(),
             foreign: [false, true].map(|is_v4| foreign(owners, worker, is_v4)),
+            owners,
+            worker,
         }
     }
 
@@ -110,10 +116,23 @@ impl Addresses {
         usage.barred()
     }
 
+    /// True when a client of an address may not keep this port: a well-known one (RFC 4787 section 4.2.1) only where
+    /// somebody listens on it, which is given to nobody else.
+    pub(super) fn is_barred(&self, number: u32, by_port: bool, port: u16) -> bool {
+        let usage = &self.all[number as usize];
+        if !(1..PORT_MIN).contains(&port) {
+            let (class, place) = Classes::of_family(usage.address.is_v4()).place_of(port);
+            return self.barred(number, by_port)[class][place / 64] >> (place % 64) & 1 == 1;
+        }
+        let is_foreign = by_port && self.owners.of_port(port) != self.worker;
+        is_foreign || usage.listened_low.contains(&port)
+    }
+
     /// Replaces the ports that somebody listens on.
     pub(super) fn listen(&mut self, listened: &[(Address, u16)]) {
         for usage in &mut self.all {
             (usage.barred, usage.barred_here, usage.listened) = (None, None, 0);
+            usage.listened_low.clear();
         }
         for &(address, port) in listened {
             let number = self.number_of(address);
@@ -147,6 +166,7 @@ impl Usage {
             barred: None,
             barred_here: None,
             listened: 0,
+            listened_low: Vec::new(),
             is_by_port: false,
         }
     }
@@ -158,6 +178,9 @@ impl Usage {
 
     fn bar(&mut self, port: u16, foreign: &PortBits) {
         let classes = Classes::of_family(self.address.is_v4());
+        if port < PORT_MIN {
+            self.listened_low.push(port);
+        }
         let (class, place) = classes.place_of(port);
         let (word, bit) = (place / 64, 1 << (place % 64));
         let barred = self.barred.get_or_insert_with(|| Box::new(*classes.low()));
