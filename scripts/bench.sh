@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-# One of: criterion instructions allocations apply wire peers.
+# One of: criterion instructions allocations apply wire peers veth-instructions.
 # shellcheck disable=SC2046
 bench() {
     local what=$1
@@ -16,7 +16,8 @@ bench() {
     apply) "$TARGET/release/apply" "$@" ;;
     wire) as_root timeout 600 "$TARGET/release/wire" "$@" ;;
     peers) as_root timeout 600 "$TARGET/release/peers" "$@" ;;
-    *) die "one of: criterion instructions allocations apply wire peers" ;;
+    veth-instructions) as_root timeout 900 "$TARGET/release/veth-instructions" "$@" ;;
+    *) die "one of: criterion instructions allocations apply wire peers veth-instructions" ;;
     esac
 }
 

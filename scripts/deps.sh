@@ -51,6 +51,8 @@ for set in "$@"; do
         want libnginx-mod-stream "nginx as a peer for connections without HTTP" has_stream_module
         want nftables "a peer to measure against" has nft
         want wrk "makes HTTP load" has wrk
+        want qemu-system-x86 "emulates a machine whose instructions are counted" has qemu-system-x86_64
+        want busybox-static "all other programs in that machine" has busybox
         ;;
     *) die "scripts/deps.sh: no set called $set" ;;
     esac

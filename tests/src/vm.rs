@@ -51,6 +51,10 @@ pub struct VmOptions<'a> {
     pub nics: &'a [Nic<'a>],
     /// Where qemu runs and the taps are; `None` for a machine without NICs.
     pub namespace: Option<&'a Namespace>,
+    /// More arguments for qemu, and for the kernel.
+    pub arguments: [&'a [String]; 2],
+    /// How long booting or a command may take.
+    pub patience: Duration,
     /// Where the archive and the logs go.
     pub directory: &'a Path,
 }
@@ -67,6 +71,8 @@ impl<'a> VmOptions<'a> {
             files: Vec::new(),
             nics: &[],
             namespace: None,
+            arguments: [&[], &[]],
+            patience: PATIENCE,
             directory,
         }
     }
@@ -122,7 +128,7 @@ impl Vm {
         make_taps(options);
         let (ours, its) = UnixStream::pair().expect("a pair of sockets");
         let qemu = spawn(options, &kernel, &archive, its);
-        ours.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        ours.set_read_timeout(Some(options.patience)).expect("a socket");
         let mut vm = Self { qemu, line: BufReader::new(ours), directory: options.directory.to_owned() };
         let first = vm.read_line();
         assert_eq!(first, "ready", "{}", vm.console());
@@ -133,7 +139,7 @@ impl Vm {
     /// keep its output: `program >/tmp/log 2>&1 &`.
     ///
     /// # Panics
-    /// When the machine is gone, or the command takes longer than two minutes.
+    /// When the machine is gone, or the command takes longer than [`VmOptions::patience`].
     pub fn run(&mut self, command: &str) -> Ran {
         assert!(!command.contains('\n'), "one line: {command:?}");
         let sent = self.line.get_mut().write_all(format!("{command}\n").as_bytes());
@@ -262,12 +268,15 @@ fn spawn(options: &VmOptions, kernel: &Kernel, archive: &Path, line: UnixStream)
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
     command.args(["-smp", &options.cpus.to_string(), "-m", &format!("{}M", options.memory_mib)]);
     command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(archive);
-    command.args(["-append", &format!("{KERNEL_ARGUMENTS} hugepages={}", options.hugepages)]);
+    let [own, kernels] = options.arguments;
+    let append = format!("{KERNEL_ARGUMENTS} hugepages={} {}", options.hugepages, kernels.join(" "));
+    command.args(["-append", &append]);
     command.args(["-serial", &format!("file:{}", options.directory.join(CONSOLE).display())]);
     command.args(["-chardev", "stdio,id=line,signal=off", "-serial", "chardev:line"]);
     for (place, nic) in options.nics.iter().enumerate() {
         command.args(nic_arguments(place, nic));
     }
+    command.args(own);
     let log = fs::File::create(options.directory.join(QEMU_LOG)).expect("the log can be written");
     let line = OwnedFd::from(line);
     command.stdin(line.try_clone().expect("a second handle")).stdout(line).stderr(log);

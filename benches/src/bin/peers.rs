@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use sluice_benches::machine;
+use sluice_benches::peers::cost::Source;
 use sluice_benches::peers::full::Work;
 use sluice_benches::peers::ground::Steering;
 use sluice_benches::peers::table::{self, Cells};
-use sluice_benches::peers::{forwarding, full, idle};
+use sluice_benches::peers::{counted, forwarding, full, idle};
 use sluice_benches::report::{median, range};
 
 const HELP: &str = "\
@@ -14,6 +15,8 @@ peers [ROUNDS [SECONDS]]            forwarded connections: sluice, nftables, HAP
 peers proxies [--rounds N] [--seconds N] [--only TEXT]
                                     full proxies: sluice, HAProxy, nginx (2 rounds of 3 s for each kind of load,
                                     or for those with TEXT in their names)
+peers instructions [--seconds N] [--only TEXT]
+                                    both in instructions, on a machine that `veth-instructions` emulates
 needs root, nginx, wrk, nft, haproxy; SLUICE_BINARY names a sluice that does not lie beside this program";
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn run() -> Result<bool, String> {
     }
     match words[..] {
         ["proxies", ref options @ ..] => proxies(options),
+        ["instructions", ref options @ ..] => instructions(options),
         _ => forwarding(&words),
     }
 }
@@ -47,13 +51,25 @@ fn number(word: &str) -> Result<u32, String> {
     word.parse().ok().filter(|&number| number > 0).ok_or_else(|| HELP.into())
 }
 
-fn counters() -> bool {
-    let counters = machine::has_hardware_counters();
+fn source() -> Source {
+    let source = Source::of_machine();
     println!(
         "client and origin on core 0, proxy on core 1; hardware counters: {}",
-        if counters { "yes" } else { "none, cycles are of the time-stamp counter" }
+        if source == Source::Processor { "yes" } else { "none, cycles are of the time-stamp counter" }
     );
-    counters
+    source
+}
+
+fn instructions(options: &[&str]) -> Result<bool, String> {
+    let (mut seconds, mut only) = (3, "");
+    for pair in options.chunks(2) {
+        match *pair {
+            ["--seconds", word] => seconds = number(word)?,
+            ["--only", text] => only = text,
+            _ => return Err(HELP.into()),
+        }
+    }
+    counted::print(seconds, only).map_err(|error| error.to_string())
 }
 
 fn proxies(options: &[&str]) -> Result<bool, String> {
@@ -66,7 +82,7 @@ fn proxies(options: &[&str]) -> Result<bool, String> {
             _ => return Err(HELP.into()),
         }
     }
-    let lab = full::Lab::new(seconds, counters()).map_err(|error| error.to_string())?;
+    let lab = full::Lab::new(seconds, source()).map_err(|error| error.to_string())?;
     if full::stream_module().is_none() {
         println!("nginx has no stream module here (libnginx-mod-stream): its TCP rows fail");
     }
@@ -124,15 +140,15 @@ fn forwarding(words: &[&str]) -> Result<bool, String> {
     let mut numbers = words.iter().map(|word| number(word));
     let rounds = numbers.next().transpose()?.unwrap_or(3);
     let seconds = numbers.next().transpose()?.unwrap_or(3);
-    let lab = forwarding::Lab::new().map_err(|error| error.to_string())?;
     println!("128-byte keep-alive requests, 64 connections");
-    let counters = counters();
+    let source = source();
+    let lab = forwarding::Lab::new(source.origin_core()).map_err(|error| error.to_string())?;
     for steering in [Steering::Steered, Steering::Kernel] {
         println!("{}:", steering.words());
         let mut outcomes: [Vec<forwarding::Outcome>; 3] = Default::default();
         for _ in 0..rounds {
             for (proxy, outcomes) in forwarding::Proxy::ALL.into_iter().zip(&mut outcomes) {
-                let outcome = lab.run(proxy, steering, seconds, counters);
+                let outcome = lab.run(proxy, steering, seconds, source == Source::Processor);
                 outcomes.push(outcome.map_err(|error| format!("{}: {error}", proxy.name()))?);
             }
         }

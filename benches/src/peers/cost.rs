@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use sluice_ffi::tsc;
 
-use super::ground::{PROXY_CORE, SPARE_CORE};
-use crate::machine::Soaker;
+use super::emulator::{Did, Emulator};
+use super::ground::{ORIGIN_CORE, PROXY_CORE, SPARE_CORE};
+use crate::machine::{Soaker, has_hardware_counters};
 
 /// The share of a core that others had.
 #[derive(Debug, Clone, Copy)]
@@ -33,10 +34,36 @@ impl Used {
 /// What work cost the proxy's core, what it does without any taken off.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
-    /// Cycles: of the processor where it counts them, of the time-stamp counter elsewhere.
+    /// Cycles: of the processor where it counts them, of the time-stamp counter elsewhere; none of an emulated one.
     pub cycles: f64,
-    /// Instructions of user and kernel, where the processor counts them.
+    /// Instructions of user and kernel, where they are counted.
     pub instructions: Option<f64>,
+    /// More, where an emulator runs the core: instructions of user alone, what nothing to do takes not taken off, and
+    /// the share of the core that was used.
+    pub emulated: Option<Did>,
+}
+
+/// Who counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The processor.
+    Processor,
+    /// A thread takes what the proxy leaves: cycles, no instructions.
+    Soaker,
+    /// The program that emulates this machine: instructions, no cycles.
+    Emulator,
+}
+
+impl Source {
+    /// What this machine has.
+    pub fn of_machine() -> Self {
+        if has_hardware_counters() { Self::Processor } else { Self::Soaker }
+    }
+
+    /// Where the origin runs.
+    pub fn origin_core(self) -> usize {
+        if self == Self::Emulator { ORIGIN_CORE } else { SPARE_CORE }
+    }
 }
 
 /// Takes the costs.
@@ -46,30 +73,41 @@ pub enum Meter {
     Counters(Counts),
     /// By a thread that takes what the proxy leaves.
     Soaker(Soaker, f64),
+    /// By the emulator, with what the core executes a second when nothing is to be done.
+    Emulator(Emulator, f64),
 }
 
 impl Meter {
     /// Looks at the core for a moment, in which it has nothing to do.
     ///
     /// # Errors
-    /// That perf does not count.
-    pub fn start(counters: bool) -> io::Result<Self> {
+    /// That nobody counts.
+    pub fn start(source: Source) -> io::Result<Self> {
         let pause = || std::thread::sleep(IDLE);
-        if counters {
-            let counting = Counting::start(PROXY_CORE)?;
-            pause();
-            let none = || io::Error::other("perf has counted nothing");
-            return Ok(Self::Counters(counting.finish()?.ok_or_else(none)?.divided(IDLE.as_secs_f64())));
+        match source {
+            Source::Processor => {
+                let counting = Counting::start(PROXY_CORE)?;
+                pause();
+                let none = || io::Error::other("perf has counted nothing");
+                Ok(Self::Counters(counting.finish()?.ok_or_else(none)?.divided(IDLE.as_secs_f64())))
+            }
+            Source::Soaker => {
+                let soaker = Soaker::start(PROXY_CORE);
+                let idle = Used::of(&soaker, pause).share;
+                Ok(Self::Soaker(soaker, idle))
+            }
+            Source::Emulator => {
+                let emulator = Emulator::open()?;
+                let ((), idle) = emulator.while_running(pause)?;
+                Ok(Self::Emulator(emulator, idle.instructions / IDLE.as_secs_f64()))
+            }
         }
-        let soaker = Soaker::start(PROXY_CORE);
-        let idle = Used::of(&soaker, pause).share;
-        Ok(Self::Soaker(soaker, idle))
     }
 
     /// What `run` gives, and what it cost.
     ///
     /// # Errors
-    /// Those of `run`, and that perf does not count.
+    /// Those of `run`, and that nobody counts.
     pub fn measure<T>(&self, run: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Cost)> {
         match self {
             Self::Soaker(soaker, idle) => {
@@ -77,7 +115,7 @@ impl Meter {
                 let used = Used::of(soaker, || outcome = Some(run()));
                 let outcome = outcome.ok_or_else(|| io::Error::other("it did not run"))??;
                 let cycles = ((used.share - idle) * used.cycles).max(0.0);
-                Ok((outcome, Cost { cycles, instructions: None }))
+                Ok((outcome, Cost { cycles, instructions: None, emulated: None }))
             }
             Self::Counters(idle) => {
                 let (start, counting) = (Instant::now(), Counting::start(PROXY_CORE)?);
@@ -85,7 +123,14 @@ impl Meter {
                 let counts = counting.finish()?.unwrap_or_default();
                 let idle = idle.divided(1.0 / start.elapsed().as_secs_f64());
                 let instructions = Some((counts.instructions - idle.instructions).max(0.0));
-                Ok((outcome?, Cost { cycles: (counts.cycles - idle.cycles).max(0.0), instructions }))
+                let cycles = (counts.cycles - idle.cycles).max(0.0);
+                Ok((outcome?, Cost { cycles, instructions, emulated: None }))
+            }
+            Self::Emulator(emulator, idle) => {
+                let start = Instant::now();
+                let (outcome, did) = emulator.while_running(run)?;
+                let instructions = Some((did.instructions - idle * start.elapsed().as_secs_f64()).max(0.0));
+                Ok((outcome?, Cost { cycles: 0.0, instructions, emulated: Some(did) }))
             }
         }
     }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::cost::{Counting, Used};
-use super::ground::{PROXY_CORE, SPARE_CORE, Spaces, Steering, inside, sh, sluice};
+use super::cost::{Cost, Counting, Meter, Source, Used};
+use super::emulator::Did;
+use super::ground::{PROXY_CORE, Spaces, Steering, inside, sh, sluice};
 use super::wrk;
 use crate::machine::{Process, RealTime, Soaker, TempDir};
 
@@ -60,16 +61,16 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds it. Needs root.
+    /// Builds it, with the origin on `origin_core`. Needs root.
     ///
     /// # Errors
     /// What could not be done.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(origin_core: usize) -> io::Result<Self> {
         let dir = TempDir::new("sluice-peers")?;
         let spaces = Spaces::new()?;
         let config = dir.path().join("nginx.conf");
         std::fs::write(&config, nginx_conf(dir.path()))?;
-        let mut nginx = inside(&spaces.name("s"), SPARE_CORE, "nginx");
+        let mut nginx = inside(&spaces.name("s"), origin_core, "nginx");
         nginx.arg("-e").arg(dir.path().join("nginx.log")).arg("-c").arg(&config);
         let origin = Process::start(nginx.stdout(Stdio::null()))?;
         std::thread::sleep(Duration::from_millis(500));
@@ -81,11 +82,7 @@ impl Lab {
     /// # Errors
     /// What did not start, and runs with failed requests.
     pub fn run(&self, proxy: Proxy, steering: Steering, seconds: u32, counters: bool) -> io::Result<Outcome> {
-        self.spaces.steer(steering)?;
-        self.spaces.address_proxy((proxy != Proxy::Sluice).then_some("10.77.0.10"))?;
-        let process = self.start(proxy)?;
-        std::thread::sleep(Duration::from_millis(1_200));
-        self.load(1)?;
+        let process = self.ready(proxy, steering)?;
         let own: Vec<u32> = process.iter().map(Process::pid).chain([self.origin.pid()]).collect();
         let _priorities = [RealTime::of(&own), RealTime::of_softirqs()];
         let (requests, idle, loaded) = self.soaked(seconds)?;
@@ -98,6 +95,28 @@ impl Lab {
             noise: idle.share,
             counted: if counters { self.counted(seconds)? } else { None },
         })
+    }
+
+    /// Loads one proxy for `seconds`: what each request cost its core, as `source` counts.
+    ///
+    /// # Errors
+    /// Those of [`Lab::run`], and that nobody counts.
+    pub fn cost(&self, proxy: Proxy, steering: Steering, seconds: u32, source: Source) -> io::Result<Cost> {
+        let _process = self.ready(proxy, steering)?;
+        let (requests, cost) = Meter::start(source)?.measure(|| self.load(seconds))?;
+        let instructions = cost.instructions.map(|count| count / requests);
+        let emulated = cost.emulated.map(|did| Did { user: did.user / requests, ..did });
+        Ok(Cost { cycles: cost.cycles / requests, instructions, emulated })
+    }
+
+    /// Starts a proxy, and has it pass on some requests; `None` for the kernel itself.
+    fn ready(&self, proxy: Proxy, steering: Steering) -> io::Result<Option<Process>> {
+        self.spaces.steer(steering)?;
+        self.spaces.address_proxy((proxy != Proxy::Sluice).then_some("10.77.0.10"))?;
+        let process = self.start(proxy)?;
+        std::thread::sleep(Duration::from_millis(1_200));
+        self.load(1)?;
+        Ok(process)
     }
 
     /// Requests, and what the proxy's core did before and meanwhile.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::cost::Meter;
-use super::ground::{PROXY_CORE, SPARE_CORE, Spaces, Steering, inside, sluice};
+use super::cost::{Meter, Source};
+use super::ground::{PROXY_CORE, Spaces, Steering, inside, sluice};
 use super::idle::{self, PerConnection};
 use super::{texts, wrk};
 use crate::machine::{Process, RealTime, TempDir};
@@ -45,6 +45,8 @@ pub struct Work {
     url: &'static str,
     connections: u32,
     closes: bool,
+    /// Requests of 1 MiB are told from the bytes that came: too few come whole.
+    by_bytes: bool,
     /// It is also run with receive work where the kernel puts it.
     in_short: bool,
 }
@@ -65,7 +67,17 @@ impl Work {
     ];
 
     const fn http(name: &'static str, url: &'static str, closes: bool, in_short: bool) -> Self {
-        Self { name, url, connections: 64, closes, in_short }
+        Self { name, url, connections: 64, closes, by_bytes: false, in_short }
+    }
+
+    /// Those for an emulated machine, which is slow, with `only` in their names.
+    pub fn emulated(only: &str) -> Vec<Work> {
+        let all = Work::ALL.into_iter().filter(|work| work.connections > 1 && work.name.contains(only));
+        all.map(|work| match work.url.ends_with("/1m") {
+            true => Work { connections: 8, by_bytes: true, ..work },
+            false => work,
+        })
+        .collect()
     }
 
     /// Those to be run, with `only` in their names.
@@ -84,6 +96,8 @@ pub struct Outcome {
     pub cycles: f64,
     /// Instructions, where they are counted.
     pub instructions: Option<f64>,
+    /// Instructions of user alone and the share of the proxy's core that was used, where an emulator runs it.
+    pub emulated: Option<(f64, f64)>,
     /// Half of the requests were answered within this time, in microseconds.
     pub p50_us: f64,
     /// 99 % were.
@@ -97,7 +111,7 @@ pub struct Lab {
     spaces: Spaces,
     dir: TempDir,
     seconds: u32,
-    counters: bool,
+    source: Source,
     /// Proxies started so far.
     started: Cell<u8>,
 }
@@ -107,14 +121,14 @@ impl Lab {
     ///
     /// # Errors
     /// What could not be done.
-    pub fn new(seconds: u32, counters: bool) -> io::Result<Self> {
+    pub fn new(seconds: u32, source: Source) -> io::Result<Self> {
         let dir = TempDir::new("sluice-proxies")?;
         std::fs::write(dir.path().join("16k"), [b'x'; 16 << 10])?;
         std::fs::write(dir.path().join("1m"), vec![b'x'; 1 << 20])?;
         let spaces = Spaces::new()?;
-        let origin =
-            start_nginx(&spaces.name("s"), SPARE_CORE, dir.path(), "origin", &texts::origin(dir.path()))?;
-        Ok(Self { origin, spaces, dir, seconds, counters, started: Cell::new(0) })
+        let (space, config) = (spaces.name("s"), texts::origin(dir.path()));
+        let origin = start_nginx(&space, source.origin_core(), dir.path(), "origin", &config)?;
+        Ok(Self { origin, spaces, dir, seconds, source, started: Cell::new(0) })
     }
 
     /// Loads one proxy with all of `works`, in this order: what each came to, or why not.
@@ -132,18 +146,20 @@ impl Lab {
         self.spaces.steer(steering)?;
         let process = self.start(proxy)?;
         let _priorities = [RealTime::of(&[process.pid(), self.origin.pid()]), RealTime::of_softirqs()];
-        let meter = Meter::start(self.counters)?;
+        let meter = Meter::start(self.source)?;
         Ok(works.iter().map(|work| self.load(&meter, work).map_err(|error| error.to_string())).collect())
     }
 
     fn load(&self, meter: &Meter, work: &Work) -> io::Result<Outcome> {
-        let Work { url, connections, closes, .. } = *work;
+        let Work { url, connections, closes, by_bytes, .. } = *work;
         let load = wrk::Load { url, connections, seconds: self.seconds, closes };
         let (answers, cost) = meter.measure(|| wrk::run(&self.spaces, &load))?;
+        let requests = if by_bytes { answers.bytes / MIB } else { answers.requests };
         Ok(Outcome {
-            rate: answers.requests / f64::from(self.seconds),
-            cycles: cost.cycles / answers.requests,
-            instructions: cost.instructions.map(|count| count / answers.requests),
+            rate: requests / f64::from(self.seconds),
+            cycles: cost.cycles / requests,
+            instructions: cost.instructions.map(|count| count / requests),
+            emulated: cost.emulated.map(|did| (did.user / requests, did.busy)),
             p50_us: answers.p50_us,
             p99_us: answers.p99_us,
         })
@@ -221,6 +237,7 @@ pub fn stream_module() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
+const MIB: f64 = 1_048_576.0;
 /// Until a proxy must have started.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Addresses that proxies take turns with.

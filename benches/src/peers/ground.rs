@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 /// Where client and server run.
 pub const SPARE_CORE: usize = 0;
+/// Where the origin runs in an emulated machine: there the proxy is to be the slowest of the three.
+pub const ORIGIN_CORE: usize = 2;
 /// Of the names of our namespaces; the number of our process follows.
 const PREFIX: &str = "slb";
 /// Where the proxy runs, alone.

@@ -9,14 +9,18 @@
 //! |---|---|
 //! | [`ground`] | the namespaces, and programs in them |
 //! | [`cost`] | what the proxy's core did for it |
+//! | [`emulator`] | the same of an emulated machine |
 //! | [`wrk`] | the load, and what its generator says |
 //! | [`forwarding`] | `peers`: packets passed on, against the kernel and HAProxy |
 //! | [`full`] | `peers proxies`: connections that end at the proxy, against HAProxy and nginx |
+//! | [`counted`] | `peers instructions`: both, in instructions alone |
 //! | [`texts`] | the configurations of those |
 //! | [`idle`] | what a connection takes that does nothing |
 //! | [`table`] | what came out, in rows |
 
 pub mod cost;
+pub mod counted;
+pub mod emulator;
 pub mod forwarding;
 pub mod full;
 pub mod ground;

@@ -16,6 +16,7 @@ fn middle(rounds: &[Result<Outcome, String>]) -> Option<Outcome> {
         rate: of(|outcome| outcome.rate),
         cycles: of(|outcome| outcome.cycles),
         instructions: (!counted.is_empty()).then(|| median(&counted)),
+        emulated: None,
         p50_us: of(|outcome| outcome.p50_us),
         p99_us: of(|outcome| outcome.p99_us),
     })
@@ -37,7 +38,7 @@ pub fn rows(name: &str, cells: &Cells) -> String {
 }
 
 fn row(proxy: Proxy, outcome: &Outcome) -> String {
-    let Outcome { rate, cycles, instructions, p50_us, p99_us } = *outcome;
+    let Outcome { rate, cycles, instructions, p50_us, p99_us, .. } = *outcome;
     let counted = instructions.map_or(String::new(), |count| format!(" {:8.1} k instructions", count / 1e3));
     format!(
         "  {:<8} {rate:9.0} /s {:9.1} k cycles{counted}   p50 {:8.3} ms   p99 {:8.3} ms\n",
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     fn outcome(rate: f64, cycles: f64, instructions: Option<f64>) -> Result<Outcome, String> {
-        Ok(Outcome { rate, cycles, instructions, p50_us: 1_000.0, p99_us: 2_500.0 })
+        Ok(Outcome { rate, cycles, instructions, emulated: None, p50_us: 1_000.0, p99_us: 2_500.0 })
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Load<'a> {
 pub struct Answers {
     /// Requests answered.
     pub requests: f64,
+    /// Bytes that came, those of answers not yet complete and of heads included.
+    pub bytes: f64,
     /// Half of them were answered within this time, in microseconds.
     pub p50_us: f64,
     /// 99 % were.
@@ -35,7 +37,8 @@ pub struct Answers {
 /// That it does not start, and failed requests.
 pub fn run(spaces: &Spaces, load: &Load) -> io::Result<Answers> {
     let mut wrk = inside(&spaces.name("c"), SPARE_CORE, "timeout");
-    wrk.args([&(load.seconds + GRACE_S).to_string(), "chrt", "--rr", "10", "wrk", "--latency", "-t1"]);
+    wrk.args([&(load.seconds + GRACE_S).to_string(), "chrt", "--rr", "10"]);
+    wrk.args(["wrk", "--latency", "-t1", "--timeout", "20s"]);
     wrk.args([&format!("-c{}", load.connections), &format!("-d{}s", load.seconds)]);
     if load.closes {
         wrk.args(["-H", "Connection: close"]);
@@ -43,7 +46,8 @@ pub fn run(spaces: &Spaces, load: &Load) -> io::Result<Answers> {
     let output = wrk.arg(load.url).stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        return Err(io::Error::other(format!("wrk: {}\n{text}", output.status)));
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(format!("wrk: {}\n{text}{said}", output.status)));
     }
     read(&text).map_err(io::Error::other)
 }
@@ -61,27 +65,33 @@ fn read(text: &str) -> Result<Answers, String> {
     };
     let requests = words("requests in").first().and_then(|word| word.parse::<f64>().ok());
     let time = |mark: &str| words(mark).get(1).and_then(|word| microseconds(word));
-    match (requests.filter(|&requests| requests > 0.0), time(" 50%"), time(" 99%")) {
-        (Some(requests), Some(p50_us), Some(p99_us)) => Ok(Answers { requests, p50_us, p99_us }),
+    let requests = requests.filter(|&requests| requests > 0.0);
+    let bytes = words("requests in").get(4).and_then(|word| bytes(word));
+    match (requests, bytes, time(" 50%"), time(" 99%")) {
+        (Some(requests), Some(bytes), Some(p50_us), Some(p99_us)) => {
+            Ok(Answers { requests, bytes, p50_us, p99_us })
+        }
         _ => Err(format!("no answers:\n{text}")),
     }
 }
 
 fn microseconds(word: &str) -> Option<f64> {
+    quantity(word, &[("us", 1.0), ("ms", 1e3), ("s", 1e6), ("m", 60e6)])
+}
+
+fn bytes(word: &str) -> Option<f64> {
+    quantity(word, &[("B", 1.0), ("KB", 1024.0), ("MB", 1_048_576.0), ("GB", 1_073_741_824.0)])
+}
+
+fn quantity(word: &str, units: &[(&str, f64)]) -> Option<f64> {
     let at = word.find(|letter: char| letter.is_ascii_alphabetic())?;
     let (number, unit) = word.split_at(at);
-    let each = match unit {
-        "us" => 1.0,
-        "ms" => 1e3,
-        "s" => 1e6,
-        "m" => 60e6,
-        _ => return None,
-    };
+    let (_, each) = units.iter().find(|(name, _)| *name == unit)?;
     Some(number.parse::<f64>().ok()? * each)
 }
 
 /// For connections that do not end, seconds.
-const GRACE_S: u32 = 5;
+const GRACE_S: u32 = 15;
 
 #[cfg(test)]
 mod tests {
@@ -95,10 +105,15 @@ mod tests {
 
     #[test]
     fn what_it_says_is_read() {
-        let answers = Answers { requests: 37_401.0, p50_us: 950.0, p99_us: 2_500.0 };
+        let bytes = 10.20 * 1_048_576.0;
+        let answers = Answers { requests: 37_401.0, bytes, p50_us: 950.0, p99_us: 2_500.0 };
         assert_eq!(read(TEXT), Ok(answers));
         assert_eq!(microseconds("1.20s"), Some(1_200_000.0));
         assert_eq!([microseconds("1.20"), microseconds("x"), microseconds("3h")], [None; 3]);
+        assert_eq!(
+            [super::bytes("2.00KB"), super::bytes("512.00B"), super::bytes("3")],
+            [Some(2048.0), Some(512.0), None]
+        );
     }
 
     #[test]

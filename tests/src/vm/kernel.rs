@@ -23,7 +23,9 @@ impl Kernel {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = ONE_AT_A_TIME.lock();
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
-        let target = own.ancestors().nth(3).ok_or("no target directory")?;
+        // TARGET/PROFILE/deps/TEST or TARGET/PROFILE/PROGRAM.
+        let above = if own.parent().is_some_and(|folder| folder.ends_with("deps")) { 3 } else { 2 };
+        let target = own.ancestors().nth(above).ok_or("no target directory")?;
         let home = target.join("vm/kernel");
         if let Some(kernel) = Self::at(&home) {
             return Ok(kernel);
