@@ -41,7 +41,8 @@ impl Pipeline {
     pub(crate) fn stream(&mut self, proxy: &mut Proxy) {
         let Layer::Stream(mut stream) = proxy.layer else { return };
         let Some(client) = proxy.client else { return };
-        if self.proxies.engine.state(client).is_over() && !self.is_drained(client) {
+        let is_wanted = stream.phase == Phase::Passing && self.is_drained(client);
+        if self.proxies.engine.state(client).is_over() && !is_wanted {
             return self.cut(proxy);
         }
         if stream.phase == Phase::Choosing {

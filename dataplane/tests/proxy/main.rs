@@ -8,6 +8,7 @@ mod full;
 mod harness;
 mod host;
 mod http;
+mod line;
 mod order;
 mod random;
 mod rows;
