@@ -36,7 +36,7 @@ use crate::packet::parse::{self, Class, Found, Packet};
 use crate::persist::PersistenceTable;
 use crate::pool::MemberStates;
 use crate::proxy::Proxies;
-use crate::queue::{Ticket, WaitingRoom};
+use crate::queue::{Queued, Ticket, WaitingRoom};
 use crate::quota::{QuotaShare, Quotas};
 use crate::rate::TokenBucket;
 use crate::reselect::Attempts;
@@ -296,7 +296,7 @@ impl Pipeline {
                     self.count_drop(reason, virtual_id);
                 }
             }
-            Fate::Queue(ticket) => self.queue.put(port, frame, ticket, self.now),
+            Fate::Queue(ticket) => self.queue.put(Queued { port, frame, ticket }, self.now),
             Fate::Fragment => self.fragment(port, frame, out),
             Fate::HandOver(owner) => self.hand_over(owner, port, frame, self.trail.sought, false),
             Fate::Misdirected(owner) => self.hand_over(owner, port, frame, self.trail.sought, true),

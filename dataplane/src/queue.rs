@@ -1,158 +1,118 @@
-//! Connections that wait because every member of their pool is at a limit (tmsh `queue-on-connection-limit`).
+//! Connections and requests that wait because every member of their pool is at a limit (tmsh
+//! `queue-on-connection-limit`).
 //!
 //! ```text
-//!   first packet ─▶ all members full ─▶ queue ─▶ a member has room ─▶ goes on as if it had just come
-//!                                         └──── time is up ────────▶ refused
+//!   all members full ─▶ line of the pool ─▶ a member has room ─▶ the first in line goes on as if it had just come
+//!                          └──── time is up, client gone ──────▶ refused
 //! ```
 //!
-//! What waits is the first packet itself; the client thinks it on its way. Each worker has its own queue.
+//! What waits is a first packet, whose client thinks it on its way, or a proxy ([`crate::proxy`]); both stand in one
+//! line. Each worker has its own lines.
 
-use std::collections::VecDeque;
+mod room;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use crate::clock::Instant;
-use crate::config::ids::{PoolId, PortId, VirtualId};
-use crate::config::snapshot::{Queue, Virtual};
-use crate::flow::key::FlowKey;
-use crate::frame::Frame;
+use crate::config::ids::PoolId;
+use crate::config::snapshot::{Pool, Virtual};
 use crate::lb::{Balancer, View};
 use crate::outgoing::Outgoing;
 use crate::packet::parse::{self, Found, Packet};
 use crate::pipeline::{Fate, Pipeline, Slot};
 use crate::verdict::DropReason;
 
-/// The queues of one worker, over all pools.
-#[derive(Default)]
-pub(crate) struct WaitingRoom {
-    /// In the order they came.
-    waiting: VecDeque<Waiting>,
-    in_pool: HashMap<PoolId, u32>,
-    /// Somebody may have left a member since the queue was last served.
-    poked: bool,
-    /// Pools that were found full while the queue is being served.
-    full: Vec<PoolId>,
-    /// When the connection being served came.
-    serving: Option<Instant>,
-}
-
-struct Waiting {
-    port: PortId,
-    frame: Frame,
-    key: FlowKey,
-    pool: PoolId,
-    virtual_id: VirtualId,
-    since: Instant,
-}
-
-impl WaitingRoom {
-    /// True when nobody waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// A connection has ended.
-    #[inline]
-    pub(crate) fn poke(&mut self) {
-        self.poked = !self.waiting.is_empty();
-    }
-
-    /// True when it is worth to look before the time is up.
-    pub(crate) fn is_poked(&self) -> bool {
-        self.poked
-    }
-
-    fn holds(&self, key: &FlowKey) -> bool {
-        self.waiting.iter().any(|waiting| waiting.key == *key)
-    }
-
-    fn in_pool(&self, pool: PoolId) -> u32 {
-        self.in_pool.get(&pool).copied().unwrap_or(0)
-    }
-
-    /// Takes a first packet in; one that is served and finds no room after all goes back to the head.
-    pub(crate) fn put(&mut self, port: PortId, frame: Frame, ticket: Ticket, now: Instant) {
-        let Ticket { key, pool, virtual_id } = ticket;
-        *self.in_pool.entry(pool).or_default() += 1;
-        let since = self.serving.take();
-        let waiting = Waiting { port, frame, key, pool, virtual_id, since: since.unwrap_or(now) };
-        match since {
-            Some(_) => self.waiting.push_front(waiting),
-            None => self.waiting.push_back(waiting),
-        }
-    }
-
-    fn take(&mut self, place: usize) -> Option<Waiting> {
-        let waiting = self.waiting.remove(place)?;
-        if let Some(count) = self.in_pool.get_mut(&waiting.pool) {
-            *count -= 1;
-            if *count == 0 {
-                self.in_pool.remove(&waiting.pool);
-            }
-        }
-        Some(waiting)
-    }
-}
-
-/// Who waits, and for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    key: FlowKey,
-    pool: PoolId,
-    virtual_id: VirtualId,
-}
+pub(crate) use self::room::{Queued, Ticket, WaitingRoom, Who};
 
 impl Pipeline {
     /// Has the first packet wait for a member of `item`'s pool; `None` when there is no queue or no room in it. A
     /// packet in fragments does not wait: the others would have nowhere to go meanwhile.
     pub(crate) fn queue_up(&mut self, item: &Virtual, packet: &Packet) -> Option<Fate> {
         let pool = self.snapshot.pool(item.pool?)?;
-        let Queue { depth, .. } = pool.queue?;
+        pool.queue?;
         if self.fragment_at_hand.is_some() {
             return None;
         }
         if self.queue.holds(&packet.key) {
             return Some(self.dropped(DropReason::QueuedAlready, item.id));
         }
-        let depth = if depth == 0 { u32::MAX } else { self.owners.share_of(depth) };
-        let is_full = self.queue.in_pool(pool.id) >= depth || self.queue.waiting.len() >= QUEUED_MAX;
-        (!is_full).then_some(Fate::Queue(Ticket { key: packet.key, pool: pool.id, virtual_id: item.id }))
+        let has_place = self.has_place(pool) && self.queue.packets() < PACKETS_MAX;
+        let may_wait = has_place || self.queue.keeps_place(pool.id);
+        may_wait.then_some(Fate::Queue(Ticket { key: packet.key, pool: pool.id, virtual_id: item.id }))
     }
 
-    /// Lets go on who can, and refuses whose time is up. Each connection is looked at once, and each pool that is
-    /// full: O(waiting + members of their pools), besides the first packets that go on.
+    /// True when the pool has a queue, and one more may wait in it.
+    pub(crate) fn has_place(&self, pool: &Pool) -> bool {
+        pool.queue.is_some_and(|queue| {
+            queue.depth == 0 || self.queue.len_of(pool.id) < self.owners.share_of(queue.depth)
+        })
+    }
+
+    /// True when a new connection or request must not ask for a member yet: others came before it. One that may be let
+    /// in above the limit is not asked to wait.
+    pub(crate) fn must_stand_back(&self, item: &Virtual, pool: Option<PoolId>) -> bool {
+        let Some(pool) = pool.filter(|&pool| self.queue.is_ahead(pool)) else { return false };
+        let overrides = item.persistence.as_ref().is_some_and(|by| by.override_connection_limit);
+        !overrides && self.snapshot.pool(pool).is_some_and(|pool| pool.queue.is_some())
+    }
+
+    /// Lets go on who can, and refuses whose time is up. O(pools that are waited for × their members), besides those
+    /// that go on: a line is served from its head, and no further than its pool has room.
     #[cold]
     pub(crate) fn serve_queue(&mut self, out: &mut Outgoing) {
-        self.queue.poked = false;
-        let mut full = std::mem::take(&mut self.queue.full);
-        full.clear();
-        let mut place = 0;
-        for _ in 0..self.queue.waiting.len() {
-            let Some(waiting) = self.queue.waiting.get(place) else { break };
-            let (pool, since) = (waiting.pool, waiting.since);
-            if self.is_over(pool, since) {
-                self.give_up(place, out);
-            } else if full.contains(&pool) {
-                place += 1;
-            } else if self.has_room(pool) {
-                let before = self.queue.waiting.len();
-                self.go_on(place, out);
-                // Back at the head, it has moved the others on by one.
-                place += usize::from(self.queue.waiting.len() == before);
-            } else {
-                full.push(pool);
-                place += 1;
-            }
+        let round = self.queue.begin_round();
+        for &pool in &round {
+            self.serve_line(pool, out);
         }
-        self.queue.full = full;
+        self.queue.end_round(round);
+        self.end_proxies_turn(out);
     }
 
-    fn is_over(&self, pool: PoolId, since: Instant) -> bool {
+    /// One that cannot go on though there is room, for it has tried those members, does not keep those behind it.
+    fn serve_line(&mut self, pool: PoolId, out: &mut Outgoing) {
+        let mut next = self.queue.first(pool);
+        let mut went_on = 0;
+        for _ in 0..SERVED_A_TURN {
+            let Some(place) = next else { break };
+            next = self.queue.behind(place);
+            if self.serve_place(place, pool, out) {
+                went_on += 1;
+            } else if !self.has_room(pool) {
+                return self.queue.set_stuck(pool, false);
+            }
+        }
+        let is_all = next.is_none() || went_on == 0;
+        let is_stuck = is_all && self.has_room(pool);
+        self.queue.set_stuck(pool, is_stuck);
+        if !is_all {
+            self.queue.poke();
+        }
+    }
+
+    /// Its turn: true when it does not wait any more.
+    fn serve_place(&mut self, place: u32, pool: PoolId, out: &mut Outgoing) -> bool {
+        let (slot, since) = match self.queue.at(place) {
+            Some((&Who::Proxy(slot), since)) => (Some(slot), since),
+            Some((Who::Packet(_), since)) => (None, since),
+            Some((Who::Nobody, _)) | None => return false,
+        };
+        if let Some(slot) = slot {
+            self.queue.begin_turn(place);
+            self.run_one(slot, out);
+            return !self.queue.end_turn();
+        }
+        if self.wait_ends(pool, since) <= self.now {
+            self.give_up(place, out);
+            return true;
+        }
+        self.has_room(pool) && self.go_on(place, out)
+    }
+
+    /// When one that has waited since then for a member of `pool` is refused.
+    pub(crate) fn wait_ends(&self, pool: PoolId, since: Instant) -> Instant {
         let time_ms = self.snapshot.pool(pool).and_then(|pool| pool.queue).map_or(0, |queue| queue.time_ms);
-        let patience = if time_ms == 0 { PATIENCE } else { Duration::from_millis(u64::from(time_ms)) };
-        self.now.since(since) >= patience
+        since + if time_ms == 0 { PATIENCE } else { Duration::from_millis(u64::from(time_ms)) }
     }
 
     /// True as well when the pool is gone: then it is for selection to say what becomes of the connection.
@@ -174,15 +134,24 @@ impl Pipeline {
         !balancer.is_at_limit(pool, &view)
     }
 
-    fn go_on(&mut self, place: usize, out: &mut Outgoing) {
-        let Some(waiting) = self.queue.take(place) else { return };
-        self.queue.serving = Some(waiting.since);
-        self.process_stray(waiting.port, waiting.frame, out);
-        self.queue.serving = None;
+    /// The first packet is decided about again. False when it waits again, in the same place.
+    fn go_on(&mut self, place: u32, out: &mut Outgoing) -> bool {
+        let Some(Queued { port, frame, .. }) = self.queue.take_packet(place) else { return false };
+        self.queue.begin_turn(place);
+        self.process_stray(port, frame, out);
+        self.queue.end_turn();
+        let waits = matches!(self.queue.at(place), Some((Who::Packet(_), _)));
+        if !waits {
+            self.queue.leave(place);
+        }
+        !waits
     }
 
-    fn give_up(&mut self, place: usize, out: &mut Outgoing) {
-        let Some(Waiting { port, frame, virtual_id, .. }) = self.queue.take(place) else { return };
+    fn give_up(&mut self, place: u32, out: &mut Outgoing) {
+        let queued = self.queue.take_packet(place);
+        self.queue.leave(place);
+        let Some(Queued { port, frame, ticket }) = queued else { return };
+        let virtual_id = ticket.virtual_id;
         let mut slot = Slot::BLANK;
         let mac = self.ports[usize::from(port.0)].mac;
         let reason = DropReason::QueueTimeout;
@@ -195,7 +164,10 @@ impl Pipeline {
 }
 
 /// First packets that wait at most, over all pools of a worker.
-const QUEUED_MAX: usize = 256;
+const PACKETS_MAX: usize = 256;
+
+/// Of one line, those that have their turn before others do.
+const SERVED_A_TURN: usize = 64;
 
 /// Where the operator sets no time: a client has given up by then (RFC 9293 section 3.8.3 asks for 3 minutes at
 /// least, common ones take 2).

@@ -153,6 +153,9 @@ impl Pipeline {
         frame: &Frame,
         packet: &Packet,
     ) -> Result<FlowId, DropReason> {
+        if self.must_stand_back(virtual_server, virtual_server.pool) {
+            return Err(DropReason::MembersFull);
+        }
         let target = self.target(virtual_server, packet, &[])?;
         let opened = self.open_towards(virtual_server, target, link, frame, packet);
         opened.inspect_err(|_| self.let_go_member(target.member_id))

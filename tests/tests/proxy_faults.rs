@@ -72,6 +72,68 @@ fn a_member_that_is_not_there_is_told_as_502_503_or_504() {
     assert_eq!(reason_of(&stage, "/", 503), "no-member");
 }
 
+/// One member with room for one connection, and two places to wait.
+fn queued(options: &str) -> String {
+    let member = "{address: 10.1.0.11, port: 8000";
+    only_one(options).replace(
+        &format!("one: {{members: [{member}}}]}}"),
+        &format!(
+            "one: {{queue_on_connection_limit: true, queue_depth_limit: 2, members: [{member}, connection_limit: 1}}]}}"
+        ),
+    )
+}
+
+/// A client that has asked, and leaves its connection open.
+fn asks(stage: &Stage) -> TcpStream {
+    let mut stream = peer::connect(stage.world.lab.client(), "192.0.2.100:80").expect("a connection");
+    stream.write_all(b"GET /status/200 HTTP/1.1\r\nHost: a\r\n\r\n").expect("an open connection");
+    stream
+}
+
+/// What the client is told, up to the text of its answer.
+fn is_told(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let mut piece = [0; 1_000];
+    loop {
+        let told = String::from_utf8_lossy(&text).into_owned();
+        if ["as asked\n", "members-full\n"].iter().any(|end| told.contains(end)) {
+            return told;
+        }
+        let len = stream.read(&mut piece).unwrap_or_else(|error| panic!("{error} after {told:?}"));
+        assert!(len > 0, "cut after {told:?}");
+        text.extend_from_slice(&piece[..len]);
+    }
+}
+
+fn until_waiting(stage: &Stage, count: usize) {
+    wait::until("requests in the queue", peer::PATIENCE, || {
+        let flows = stage.world.sluice.show("flows").to_string();
+        (flows.matches("\"http-connecting\"").count() == count).then_some(())
+    });
+}
+
+/// A connection of its own for each client: the member's place is free when its client goes.
+#[test]
+fn requests_wait_for_a_full_member_in_the_order_they_came_and_no_more_than_may() {
+    let Some(stage) = Stage::start(&queued("http: {}, connection_reuse: false")) else { return };
+    let mut first = asks(&stage);
+    assert!(is_told(&mut first).starts_with("HTTP/1.1 200 "));
+    let mut second = asks(&stage);
+    until_waiting(&stage, 1);
+    let mut third = asks(&stage);
+    until_waiting(&stage, 2);
+    let refused = is_told(&mut asks(&stage));
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    drop(first);
+    assert!(is_told(&mut second).starts_with("HTTP/1.1 200 "));
+    until_waiting(&stage, 1);
+    drop(second);
+    assert!(is_told(&mut third).starts_with("HTTP/1.1 200 "));
+    drop(third);
+    let none = || (connections(&stage) == 0).then_some(());
+    wait::until("the end of every connection", Duration::from_secs(5), none);
+}
+
 /// The rest of the request is not read to its end, and yet no RST takes the answer away.
 #[test]
 fn an_answer_before_the_end_of_the_request_arrives() {

@@ -33,7 +33,7 @@ impl Pipeline {
 
     fn deadline_of_stream(&self, proxy: &Proxy, stream: &Stream) -> Option<Instant> {
         let (since, ms) = match stream.phase {
-            Phase::Choosing => (self.now, RETRY_MS),
+            Phase::Choosing => return Some(self.wait_of(proxy, stream.since)),
             Phase::Connecting => (stream.since, proxy.profile.server_tcp.connect_ms),
             Phase::Passing if stream.closed != [false; 2] => (proxy.active, self.fin_wait_ms(proxy)),
             Phase::Passing if stream.is_tunnel => (
@@ -98,5 +98,5 @@ impl Pipeline {
 const FIRST_BYTE_MS: u32 = 5_000;
 /// How long a client that does not stop sending may take to read our answer.
 const LINGER_MS: u32 = 2_000;
-/// How often a connection that waits for a member asks again.
+/// When something is looked at again that comes about by itself.
 pub(crate) const RETRY_MS: u32 = 50;

@@ -29,6 +29,7 @@ mod run;
 mod slots;
 mod stream;
 mod verify;
+mod wait;
 
 use std::sync::Arc;
 
@@ -124,6 +125,8 @@ pub(crate) struct Proxy {
     pub(crate) served_by: Option<(MemberId, (Address, u16))>,
     /// It ended with a RST of ours.
     pub(crate) was_cut: bool,
+    /// Where it waits for a member that has room.
+    pub(crate) place: Option<u32>,
 }
 
 /// A member that a connection leads to.

@@ -175,6 +175,7 @@ impl Pipeline {
         let idles = &mut self.proxies.idle;
         idles.lists.entry(key).or_insert_with(|| idles.spare.pop().unwrap_or_default()).push(slot);
         *idles.by_virtual.entry(proxy.virtual_id).or_default() += 1;
+        self.queue.poke();
         // An acknowledgement that it owes may go with the next request.
         if let Some(mut holder) = self.proxies.slots.take(slot) {
             self.arm(&mut holder);

@@ -31,9 +31,14 @@ impl Pipeline {
             self.run_one(slot, out);
         }
         self.proxies.ready = ready;
+        self.end_proxies_turn(out);
+        true
+    }
+
+    /// Nobody has a step any more for now.
+    pub(crate) fn end_proxies_turn(&mut self, out: &mut Outgoing) {
         self.proxies.frame = None;
         self.send_verdicts(out);
-        true
     }
 
     /// How long nothing of the proxies is due; `None` for as long as no packet comes.
@@ -75,10 +80,12 @@ impl Pipeline {
         true
     }
 
-    fn run_one(&mut self, slot: u32, out: &mut Outgoing) {
+    /// Lets one proxy go on, and sends what it has to send.
+    pub(crate) fn run_one(&mut self, slot: u32, out: &mut Outgoing) {
         let Some(mut proxy) = self.proxies.slots.take(slot) else { return };
         proxy.is_ready = false;
         self.step(&mut proxy);
+        self.keep_place(&mut proxy);
         let conns = [proxy.client, proxy.server];
         let mut more = false;
         for conn in conns.into_iter().flatten() {
@@ -101,6 +108,7 @@ impl Pipeline {
     fn step(&mut self, proxy: &mut Proxy) {
         if self.is_overdue(proxy) {
             self.on_deadline(proxy);
+            self.keep_place(proxy);
         }
         loop {
             let before = std::mem::discriminant(&proxy.layer);

@@ -60,15 +60,26 @@ impl Pipeline {
     }
 
     fn choose_for_stream(&mut self, proxy: &mut Proxy, stream: &mut Stream) {
-        let pool = self.snapshot.virtual_by_id(proxy.virtual_id).and_then(|item| item.pool);
-        let connected = if proxy.server.is_some() { Ok(()) } else { self.connect(proxy, pool) };
+        let connected = if proxy.server.is_some() { Ok(true) } else { self.reach_for_stream(proxy, stream) };
         match connected {
-            Ok(()) => (stream.phase, stream.since) = (Phase::Connecting, self.now),
-            Err(DropReason::MembersFull) if self.may_wait(proxy, stream.since) => {}
+            Ok(true) => (stream.phase, stream.since) = (Phase::Connecting, self.now),
+            Ok(false) => {}
             Err(reason) => {
                 self.count_drop(reason, proxy.virtual_id);
                 self.cut(proxy);
             }
+        }
+    }
+
+    /// Begins a connection to a member. False while it waits for one with room.
+    fn reach_for_stream(&mut self, proxy: &mut Proxy, stream: &Stream) -> Result<bool, DropReason> {
+        let pool = self.snapshot.virtual_by_id(proxy.virtual_id).and_then(|item| item.pool);
+        if !self.may_ask(proxy, pool, stream.since, proxy.failed.is_empty())? {
+            return Ok(false);
+        }
+        match self.connect(proxy, pool) {
+            Err(DropReason::MembersFull) => self.wait_in_line(proxy, pool, false),
+            connected => connected.map(|()| true),
         }
     }
 
@@ -146,14 +157,6 @@ impl Pipeline {
             proxy.failed.push(member.id);
         }
         self.drop_server(proxy, false);
-    }
-
-    /// True while a connection whose members are all at their limits waits for one, as its pool's queue says.
-    pub(crate) fn may_wait(&self, proxy: &Proxy, since: Instant) -> bool {
-        let pool = self.snapshot.virtual_by_id(proxy.virtual_id).and_then(|item| item.pool);
-        let queue = pool.and_then(|pool| self.snapshot.pool(pool)).and_then(|pool| pool.queue);
-        let waited_ms = self.now.since(since).as_millis();
-        queue.is_some_and(|queue| queue.time_ms == 0 || waited_ms < u128::from(queue.time_ms))
     }
 }
 

@@ -46,6 +46,9 @@ impl Pipeline {
         if self.proxies.verifying.contains_key(&packet.key) {
             return Ok(Fate::Done);
         }
+        if self.must_stand_back(item, item.pool) {
+            return Err(DropReason::MembersFull);
+        }
         let profile = item.proxy.clone().ok_or(DropReason::NoVirtual)?;
         let layer = Layer::Verify(Verify { syn, caller, offer, answered: false });
         let proxy =

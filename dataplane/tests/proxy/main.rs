@@ -9,6 +9,7 @@ mod harness;
 mod host;
 mod http;
 mod interim;
+mod line;
 mod order;
 mod random;
 mod rows;

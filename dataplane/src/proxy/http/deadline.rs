@@ -54,7 +54,7 @@ impl Pipeline {
             Phase::Head if http.exchange.is_some() => (after(http.since, limits.head_ms), Late::Head),
             Phase::Head if http.served == 0 => (after(http.since, limits.first_byte_ms), Late::Quiet),
             Phase::Head => (after(http.since, limits.keep_alive_ms), Late::Quiet),
-            Phase::Waiting => (after(self.now, RETRY_MS), Late::Member),
+            Phase::Waiting => (self.wait_of(proxy, http.since), Late::Member),
             Phase::Connecting => (after(http.since, proxy.profile.server_tcp.connect_ms), Late::Connection),
             Phase::Answering => (after(proxy.active, limits.body_ms), Late::Client),
             Phase::Passing => self.late_of_passing(proxy, http, limits),

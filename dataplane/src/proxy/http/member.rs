@@ -30,17 +30,15 @@ impl Pipeline {
             return self.begin_passing(proxy, http, exchange);
         }
         self.drop_server(proxy, true);
-        match self.reach_member(proxy, http, exchange) {
-            Ok(()) => {
+        match self.reach_or_wait(proxy, http, exchange) {
+            Ok(true) => {
+                self.leave_line(proxy);
                 http.enter(Phase::Connecting, self.now);
                 Turn::Again
             }
-            Err(DropReason::MembersFull)
-                if self.may_wait(proxy, http.since) || self.makes_way(proxy, exchange) =>
-            {
-                Turn::Wait
-            }
+            Ok(false) => Turn::Wait,
             Err(reason) => {
+                self.leave_line(proxy);
                 self.count_drop(reason, proxy.virtual_id);
                 self.answer_with(http, exchange, 503, reason.name())
             }
@@ -55,6 +53,26 @@ impl Pipeline {
             && exchange.pool == Some(member.pool)
             && self.proxies.engine.state(server) == State::Open
             && !self.proxies.engine.is_peer_done(server)
+    }
+
+    /// Reaches a member. False while the request waits for one with room. What has been with a member already does not
+    /// stand behind those that come first now.
+    fn reach_or_wait(
+        &mut self,
+        proxy: &mut Proxy,
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Result<bool, DropReason> {
+        if !self.may_ask(proxy, exchange.pool, http.since, exchange.tries == 0)? {
+            return Ok(false);
+        }
+        match self.reach_member(proxy, http, exchange) {
+            Err(DropReason::MembersFull) => {
+                let made_way = self.makes_way(proxy, exchange);
+                self.wait_in_line(proxy, exchange.pool, made_way)
+            }
+            reached => reached.map(|()| true),
+        }
     }
 
     fn reach_member(

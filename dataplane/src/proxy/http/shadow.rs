@@ -129,6 +129,7 @@ impl Proxy {
             bytes: [0; 2],
             served_by: None,
             was_cut: false,
+            place: None,
         }
     }
 }
