@@ -492,8 +492,9 @@ fn switches_are_told_every_minute_which_groups_neighbors_ask_for_us_in() {
     let mut world = World::new(|_| ());
     let reported = |out: &[Out]| {
         let reports = out.iter().filter(|out| is_report(out));
-        let mut groups: Vec<_> =
-            reports.map(|out| (out.port, u32::from_be_bytes(out.bytes[86..90].try_into().unwrap()))).collect();
+        let mut groups: Vec<_> = reports
+            .map(|out| (out.port, u32::from_be_bytes(out.bytes[86..90].try_into().unwrap())))
+            .collect();
         let all = groups.len();
         groups.sort();
         groups.dedup();
