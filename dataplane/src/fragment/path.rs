@@ -179,7 +179,7 @@ impl Pipeline {
         let answers = || self.snapshot.owned(dst).is_some_and(|owned| owned.echo);
         packet.class != Class::Icmp
             || icmp::echo_key(frame.bytes(), packet).is_some_and(|(_, is_request)| {
-                !src.is_unspecified() && !dst.is_multicast() && !(is_request && answers())
+                !(src.is_unspecified() || dst.is_multicast() || (is_request && answers()))
             })
     }
 
