@@ -103,16 +103,20 @@ impl Pipeline {
 
     /// Tells both sides that the connection is over, with the sequence numbers that each expects.
     pub(crate) fn reset_both(&mut self, flow: &Flow, out: &mut Outgoing) {
-        for towards in [Direction::FromMember, Direction::FromClient] {
-            let (from, other) = (towards.index(), towards.opposite().index());
-            let control = Control {
-                key: flow.outgoing_key(towards),
-                flags: tcp_flag::RST | tcp_flag::ACK,
-                seq: flow.next_seq[from],
-                ack: flow.next_seq[other],
-            };
-            self.send_control(flow, towards, &control, out);
+        for from in [Direction::FromMember, Direction::FromClient] {
+            self.reset_side(flow, from, out);
         }
+    }
+
+    /// Tells one side that the connection is over, as if `from` had said so.
+    pub(crate) fn reset_side(&mut self, flow: &Flow, from: Direction, out: &mut Outgoing) {
+        let control = Control {
+            key: flow.outgoing_key(from),
+            flags: tcp_flag::RST | tcp_flag::ACK,
+            seq: flow.next_seq[from.index()],
+            ack: flow.next_seq[from.opposite().index()],
+        };
+        self.send_control(flow, from, &control, out);
     }
 
     /// Where the flow's client is; `None` while its next hop has not answered.

@@ -124,7 +124,7 @@ impl Pipeline {
     ) -> Fate {
         let &Onward { to, virtual_id, member_id, direction, way } = onward;
         let Some((link, mac)) = self.resolve(way) else {
-            return self.forward_unresolved(frame, packet, id, onward);
+            return self.forward_unresolved(port, frame, packet, id, onward, out);
         };
         let facts = self.ports[usize::from(link.port().0)];
         if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
@@ -186,14 +186,17 @@ impl Pipeline {
     #[cold]
     fn forward_unresolved(
         &mut self,
+        port: PortId,
         frame: &mut Frame,
         packet: &Packet,
         id: FlowId,
         onward: &Onward,
+        out: &mut Outgoing,
     ) -> Fate {
         let Onward { to, virtual_id, member_id, direction, .. } = onward;
         let (virtual_id, packets) = (*virtual_id, segments(frame, packet));
         let Some(hop) = self.snapshot.route(to.dst) else {
+            self.answer_with_icmp(port, frame, packet, IcmpError::NetUnreachable, out);
             return self.dropped(DropReason::NoRoute, virtual_id);
         };
         let neighbor = match self.neighbors.resolve(hop, self.now) {

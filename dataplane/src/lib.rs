@@ -48,6 +48,7 @@ mod service_down;
 pub mod snat;
 mod stateless;
 pub mod tcp;
+mod unresolved;
 pub mod verdict;
 pub mod virtual_server;
 pub mod worker;

@@ -88,7 +88,7 @@ pub enum Event {
         /// To whom.
         mac: Mac,
     },
-    /// The next hop does not answer; this packet had waited for it.
+    /// The next hop does not answer; this packet had waited for it, or has just come.
     Drop(Frame),
 }
 
@@ -192,10 +192,11 @@ impl NeighborTable {
         Ok(NeighborRef::new(place, self.entries[place].generation))
     }
 
-    /// Keeps a packet, complete but for its link destination, until `neighbor` is known.
+    /// Keeps a packet, complete but for its link destination, until `neighbor` is known. One for a next hop that has just
+    /// failed to answer is an [`Event::Drop`] at once.
     ///
     /// # Errors
-    /// The frame back, with the reason: as many wait as may, or the next hop has just failed to answer.
+    /// The frame back, with the reason: as many wait as may, or the handle refers to nothing any more.
     pub fn wait(&mut self, neighbor: NeighborRef, frame: Frame) -> Result<(), (Frame, DropReason)> {
         let known = self.entries.get_mut(neighbor.place()).filter(|e| e.generation == neighbor.generation());
         let Some(entry) = known else { return Err((frame, DropReason::NeighborUnresolved)) };
@@ -206,6 +207,10 @@ impl NeighborTable {
                 Ok(())
             }
             State::Incomplete => Err((frame, DropReason::NeighborQueueFull)),
+            State::Failed => {
+                self.events.push_back(Event::Drop(frame));
+                Ok(())
+            }
             _ => Err((frame, DropReason::NeighborUnresolved)),
         }
     }

@@ -6,7 +6,8 @@
 //!   reply    member ─▶ source, identifier m          key: source port 0, destination port m
 //! ```
 //!
-//! Forwarding virtual servers of protocol `any` and one-to-one translations take them. Receive-side scaling knows no
+//! Forwarding virtual servers of protocol `any` and one-to-one translations take them. The first fragment of a large
+//! one has the identifier, and the others follow it (`fragment/path`). Receive-side scaling knows no
 //! identifiers, so that all such flows belong to worker 0.
 
 use crate::config::ids::{LinkId, PortId, VirtualId};
@@ -15,6 +16,7 @@ use crate::flow::Direction;
 use crate::flow::key::FlowKey;
 use crate::frame::{Checksum, Frame};
 use crate::outgoing::Outgoing;
+use crate::packet::emit::IcmpError;
 use crate::packet::icmp;
 use crate::packet::parse::Packet;
 use crate::pipeline::{Fate, Pipeline};
@@ -29,7 +31,7 @@ impl Pipeline {
         packet: &Packet,
         out: &mut Outgoing,
     ) -> Fate {
-        let Some((key, is_request)) = icmp::echo_key(frame.bytes(), packet) else {
+        let Some((key, _)) = icmp::echo_key(frame.bytes(), packet) else {
             return self.dropped(DropReason::UnwantedIcmp, VirtualId::NONE);
         };
         if self.worker != ICMP_WORKER {
@@ -42,19 +44,21 @@ impl Pipeline {
         if let Some((id, direction)) = self.flows.find(&key, self.flows.hash(&key)) {
             return self.forward(port, frame, packet, id, direction, out);
         }
-        if !is_request {
-            return self.dropped(DropReason::UnwantedIcmp, VirtualId::NONE);
-        }
-        self.first_request(port, frame, packet, out)
+        self.first_echo(port, frame, packet, out)
     }
 
-    fn first_request(
+    /// An echo message of no flow, or its first fragment, at the worker that owns it: a request opens a flow.
+    /// `packet` has the identifier in the place of a port.
+    pub(crate) fn first_echo(
         &mut self,
         port: PortId,
         frame: &mut Frame,
         packet: &Packet,
         out: &mut Outgoing,
     ) -> Fate {
+        if !icmp::echo_key(frame.bytes(), packet).is_some_and(|(_, is_request)| is_request) {
+            return self.dropped(DropReason::UnwantedIcmp, VirtualId::NONE);
+        }
         let link = LinkId::new(port, packet.vlan);
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let matched = snapshot.match_virtual(&packet.key, link);
@@ -66,7 +70,12 @@ impl Pipeline {
         };
         match opened {
             Ok(id) => self.forward(port, frame, packet, id, Direction::FromClient, out),
-            Err(reason) => self.dropped(reason, matched.map_or(VirtualId::NONE, |item| item.id)),
+            Err(reason) => {
+                if reason == DropReason::NoRoute {
+                    self.answer_with_icmp(port, frame, packet, IcmpError::NetUnreachable, out);
+                }
+                self.dropped(reason, matched.map_or(VirtualId::NONE, |item| item.id))
+            }
         }
     }
 }

@@ -69,7 +69,8 @@ impl Pipeline {
         self.dropped(DropReason::IcmpUnmatched, VirtualId::NONE)
     }
 
-    fn pass_error_on(
+    /// Gives the error to the end of flow `id` that answers from `direction` go to, in that end's words.
+    pub(crate) fn pass_error_on(
         &mut self,
         frame: &mut Frame,
         packet: &Packet,

@@ -169,6 +169,10 @@ impl Pipeline {
         out: &mut Outgoing,
     ) -> Fate {
         let fate = self.dropped(reason, virtual_id);
+        if reason == DropReason::NoRoute && self.only_passes(packet) {
+            self.answer_with_icmp(port, frame, packet, IcmpError::NetUnreachable, out);
+            return fate;
+        }
         let silent = reason == DropReason::NoVirtual && !self.snapshot.parts().settings.reject_unmatched;
         if silent || packet.tcp_flags & tcp_flag::RST != 0 {
             return fate;
@@ -201,20 +205,36 @@ impl Pipeline {
         out: &mut Outgoing,
     ) -> Fate {
         let fate = self.dropped(reason, VirtualId::NONE);
-        // No error is sent about any but the first fragment (RFC 1812 section 4.3.2.7).
-        if packet.class == Class::Fragment && packet.key.src.is_v4() {
-            return fate;
+        self.answer_with_icmp(port, frame, packet, error, out);
+        fate
+    }
+
+    /// Tells the sender of a packet that has been dropped why, at a bounded rate.
+    #[cold]
+    pub(crate) fn answer_with_icmp(
+        &mut self,
+        port: PortId,
+        frame: &Frame,
+        packet: &Packet,
+        error: IcmpError,
+        out: &mut Outgoing,
+    ) {
+        if is_never_answered(frame, packet) {
+            return;
         }
         if !self.icmp_errors.take(self.now) {
-            self.counters.rejects_limited.add(1);
-            return fate;
+            return self.counters.rejects_limited.add(1);
         }
         let link = LinkId::new(port, packet.vlan);
         let header = self.header(link, source_mac(frame));
         let answer = self.icmp_error(link, header, packet, frame, error);
         self.counters.rejects_sent.add(1);
         let _ = self.send_own(answer, port, VirtualId::NONE, out);
-        fate
+    }
+
+    /// True for a datagram that is for somebody else: no virtual address of ours can answer it.
+    fn only_passes(&self, packet: &Packet) -> bool {
+        packet.class != Class::Tcp && self.snapshot.owned(packet.key.dst).is_none()
     }
 
     /// From the address that was asked for when it is ours and the end of the way, else from ours on that link.
@@ -249,9 +269,11 @@ impl Pipeline {
         self.handoff.tell_all(hop, mac, word);
     }
 
-    /// Does what the neighbour table asks for.
-    pub fn run_neighbor_events(&mut self, out: &mut Outgoing) {
+    /// Does what the neighbour table asks for. True when there was something.
+    pub fn run_neighbor_events(&mut self, out: &mut Outgoing) -> bool {
+        let mut had_some = false;
         while let Some(event) = self.neighbors.poll_events() {
+            had_some = true;
             match event {
                 Event::Solicit { hop, unicast } => self.solicit(hop, unicast, out),
                 Event::Send { mut frame, link, mac } => {
@@ -260,11 +282,10 @@ impl Pipeline {
                     }
                     let _ = self.send_own(Some(frame), link.port(), VirtualId::NONE, out);
                 }
-                Event::Drop(_) => {
-                    self.count_drop(DropReason::NeighborUnresolved, VirtualId::NONE);
-                }
+                Event::Drop(frame) => self.drop_unresolved(frame, out),
             }
         }
+        had_some
     }
 
     fn solicit(&mut self, hop: NextHop, unicast: Option<Mac>, out: &mut Outgoing) {
@@ -362,6 +383,18 @@ impl Pipeline {
 
     fn is_conflict(&self, address: Address, link: LinkId, mac: Mac) -> bool {
         self.snapshot.answers_for(address, link) && self.ports.iter().all(|port| port.mac != mac)
+    }
+}
+
+/// No error is sent about an ICMP error, and none about any but the first fragment (RFC 1812 section 4.3.2.7; RFC 4443
+/// section 2.4, e).
+fn is_never_answered(frame: &Frame, packet: &Packet) -> bool {
+    let kind = || frame.bytes().get(usize::from(packet.l4)).copied().unwrap_or_default();
+    let is_v4 = packet.key.src.is_v4();
+    match packet.class {
+        Class::Fragment => is_v4,
+        Class::Icmp => icmp::is_error(is_v4, kind()),
+        Class::Tcp | Class::Udp | Class::Other => false,
     }
 }
 

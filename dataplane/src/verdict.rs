@@ -42,7 +42,7 @@ reasons! {
     MartianDestination = "martian-destination",
     /// IPv4 options or source routing, IPv6 routing headers.
     IpOptions = "ip-options",
-    /// A fragment of a message to us: only packets of flows are put through in fragments.
+    /// A fragment of a ping to us or of an ICMP error: only packets of flows are put through in fragments.
     Fragment = "fragment",
     /// A fragment whose length or offset makes no sense, or that ends beyond 64 KiB.
     FragmentMalformed = "fragment-malformed",

@@ -114,7 +114,7 @@ impl Worker {
         busy |= self.pipeline.process_strays(&mut self.outgoing, now);
         busy |= self.run_due(now);
         busy |= self.pipeline.run_proxies(&mut self.outgoing);
-        self.pipeline.run_neighbor_events(&mut self.outgoing);
+        busy |= self.pipeline.run_neighbor_events(&mut self.outgoing);
         busy |= self.send();
         self.count_turn(now, busy);
         if busy { Activity::Busy } else { Activity::Quiet }

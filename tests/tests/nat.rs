@@ -60,9 +60,39 @@ fn seen(namespace: &Namespace, address: &str, authority: &str) -> String {
     text.split_whitespace().nth(1).expect("an answer of /whoami").to_owned()
 }
 
+/// Pings that fit a packet, and pings that need three.
 fn ping(namespace: &Namespace, address: &str, from: &str) {
-    let few = ["-n", "-q", "-c", "3", "-i", "0.05", "-W", "3", "-I", from, address];
-    run(namespace.command("ping").args(few));
+    for bytes in ["56", "4000"] {
+        let few = ["-n", "-q", "-c", "3", "-i", "0.05", "-W", "3", "-s", bytes, "-I", from, address];
+        run(namespace.command("ping").args(few));
+    }
+}
+
+/// What a ping that nobody answers prints.
+fn unanswered(namespace: &Namespace, address: &str) -> String {
+    let output = namespace.command("ping").args(["-n", "-c", "1", "-W", "6", address]).output();
+    let output = output.expect("ping is there");
+    assert!(!output.status.success(), "{address} answers");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_server_is_told_that_there_is_no_way() {
+    for workers in [1, 3] {
+        let Some(outside) = Outside::start(LinkKind::Veth, workers, EGRESS) else { return };
+        let server = outside.server(0);
+        for (address, told) in [
+            ("203.0.113.9", "From 10.1.0.10 icmp_seq=1 Destination Net Unreachable"),
+            ("192.0.2.77", "From 10.1.0.10 icmp_seq=1 Destination Host Unreachable"),
+            ("2001:db8:f::9", "From 2001:db8:2::10 icmp_seq=1 Destination unreachable: No route"),
+            ("2001:db8:1::77", "From 2001:db8:2::10 icmp_seq=1 Destination unreachable: Address unreachable"),
+        ] {
+            let text = unanswered(server, address);
+            assert!(text.contains(told), "{workers} workers, {address}: {text}");
+        }
+        let error = peer::connect(server, "192.0.2.78:80").expect_err("nobody is there");
+        assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable, "{error}");
+    }
 }
 
 #[test]

@@ -11,9 +11,10 @@ use crate::outgoing::Outgoing;
 use crate::owner::Home;
 use crate::packet::emit::IcmpError;
 use crate::packet::fragment::{self, Cut, Fragment};
-use crate::packet::parse::{self, Class, Found, Packet, protocol};
-use crate::packet::{checksum, rewrite};
+use crate::packet::parse::{self, Class, Found, Packet};
+use crate::packet::{checksum, icmp, rewrite};
 use crate::pipeline::{Fate, Pipeline};
+use crate::query_flow::{ICMP_WORKER, is_echo};
 use crate::verdict::DropReason;
 
 /// A packet that is too big for its way out, and where that goes.
@@ -40,9 +41,6 @@ impl Pipeline {
             return self.atomic_fragment(port, frame, &fragment.packet, out);
         }
         let key = &fragment.packet.key;
-        if key.protocol == if key.src.is_v4() { protocol::ICMP } else { protocol::ICMPV6 } {
-            return self.count_drop(DropReason::Fragment, VirtualId::NONE);
-        }
         let gatherer = self.owners.of_fragment(key.src, key.dst, fragment.id);
         if gatherer != self.worker {
             return self.carry_out(Fate::HandOver(gatherer), port, frame, out);
@@ -155,6 +153,11 @@ impl Pipeline {
                     self.count_drop(reason, VirtualId::NONE);
                 }
             }
+            Ok(Arrival::Known(id)) if !self.may_pass(&frame, fragment) => {
+                self.fragments.refuse(id);
+                self.count_lost_fragments();
+                self.count_drop(DropReason::Fragment, VirtualId::NONE);
+            }
             Ok(Arrival::Known(id)) => {
                 let at_home = told.is_some();
                 self.pass_fragment(id, at_home, port, frame, fragment, out);
@@ -166,6 +169,18 @@ impl Pipeline {
                 self.fragments.forget_if_whole(id);
             }
         }
+    }
+
+    /// Of ICMP only echo passes in fragments: an error would have to be put together to be proven, and so would what is
+    /// for us to answer. The first fragment tells.
+    fn may_pass(&self, frame: &Frame, fragment: &Fragment) -> bool {
+        let packet = &fragment.packet;
+        let (src, dst) = (packet.key.src, packet.key.dst);
+        let answers = || self.snapshot.owned(dst).is_some_and(|owned| owned.echo);
+        packet.class != Class::Icmp
+            || icmp::echo_key(frame.bytes(), packet).is_some_and(|(_, is_request)| {
+                !(src.is_unspecified() || dst.is_multicast() || (is_request && answers()))
+            })
     }
 
     /// Forwards a fragment whose packet's ports are known through its flow, wherever that is.
@@ -193,6 +208,7 @@ impl Pipeline {
         self.fragment_at_hand = Some(id);
         let fate = match found {
             Some((flow, direction)) => self.forward(port, &mut frame, &packet, flow, direction, out),
+            None if packet.class == Class::Icmp => self.first_echo(port, &mut frame, &packet, out),
             None if fragment.is_first() || self.fragments.way(id).is_some() => {
                 self.first_packet(port, &mut frame, &packet, out)
             }
@@ -230,6 +246,9 @@ impl Pipeline {
     /// The worker that forwards the fragments of this packet's flow when none here knows the flow: the one that a
     /// whole packet belongs to.
     fn home_of_fragmented(&self, port: PortId, packet: &Packet) -> usize {
+        if is_echo(&packet.key) {
+            return ICMP_WORKER;
+        }
         let snapshot = &self.snapshot;
         let matched = snapshot.match_virtual(&packet.key, LinkId::new(port, packet.vlan));
         let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
@@ -248,6 +267,7 @@ impl Pipeline {
             (DropReason::FragmentTimeout, lost.timeout),
             (DropReason::FragmentOverlap, lost.overlap),
             (DropReason::FragmentsFull, lost.full),
+            (DropReason::Fragment, lost.refused),
         ] {
             self.counters.of_drop(reason).add(count);
         }

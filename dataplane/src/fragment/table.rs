@@ -47,9 +47,9 @@ pub struct EntryId(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Transport {
-    /// The source port, 0 where the protocol has none.
+    /// The source port, or the identifier of an echo request; 0 where the protocol has none.
     pub src_port: u16,
-    /// The destination port.
+    /// The destination port, or the identifier of an echo reply.
     pub dst_port: u16,
     /// The protocol.
     pub protocol: u8,
@@ -73,6 +73,8 @@ pub struct Lost {
     pub overlap: u64,
     /// Their entry had to make room.
     pub full: u64,
+    /// The first fragment says that the packet does not pass.
+    pub refused: u64,
 }
 
 /// The table of one worker.
@@ -170,7 +172,7 @@ impl FragmentTable {
     /// Takes note of a fragment. `told` is its packet's where somebody else has seen the first fragment. O(1).
     ///
     /// # Errors
-    /// Why it is to be dropped: it overlaps another or has come before.
+    /// Why it is to be dropped: it overlaps another, has come before, or its packet was refused.
     pub fn arrive(
         &mut self,
         fragment: &Fragment,
@@ -181,8 +183,10 @@ impl FragmentTable {
         let key = PacketKey::of(fragment);
         let id = self.index.get(&key).copied().unwrap_or_else(|| self.open(key, now));
         let entry = &mut self.entries[id as usize];
-        if entry.state == RUINED {
-            return Err(DropReason::FragmentOverlap);
+        match entry.state {
+            RUINED => return Err(DropReason::FragmentOverlap),
+            REFUSED => return Err(DropReason::Fragment),
+            _ => {}
         }
         match entry.place(fragment) {
             Place::Duplicate => return Err(DropReason::FragmentDuplicate),
@@ -256,6 +260,13 @@ impl FragmentTable {
     /// The fragment of this packet that has waited longest, with the port it came from.
     pub fn take_waiting(&mut self, id: EntryId) -> Option<(PortId, Frame)> {
         self.take_first_waiting(id.0)
+    }
+
+    /// The first fragment has come, and the packet does not pass: what waits for it is lost, and so is what is still to
+    /// come.
+    pub fn refuse(&mut self, id: EntryId) {
+        self.lost.refused += self.drop_waiting(id.0);
+        self.entries[id.0 as usize].state = REFUSED;
     }
 
     /// Ends the entry when all bytes have come.
@@ -429,10 +440,11 @@ impl Entry {
     }
 }
 
-/// What a fragment itself tells: the first one's ports, and none where the protocol of an IPv4 packet has none.
+/// What a fragment itself tells: the first one's ports or identifier, and none where the protocol of an IPv4 packet has
+/// neither.
 fn transport_in(fragment: &Fragment) -> Option<Transport> {
     let key = &fragment.packet.key;
-    let has_ports = matches!(key.protocol, protocol::TCP | protocol::UDP);
+    let has_ports = matches!(key.protocol, protocol::TCP | protocol::UDP | protocol::ICMP);
     (fragment.is_first() || (key.src.is_v4() && !has_ports)).then_some(Transport {
         src_port: key.src_port,
         dst_port: key.dst_port,
@@ -476,6 +488,7 @@ const UNITS: u32 = 8_192;
 const UNKNOWN: u8 = 1;
 const KNOWN: u8 = 2;
 const RUINED: u8 = 3;
+const REFUSED: u8 = 4;
 
 #[cfg(test)]
 mod tests {

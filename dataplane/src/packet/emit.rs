@@ -122,6 +122,8 @@ pub enum IcmpError {
     ProtocolUnreachable,
     /// No way there.
     HostUnreachable,
+    /// No route there.
+    NetUnreachable,
     /// The packet is larger than this MTU and may not be fragmented.
     TooBig(u16),
 }
@@ -138,6 +140,8 @@ impl IcmpError {
             (IcmpError::ProtocolUnreachable, false) => (4, 1, 6),
             (IcmpError::HostUnreachable, true) => (3, 1, 0),
             (IcmpError::HostUnreachable, false) => (1, 3, 0),
+            (IcmpError::NetUnreachable, true) => (3, 0, 0),
+            (IcmpError::NetUnreachable, false) => (1, 0, 0),
             (IcmpError::TooBig(mtu), true) => (3, 4, u32::from(mtu)),
             (IcmpError::TooBig(mtu), false) => (2, 0, u32::from(mtu)),
         }

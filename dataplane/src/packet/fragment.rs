@@ -7,6 +7,7 @@
 //!
 //! Nothing is put together here or anywhere: each fragment is forwarded by itself (`fragment/`).
 
+use super::icmp;
 use super::parse::{self, Class, Packet, protocol};
 use super::rewrite::adjusted;
 use crate::address::Address;
@@ -17,8 +18,8 @@ use crate::verdict::DropReason;
 /// multiple of 8 bytes, and so has every offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fragment {
-    /// How to forward it. The first fragment is of its packet's class and has its ports; all others are of class
-    /// [`Class::Fragment`], their ports 0.
+    /// How to forward it. The first fragment is of its packet's class and has its ports, or the identifier of its
+    /// echo message; all others are of class [`Class::Fragment`], their ports 0.
     pub packet: Packet,
     /// What all fragments of one packet have in common.
     pub id: u32,
@@ -131,7 +132,13 @@ fn read_transport(fragment: &mut Fragment, l4: &[u8], is_v4: bool) -> Result<(),
             parse::set_ports(&mut packet.key, header);
         }
         other if other == icmp && l4.len() < 8 => return Err(DropReason::FragmentTiny),
-        other => packet.class = if other == icmp { Class::Icmp } else { Class::Other },
+        other if other == icmp => {
+            packet.class = Class::Icmp;
+            // A whole packet is read as one without a fragment header is.
+            let ports = if whole { None } else { icmp::echo_ports(l4) };
+            (packet.key.src_port, packet.key.dst_port) = ports.unwrap_or_default();
+        }
+        _ => packet.class = Class::Other,
     }
     Ok(())
 }

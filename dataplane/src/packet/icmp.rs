@@ -65,7 +65,7 @@ pub fn echo_key(bytes: &[u8], packet: &Packet) -> Option<(FlowKey, bool)> {
 }
 
 /// The identifier stands where the side that chose it has its port.
-fn echo_ports(message: &[u8]) -> Option<(u16, u16)> {
+pub(super) fn echo_ports(message: &[u8]) -> Option<(u16, u16)> {
     let identifier = u16::from_be_bytes([*message.get(4)?, *message.get(5)?]);
     match message.first()? {
         8 | 128 => Some((identifier, 0)),

@@ -59,6 +59,8 @@ pub struct Host {
     pub socks: Vec<Sock>,
     /// SYNs for what is not named here are refused.
     pub listens: HashMap<(Address, u16), Welcome>,
+    /// IPv4 addresses of this link that nobody has.
+    pub absent: Vec<[u8; 4]>,
     /// Segments that came, by TCP flags of interest.
     pub resets: usize,
     pub syns: usize,
@@ -83,6 +85,7 @@ impl Host {
             gateway,
             socks: Vec::new(),
             listens: HashMap::new(),
+            absent: Vec::new(),
             resets: 0,
             syns: 0,
             path_mtu: None,
@@ -220,9 +223,12 @@ impl Host {
         LinkHeader { destination: self.gateway, source: self.mac, vlan: 0 }
     }
 
-    /// Every address on this link is ours, but those that the asker announces.
+    /// Every address on this link is ours, but those that the asker announces and those that are absent.
     fn answer_arp(&mut self, bytes: &[u8]) {
-        if bytes[21] != 1 || bytes[28..32] == bytes[38..42] {
+        if bytes[21] != 1
+            || bytes[28..32] == bytes[38..42]
+            || self.absent.iter().any(|absent| bytes[38..42] == *absent)
+        {
             return;
         }
         let text =

@@ -9,6 +9,7 @@ use sluice_dataplane::verdict::DropReason;
 use crate::harness::{BUFFER, Left, MEMBERS, Net, SERVICE, limits};
 use crate::host::Welcome;
 use crate::random::Random;
+use crate::world::member;
 
 fn net() -> Net {
     Net::new(ProxyProfile::default())
@@ -201,6 +202,32 @@ fn a_refused_connection_is_refused_to_the_client() {
     assert_eq!(net.members.syns, 1);
     net.pass(100);
     assert_eq!(net.left(), Left::default());
+}
+
+#[test]
+fn a_member_without_a_link_address_is_left_before_its_time_is_up() {
+    let server_tcp = TcpProfile { connect_ms: 60_000, ..TcpProfile::default() };
+    let profile = ProxyProfile { server_tcp, ..ProxyProfile::default() };
+    let mut net = Net::with(profile, limits(), |parts| {
+        parts.pools[0].reselect_tries = 1;
+        parts.pools[0].members[0] = member(0, "10.1.0.77", 8080);
+    });
+    net.members.absent.push([10, 1, 0, 77]);
+    let first = net.ask();
+    net.client_sends(first, b"hello");
+    net.pass(2_500);
+    assert!(net.members.socks.is_empty(), "asked three times, a second apart");
+    net.pass(1_700);
+    assert_eq!((net.client_is(first), net.told(first)), ("open", &b"hello"[..]));
+    // Known not to answer, it is passed over at once.
+    for _ in 0..3 {
+        let client = net.ask();
+        net.client_sends(client, b"more");
+        net.pass(50);
+        assert_eq!((net.client_is(client), net.told(client)), ("open", &b"more"[..]));
+    }
+    assert!(net.world.drops(DropReason::NeighborUnresolved) > 1);
+    net.assert_nothing_is_left();
 }
 
 fn two_members(tries: u8) -> Net {
