@@ -244,6 +244,11 @@ impl Process {
         self.workers.iter().for_each(WorkerHandle::drain);
     }
 
+    /// Ends the connections that are open, and tells both ends of each. Over when [`Process::connections`] is 0.
+    pub fn end_connections(&self) {
+        self.workers.iter().for_each(WorkerHandle::end_connections);
+    }
+
     /// Connections open now, over all workers, those through virtual servers that are gone included.
     ///
     /// Summed over virtual servers, which workers count at once; their own gauges may be a second old.

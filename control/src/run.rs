@@ -1,7 +1,7 @@
 //! `sluice run`: from the file to the end of the process.
 //!
 //! ```text
-//!   check ─▶ socket ─▶ cores ─▶ ports ─▶ workers ─▶ serve … ─▶ SIGTERM ─▶ drain ─▶ stop
+//!   check ─▶ socket ─▶ cores ─▶ ports ─▶ workers ─▶ serve … ─▶ SIGTERM ─▶ drain ─▶ reset the rest ─▶ stop
 //!                                                     │ a worker ended by itself ─▶ stop, exit 4
 //! ```
 
@@ -158,29 +158,50 @@ async fn supervise(process: &Process, signals: &mut Signals) -> Ending {
     }
 }
 
-/// No new connections; waits until the open ones are gone, the time is up, or a second signal comes.
+/// No new connections; waits until the open ones are gone, the time is up, or a second signal comes. What is open when the
+/// time is up is reset.
 async fn drain(process: &Process, signals: &mut Signals) -> Ending {
     let timeout = process.view().model.system.drain_timeout.duration();
     tracing::info!(connections = process.connections(), ?timeout, "draining: no new connections");
     process.drain();
     let start = Instant::now();
-    loop {
-        // First the pause: a worker may be in the middle of taking its last connection.
-        tokio::select! {
-            () = signals.any() => return Ending::AtOnce,
-            () = tokio::time::sleep(DRAIN_INTERVAL) => (),
+    if let Some(ending) = until_quiet(process, signals, timeout).await {
+        return ending;
+    }
+    let left = process.connections();
+    if left > 0 {
+        tracing::info!(connections = left, "the drain timeout is over: what is open is reset");
+        process.end_connections();
+        if let Some(ending) = until_quiet(process, signals, RESET_TIMEOUT).await {
+            return ending;
         }
-        let ended = process.ended();
-        if !ended.is_empty() {
-            return Ending::WorkersEnded(ended);
-        }
-        if process.connections() == 0 || start.elapsed() >= timeout {
-            break;
-        }
+        // What was sent last leaves the driver.
+        tokio::time::sleep(DRAIN_INTERVAL).await;
     }
     tracing::info!(connections = process.connections(), elapsed = ?start.elapsed(), "drained");
     Ending::Told
 }
 
+/// Waits until nothing is open or the time is up; another ending when something else comes first.
+async fn until_quiet(process: &Process, signals: &mut Signals, timeout: Duration) -> Option<Ending> {
+    let start = Instant::now();
+    loop {
+        // First the pause: a worker may be in the middle of taking its last connection.
+        tokio::select! {
+            () = signals.any() => return Some(Ending::AtOnce),
+            () = tokio::time::sleep(DRAIN_INTERVAL) => (),
+        }
+        let ended = process.ended();
+        if !ended.is_empty() {
+            return Some(Ending::WorkersEnded(ended));
+        }
+        if process.connections() == 0 || start.elapsed() >= timeout {
+            return None;
+        }
+    }
+}
+
 const SUPERVISE_INTERVAL: Duration = Duration::from_millis(100);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+/// What resetting the rest may take.
+const RESET_TIMEOUT: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@ mod asked;
 pub mod clock;
 pub mod config;
 pub mod counters;
+mod ending;
 mod expire;
 pub mod filter;
 pub mod flow;

@@ -29,6 +29,11 @@ impl Outgoing {
         self.bursts[usize::from(port.0)].frames.len() >= WAITING_MAX
     }
 
+    /// True when every port has room for `frames` more.
+    pub fn has_room(&self, frames: usize) -> bool {
+        self.bursts.iter().all(|burst| burst.frames.len() + frames <= WAITING_MAX)
+    }
+
     /// Queues a frame.
     ///
     /// # Errors

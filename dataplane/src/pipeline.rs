@@ -19,6 +19,7 @@ use crate::clock::Instant;
 use crate::config::ids::{LinkId, PoolId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
 use crate::counters::WorkerCounters;
+use crate::ending::Ending;
 use crate::filter::RateTable;
 use crate::flow::half_open::HalfOpen;
 use crate::flow::table::FlowTable;
@@ -83,6 +84,7 @@ pub struct Pipeline {
     pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
     pub(crate) draining: bool,
+    pub(crate) ending: Ending,
     /// How the packet at hand has come from another worker.
     pub(crate) trail: Trail,
     /// Some configuration so far had flows whose owner no packet tells by itself.
@@ -194,6 +196,7 @@ impl Pipeline {
             defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
             draining: false,
+            ending: Ending::default(),
             trail: Trail::default(),
             had_owners_by_rule,
             fragments: FragmentTable::new(spec.backing),

@@ -94,6 +94,7 @@ pub struct WorkerHandle {
 pub(crate) enum Message {
     Query(Query, channel::Sender<Reply>),
     Drain,
+    EndConnections,
 }
 
 /// Starts a worker thread. Returns when its tables are taken and it polls its ports.
@@ -166,6 +167,11 @@ impl WorkerHandle {
         let _ = self.post(Message::Drain);
     }
 
+    /// From now on: flows that are open are ended, each with a RST to both sides where it is TCP.
+    pub fn end_connections(&self) {
+        let _ = self.post(Message::EndConnections);
+    }
+
     /// Tells the worker to end after its current turn.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -236,6 +242,7 @@ fn handle_mail(
             let _ = reply.try_send(worker.answer(&query, now));
         }
         Mail::Message(Message::Drain) => worker.drain(),
+        Mail::Message(Message::EndConnections) => worker.end_connections(),
     }
 }
 

@@ -146,6 +146,11 @@ impl Worker {
         self.pipeline.drain();
     }
 
+    /// Ends every connection that is still open, a slice a turn from the next on, and tells both of its ends.
+    pub fn end_connections(&mut self) {
+        self.pipeline.end_all();
+    }
+
     /// Table sizes and where their memory came from.
     pub fn facts(&self) -> Facts {
         Facts { tables: self.pipeline.table_facts() }
@@ -199,7 +204,8 @@ impl Worker {
 
     #[inline]
     fn run_due(&mut self, now: Instant) -> bool {
-        let swept = self.pipeline.act_on_service_down(&mut self.outgoing);
+        let swept = self.pipeline.act_on_service_down(&mut self.outgoing)
+            | self.pipeline.end_some(&mut self.outgoing);
         if self.pipeline.queue.is_poked() {
             self.pipeline.serve_queue(&mut self.outgoing);
         }

@@ -806,6 +806,53 @@ fn draining_refuses_new_connections_and_keeps_old_ones() {
     assert_eq!(send(&mut world, EXTERNAL, &Tcp { flags: ACK, seq: 1_001, ..syn() })[0].port, INTERNAL);
 }
 
+#[test]
+fn the_end_of_a_drain_resets_open_connections_on_both_sides_and_forgets_the_rest() {
+    let mut world = World::started(|_| ());
+    establish(&mut world);
+    send(&mut world, EXTERNAL, &Tcp { flags: ACK, seq: 1_001, ack: 5_001, payload: &[0; 9], ..syn() });
+    send(&mut world, EXTERNAL, &Tcp { src_port: 41_000, seq: 7_000, ..syn() });
+    let udp = Udp { src_mac: CLIENT_MAC, dst_mac: EXTERNAL_MAC, ..Udp::default() };
+    assert_eq!(world.send(EXTERNAL, &build::udp(&udp)).len(), 1);
+    assert_eq!(world.flows().len(), 3);
+    world.worker.end_connections();
+    let out: Vec<_> = (0..4).flat_map(|_| world.run(0)).map(|out| see(&out)).collect();
+    let numbers = |seen: &Seen| (seen.flags, seen.seq, seen.ack);
+    let to = |port: u16| out.iter().find(|seen| seen.dst.1 == port || seen.src.1 == port).unwrap();
+    assert_eq!(out.len(), 4, "{out:?}");
+    assert_eq!(numbers(to(40_000)), (RST | ACK, 5_001, 1_010));
+    assert_eq!(numbers(to(41_000)), (RST | ACK, 0, 7_001), "a SYN is refused");
+    let members: Vec<_> = out.iter().filter(|seen| seen.port == INTERNAL).map(numbers).collect();
+    assert_eq!(members, [(RST | ACK, 1_010, 5_001), (RST | ACK, 7_001, 0)]);
+    assert!(world.flows().is_empty());
+    assert_eq!((0..3).map(|id| world.open_connections(id)).collect::<Vec<_>>(), [0; 3]);
+    let late = only(&send(&mut world, EXTERNAL, &Tcp { src_port: 9, ..syn() }));
+    assert_eq!(late.flags, RST | ACK, "and nobody comes in");
+}
+
+#[test]
+fn the_end_of_a_drain_does_bounded_work_a_turn_and_loses_no_reset_to_a_full_queue() {
+    const FLOWS: usize = 500;
+    let mut world =
+        World::with_limits(Limits { flows: 1_024, half_open: 1_024, ..Limits::default() }, |_| ());
+    world.start();
+    for port in 0..FLOWS as u16 {
+        assert_eq!(send(&mut world, EXTERNAL, &Tcp { src_port: 2_000 + port, ..syn() }).len(), 1);
+    }
+    world.worker.end_connections();
+    let mut resets = 0;
+    for turn in 0..FLOWS {
+        let out = world.run(0);
+        assert!(out.len() <= 128, "{} frames in turn {turn}", out.len());
+        resets += out.iter().filter(|out| see(out).flags == RST | ACK).count();
+        if world.flows().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(resets, 2 * FLOWS);
+    assert_eq!((world.open_connections(0), world.all_drops()), (0, vec![]));
+}
+
 // Capacity.
 
 #[test]

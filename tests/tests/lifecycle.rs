@@ -3,6 +3,8 @@
 use rustix::process::Signal;
 use sluice_tests::peer::{self, Service};
 use sluice_tests::{LinkKind, Sluice, World, api, config, lab, wait};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 use std::time::Duration;
 
 #[test]
@@ -26,6 +28,36 @@ fn sigterm_with_an_open_connection_ends_within_the_drain_timeout() {
     assert_eq!(peer::echo(&mut stream, b"while draining").expect("an echo"), b"while draining");
     world.sluice.signal_and_wait(Signal::CONT, Duration::from_secs(8));
     assert!(!world.sluice.socket().exists(), "the socket is left");
+}
+
+/// Both kinds of connection through one pool; the member listens over TCP.
+fn two_kinds() -> String {
+    let standard = "  full: {destination: \"192.0.2.101:80\", protocol: tcp, type: standard, pool: web, snat: automap}\n";
+    let text = config::pool_of("", &["address: 10.1.0.11, port: 9000"]);
+    format!("{text}{standard}").replace("{workers: 1}", "{workers: 1, drain_timeout: 1s}")
+}
+
+#[test]
+fn what_is_open_when_the_drain_timeout_is_over_is_reset_on_both_sides() {
+    let Some(mut world) = World::start(LinkKind::Veth, &two_kinds()) else { return };
+    let namespace = &world.lab.servers()[0].namespace;
+    let bind = || TcpListener::bind(("10.1.0.11", 9000));
+    let listener = namespace.enter(bind).expect("the namespace is there").expect("a free port");
+    let mut ends = Vec::new();
+    for address in ["192.0.2.100:80", "192.0.2.101:80"] {
+        let mut client = peer::connect(world.lab.client(), address).expect("a connection");
+        client.write_all(b"x").expect("room");
+        let (mut member, _) = listener.accept().expect("the other side of it");
+        member.read_exact(&mut [0]).expect("what the client said");
+        ends.extend([(address, "client", client), (address, "member", member)]);
+    }
+    let status = world.sluice.signal_and_wait(Signal::TERM, Duration::from_secs(8));
+    assert!(status.success(), "{status}: {}", world.sluice.log());
+    for (address, side, mut stream) in ends {
+        stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
+        let error = stream.read(&mut [0]).expect_err("neither data nor an orderly end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{address}: the {side}: {error}");
+    }
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub(super) async fn list(
         virtual_server: query.virtual_server,
         pool: query.pool,
         address: query.address.as_deref().map(address).transpose()?,
-        member: query.member.as_deref().map(member).transpose()?,
+        member: query.member.as_deref().map(place).transpose()?,
     };
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).min(LIMIT_MAX);
     let (rows, next) = process.persistence(&filter, query.after.unwrap_or(0), limit);
@@ -73,7 +73,7 @@ pub(super) async fn end(
         virtual_server: query.virtual_server,
         pool: query.pool,
         address: query.address.as_deref().map(address).transpose()?,
-        member: query.member.as_deref().map(member).transpose()?,
+        member: query.member.as_deref().map(place).transpose()?,
     };
     let deleted = process.end_persistence(&filter);
     match query.id {
@@ -107,12 +107,12 @@ fn address(text: &str) -> Result<Prefix, Problem> {
 }
 
 /// An address, or an address and port.
-fn member(text: &str) -> Result<(IpAddr, Option<u16>), Problem> {
+pub(super) fn place(text: &str) -> Result<(IpAddr, Option<u16>), Problem> {
     if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse() {
         return Ok((address, None));
     }
     let (address, port) = super::state::member_place(text)
-        .ok_or_else(|| bad(format!("expected a member as ADDRESS or ADDRESS:PORT; found {text}")))?;
+        .ok_or_else(|| bad(format!("expected ADDRESS or ADDRESS:PORT; found {text}")))?;
     Ok((address, Some(port)))
 }
 
@@ -132,10 +132,10 @@ mod tests {
         assert_eq!(address("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
         assert!(address("198.51.100.7/33").is_err() && address("web").is_err());
         let v6: IpAddr = "2001:db8::1".parse().unwrap();
-        assert_eq!(member("2001:db8::1").unwrap(), (v6, None));
-        assert_eq!(member("[2001:db8::1]:80").unwrap(), (v6, Some(80)));
-        assert_eq!(member("[2001:db8::1]:*").unwrap(), (v6, Some(0)));
-        assert!(member("web:80").is_err());
+        assert_eq!(place("2001:db8::1").unwrap(), (v6, None));
+        assert_eq!(place("[2001:db8::1]:80").unwrap(), (v6, Some(80)));
+        assert_eq!(place("[2001:db8::1]:*").unwrap(), (v6, Some(0)));
+        assert!(place("web:80").is_err());
         assert!(id("1f").is_ok() && id("xyz").is_err());
     }
 }

@@ -126,6 +126,8 @@ pub(super) async fn flows(
         )
     })?;
     let FlowQuery { limit, virtual_server, client, member } = query;
+    let client = client.as_deref().map(super::persistence::place).transpose()?;
+    let member = member.as_deref().map(super::persistence::place).transpose()?;
     let (flows, truncated) =
         process.flow_stats(&FlowFilter { limit: limit.min(FLOWS_MAX), virtual_server, client, member }).await;
     let truncated = (TRUNCATED, if truncated { "true" } else { "false" });

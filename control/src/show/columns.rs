@@ -9,6 +9,7 @@ pub(super) const VIRTUAL_SERVERS: Columns = &[
     ("PROTOCOL", "/protocol"),
     ("TYPE", "/type"),
     ("ENABLED", "/enabled"),
+    ("AVAILABILITY", "/availability"),
     ("POOL", "/pool"),
     ("MEMBERS UP", "/members_available"),
     ("CURRENT", "/connections/current"),
@@ -34,6 +35,7 @@ pub(super) const HTTP: Columns = &[
 
 pub(super) const POOLS: Columns = &[
     ("NAME", "/name"),
+    ("AVAILABILITY", "/availability"),
     ("LOAD BALANCING", "/load_balancing"),
     ("MEMBERS", "/members"),
     ("UP", "/members_available"),
@@ -61,6 +63,7 @@ pub(super) const MEMBERS: Columns = &[
 pub(super) const NODES: Columns = &[
     ("ADDRESS", "/address"),
     ("NAME", "/name"),
+    ("AVAILABILITY", "/availability"),
     ("STATE", "/state"),
     ("RATIO", "/ratio"),
     ("CONNECTION LIMIT", "/connection_limit"),

@@ -11,7 +11,7 @@ use sluice_dataplane::counters::Counter;
 use sluice_dataplane::runtime::WorkerHandle;
 use sluice_dataplane::verdict::DropReason;
 
-use crate::model::{SnatChoice, StatedMember};
+use crate::model::{Member, Name, Pool, SnatChoice};
 use crate::process::{Process, View};
 use rows::{
     DropStats, Drops, MemberStats, PoolStats, PortStats, SnatPoolStats, SnatStats, TableStats, VirtualDrops,
@@ -24,16 +24,19 @@ impl Process {
     /// Every virtual server.
     pub fn virtual_servers(&self) -> Vec<VirtualServerStats> {
         let view = self.view();
-        let stats = |(name, server): (&crate::model::Name, &crate::model::VirtualServer)| {
+        let stats = |(name, server): (&Name, &crate::model::VirtualServer)| {
             let sums = self.virtual_sums(&view, name.as_str());
+            let pool = server.pool.as_ref().map(|pool| self.pool_availability(&view, pool));
+            let (of_pool, members_available) = pool.unzip();
             VirtualServerStats {
                 name: name.to_string(),
                 destination: server.destination.as_slice().iter().map(ToString::to_string).collect(),
                 protocol: server.protocol,
                 kind: server.kind,
                 enabled: server.enabled,
+                availability: Self::virtual_availability(server, sums.connections.current, of_pool),
                 pool: server.pool.as_ref().map(ToString::to_string),
-                members_available: server.pool.as_ref().map(|pool| self.available(&view, pool)),
+                members_available,
                 connections: sums.connections,
                 clientside: sums.clientside,
                 serverside: sums.serverside,
@@ -58,29 +61,23 @@ impl Process {
         view.baselines.members.get(&id).map_or(sums, |base| sums.minus(base))
     }
 
-    fn available(&self, view: &View, pool: &crate::model::Name) -> usize {
-        let Some(members) = view.model.pools.get(pool).map(|pool| &pool.members) else { return 0 };
-        let enabled = |member: &&crate::model::Member| {
-            self.member_state(view.book.member_id(pool, member)) == StatedMember::Enabled
-        };
-        members.iter().filter(enabled).count()
-    }
-
     /// Every pool.
     pub fn pools(&self) -> Vec<PoolStats> {
         let view = self.view();
-        let stats = |(name, pool): (&crate::model::Name, &crate::model::Pool)| {
+        let stats = |(name, pool): (&Name, &Pool)| {
             let (mut connections, mut serverside) = (ConnectionsSum::default(), TrafficSum::default());
             for member in &pool.members {
                 let sums = self.member_sums(&view, view.book.member_id(name, member));
                 connections.plus(&sums.connections);
                 serverside.plus(&sums.serverside);
             }
+            let (availability, members_available) = self.pool_availability(&view, name);
             PoolStats {
                 name: name.to_string(),
+                availability,
                 load_balancing: pool.load_balancing,
                 members: pool.members.len(),
-                members_available: self.available(&view, name),
+                members_available,
                 monitors: pool.monitors.iter().map(ToString::to_string).collect(),
                 connections,
                 serverside,
@@ -92,10 +89,10 @@ impl Process {
     /// Every member of every pool.
     pub fn members(&self) -> Vec<MemberStats> {
         let view = self.view();
-        let all = view.model.pools.iter().flat_map(|(name, pool)| {
-            pool.members.iter().map(move |member| (name, !pool.monitors.is_empty(), member))
-        });
-        let stats = |(pool, is_monitored, member): (&crate::model::Name, bool, &crate::model::Member)| {
+        let all = view.model.pools.iter();
+        let all = all.flat_map(|of| of.1.members.iter().map(move |member| (of, member)));
+        let stats = |(of, member): ((&Name, &Pool), &Member)| {
+            let pool = of.0;
             let id = view.book.member_id(pool, member);
             let sums = self.member_sums(&view, id);
             let state = self.member_state(id);
@@ -105,7 +102,7 @@ impl Process {
                 member: endpoint(member.address, member.port.0),
                 address: member.address.to_string(),
                 port: member.port.0,
-                availability: nodes::availability(state, is_monitored),
+                availability: self.member_availability(&view, of, member),
                 state,
                 state_from: match (said, member.state) {
                     (true, _) => "runtime",

@@ -20,6 +20,8 @@ pub struct VirtualServerStats {
     #[serde(rename = "type")]
     pub kind: VirtualType,
     pub enabled: bool,
+    /// Its pool's, unless it is disabled or at its own limit.
+    pub availability: Availability,
     pub pool: Option<String>,
     /// Members of the pool that take new connections; `None` without a pool.
     pub members_available: Option<usize>,
@@ -37,6 +39,8 @@ pub struct VirtualServerStats {
 #[allow(missing_docs)]
 pub struct PoolStats {
     pub name: String,
+    /// The best of its members'.
+    pub availability: Availability,
     pub load_balancing: LoadBalancing,
     pub members: usize,
     pub members_available: usize,
@@ -65,18 +69,27 @@ pub struct MemberStats {
     pub serverside: TrafficSum,
 }
 
-/// Whether a member takes connections, and who says so (tmsh `availability`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Whether something takes connections, and who says so (tmsh `availability`). The better first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Availability {
     /// It takes new ones, and no monitor is there to say otherwise.
     Available,
+    /// It takes new ones, but what its monitors find is not known.
+    Unknown,
+    /// It takes none for now: as many are open as may be.
+    Unavailable,
     /// It takes only those that persist to it: the operator's word.
     Disabled,
     /// It takes none: the operator's word.
     Offline,
-    /// It takes new ones, but what its monitors find is not known.
-    Unknown,
+}
+
+impl Availability {
+    /// True when new connections are taken.
+    pub fn takes(self) -> bool {
+        matches!(self, Availability::Available | Availability::Unknown)
+    }
 }
 
 /// One node: a host that members run on, for `show nodes`.
@@ -86,6 +99,7 @@ pub struct NodeStats {
     pub address: String,
     /// `None` where the configuration has no node of this address, so that it has the defaults.
     pub name: Option<String>,
+    pub availability: Availability,
     pub state: StatedMember,
     pub ratio: u64,
     /// 0 for none, as is the rate.

@@ -1,6 +1,7 @@
 //! What stands in the workers' tables: routes, neighbours, flows.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use sluice_dataplane::address::Address;
 use sluice_dataplane::config::ids::{PortId, VirtualId};
@@ -19,26 +20,23 @@ pub struct FlowFilter {
     /// Through this virtual server.
     pub virtual_server: Option<String>,
     /// From this address, or address and port.
-    pub client: Option<String>,
+    pub client: Option<(IpAddr, Option<u16>)>,
     /// To this address, or address and port.
-    pub member: Option<String>,
+    pub member: Option<(IpAddr, Option<u16>)>,
 }
 
 impl FlowFilter {
-    fn wants(&self, flow: &FlowStats) -> bool {
-        let at = |wanted: &Option<String>, place: &Option<String>| {
-            let is_at = |wanted: &str, place: &str| wanted == place || wanted == host_of(place);
-            wanted.as_deref().is_none_or(|wanted| place.as_deref().is_some_and(|place| is_at(wanted, place)))
+    /// Whether this flow through the virtual server of this name is wanted.
+    fn wants(&self, flow: &FlowInfo, server: Option<&String>) -> bool {
+        let is_at = |wanted: Option<(IpAddr, Option<u16>)>, end: (Address, u16)| {
+            wanted.is_none_or(|(address, port)| {
+                is_there(end) && end.0 == address.into() && port.is_none_or(|port| port == end.1)
+            })
         };
-        let server =
-            self.virtual_server.as_ref().is_none_or(|name| flow.virtual_server.as_ref() == Some(name));
-        server && at(&self.client, &flow.client) && at(&self.member, &flow.member)
+        self.virtual_server.as_ref().is_none_or(|name| server == Some(name))
+            && is_at(self.client, flow.client)
+            && is_at(self.member, flow.member)
     }
-}
-
-/// `[a::b]:80` and `1.2.3.4:80` without port and brackets.
-fn host_of(place: &str) -> &str {
-    place.rsplit_once(':').map_or(place, |(host, _)| host.trim_start_matches('[').trim_end_matches(']'))
 }
 
 /// `1.2.3.4:80` or `[a::b]:80`; port 0 as `*`.
@@ -102,12 +100,12 @@ impl Process {
                 else {
                     break;
                 };
-                for flow in page.flows.iter().map(|flow| flow_stats(flow, &names, worker.number())) {
-                    if filter.wants(&flow) {
+                for flow in &page.flows {
+                    if filter.wants(flow, names.get(&flow.virtual_id)) {
                         if found.len() >= filter.limit {
                             return (found, true);
                         }
-                        found.push(flow);
+                        found.push(flow_stats(flow, &names, worker.number()));
                     }
                 }
                 // A worker that gives the same place again would keep us here for ever.
@@ -193,25 +191,26 @@ fn flow_stats(flow: &FlowInfo, names: &BTreeMap<VirtualId, String>, worker: usiz
 }
 
 /// One end of a flow; none where a proxied connection has no such side.
-fn end((address, port): (Address, u16)) -> Option<String> {
-    (!address.is_unspecified() || port != 0).then(|| endpoint(address, port))
+fn end(end: (Address, u16)) -> Option<String> {
+    is_there(end).then(|| endpoint(end.0, end.1))
+}
+
+fn is_there((address, port): (Address, u16)) -> bool {
+    !address.is_unspecified() || port != 0
 }
 
 const FLOWS_PAGE: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use sluice_dataplane::config::ids::MemberId;
 
     use super::*;
 
     #[test]
-    fn endpoints_read_and_filter() {
+    fn endpoints_read() {
         assert_eq!(endpoint("2001:db8::1", 80), "[2001:db8::1]:80");
         assert_eq!(endpoint("192.0.2.1", 0), "192.0.2.1:*");
-        assert_eq!((host_of("[2001:db8::1]:80"), host_of("192.0.2.1:80")), ("2001:db8::1", "192.0.2.1"));
     }
 
     fn flow(client: (Address, u16), member: (Address, u16)) -> FlowInfo {
@@ -233,14 +232,17 @@ mod tests {
     fn a_side_that_a_proxy_does_not_have_is_no_address() {
         let nobody = (Address::UNSPECIFIED, 0);
         let member = ("10.1.0.11".parse::<IpAddr>().unwrap().into(), 8080);
-        let row = flow_stats(&flow(nobody, member), &BTreeMap::new(), 0);
+        let info = flow(nobody, member);
+        let row = flow_stats(&info, &BTreeMap::new(), 0);
         assert_eq!((&row.client, &row.destination), (&None, &None));
         assert_eq!(row.member.as_deref(), Some("10.1.0.11:8080"));
-        let of = |client: Option<&str>, member: Option<&str>| {
-            let (client, member) = (client.map(str::to_string), member.map(str::to_string));
-            FlowFilter { limit: 1, virtual_server: None, client, member }.wants(&row)
+        let of = |client: Option<&str>, member: Option<(&str, Option<u16>)>| {
+            let client = client.map(|text| (text.parse().unwrap(), None));
+            let member = member.map(|(text, port)| (text.parse().unwrap(), port));
+            FlowFilter { limit: 1, virtual_server: None, client, member }.wants(&info, None)
         };
-        assert!(of(None, Some("10.1.0.11")) && of(None, None));
+        assert!(of(None, Some(("10.1.0.11", None))) && of(None, None));
+        assert!(of(None, Some(("10.1.0.11", Some(8080)))) && !of(None, Some(("10.1.0.11", Some(80)))));
         assert!(!of(Some("::"), None), "whoever asks for a client does not mean none");
     }
 }

@@ -46,7 +46,8 @@ fn nodes_are_told_with_their_members_and_connections() {
     let addresses: Vec<_> = nodes.as_array().unwrap().iter().map(|node| &node["address"]).collect();
     assert_eq!(addresses, ["10.1.0.11", "10.1.0.12", "10.1.0.13"]);
     let plain = json!({
-        "address": "10.1.0.11", "name": null, "state": "enabled", "ratio": 1, "connection_limit": 0, "rate_limit": 0,
+        "address": "10.1.0.11", "name": null, "availability": "available", "state": "enabled", "ratio": 1,
+        "connection_limit": 0, "rate_limit": 0,
         "members": [{"pool": "web", "member": "10.1.0.11:8080"}],
         "connections": {"current": 0, "total": 0, "peak": 0},
     });
@@ -81,6 +82,55 @@ fn a_nodes_number_counts_anew_for_another_node() {
     let node = &sluice.get("/v1/nodes")[1];
     assert_eq!(sluice.process.view().book.node_id("10.1.0.14".parse().unwrap()), id);
     assert_eq!((&node["address"], &node["connections"]["total"]), (&json!("10.1.0.14"), &json!(0)));
+    sluice.end();
+}
+
+#[test]
+fn what_is_at_its_connection_limit_is_unavailable() {
+    let limited = CONFIG
+        .replace("10.1.0.11, port: 8080}", "10.1.0.11, port: 8080, connection_limit: 2}")
+        .replace("pools:\n", "nodes:\n  one: {address: 10.1.0.11, connection_limit: 3}\npools:\n");
+    let sluice = Sluice::start(&limited, 1);
+    let member = sluice.process.view().snapshot.parts().pools[0].members[0].clone();
+    let counters = sluice.process.workers()[0].counters();
+    let said = || {
+        let of = |path: &str| sluice.get(path)[0]["availability"].as_str().unwrap().to_string();
+        ["/v1/members", "/v1/pools", "/v1/virtual-servers", "/v1/nodes"].map(of)
+    };
+    let available = || sluice.get("/v1/pools")[0]["members_available"].clone();
+    counters.open_member(member.id, member.node);
+    assert_eq!((said(), available()), (["available"; 4].map(String::from), json!(1)));
+    counters.open_member(member.id, member.node);
+    let full = ["unavailable", "unavailable", "unavailable", "available"].map(String::from);
+    assert_eq!((said(), available()), (full, json!(0)), "the other member is disabled");
+    counters.open_member(member.id, member.node);
+    assert_eq!(said(), ["unavailable"; 4], "its node, too");
+    (0..2).for_each(|_| counters.close_member(member.id));
+    assert_eq!(said(), ["available"; 4]);
+    counters.close_member(member.id);
+    assert_eq!(sluice.patch("/v1/pools/web/members/10.1.0.11:8080", r#"{"state": "offline"}"#).status, 200);
+    assert_eq!(said(), ["offline", "disabled", "disabled", "available"]);
+    for thing in [Thing::Pools, Thing::VirtualServers, Thing::Nodes] {
+        let table = thing.table(&sluice.get(&thing.path()));
+        assert!(table.contains("AVAILABILITY"), "{table}");
+    }
+    sluice.end();
+}
+
+#[test]
+fn a_virtual_server_says_disabled_and_full_itself() {
+    let text = CONFIG.replace("snat: automap", "snat: automap, connection_limit: 1");
+    let sluice = Sluice::start(&text, 1);
+    let said = || sluice.get("/v1/virtual-servers")[0]["availability"].clone();
+    assert_eq!(said(), "available");
+    let id = sluice.process.view().book.virtual_id("web");
+    let connections = &sluice.process.workers()[0].counters().of_virtual(id).unwrap().connections;
+    connections.open();
+    assert_eq!(said(), "unavailable");
+    connections.close();
+    let disabled = text.replace("snat: automap", "snat: automap, enabled: false");
+    assert_eq!(sluice.put("/v1/config", &disabled).status, 200);
+    assert_eq!(said(), "disabled");
     sluice.end();
 }
 

@@ -395,6 +395,12 @@ fn wrong_requests_are_problems() {
         ("PUT", "/v1/config?mode=half", CONFIG, 400),
         ("PUT", "/v1/config?dryrun=true", CONFIG, 400),
         ("GET", "/v1/flows?limit=x", "", 400),
+        ("GET", "/v1/flows?client=bogus", "", 400),
+        ("GET", "/v1/flows?client=10.1.0.11:99999", "", 400),
+        ("GET", "/v1/flows?member=10.1.0", "", 400),
+        ("GET", "/v1/flows?nobody=10.1.0.11", "", 400),
+        ("GET", "/v1/persistence?address=bogus", "", 400),
+        ("GET", "/v1/persistence?after=x", "", 400),
         ("PUT", "/v1/config", "a: [1", 422),
         ("PUT", "/v1/config", "", 422),
     ] {

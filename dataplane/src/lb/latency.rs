@@ -61,50 +61,79 @@ impl LatencyBook {
         self.members.get(member.index()).filter(|entry| entry.seen_ms != 0).map(|entry| entry.smoothed_ns)
     }
 
-    /// What to compare members by: the least is to be picked.
+    /// How `member` answers.
     #[inline]
-    pub(super) fn score_of_member(&self, member: MemberId, now: Instant) -> u64 {
-        self.members.get(member.index()).map_or(0, |entry| entry.score(now))
+    pub(super) fn speed_of_member(&self, member: MemberId, now: Instant) -> Speed {
+        self.members.get(member.index()).map_or(Speed::default(), |entry| entry.speed(now))
     }
 
-    /// As [`LatencyBook::score_of_member`], by node.
+    /// As [`LatencyBook::speed_of_member`], by node.
     #[inline]
-    pub(super) fn score_of_node(&self, node: NodeId, now: Instant) -> u64 {
-        self.nodes.get(node.index()).map_or(0, |entry| entry.score(now))
+    pub(super) fn speed_of_node(&self, node: NodeId, now: Instant) -> Speed {
+        self.nodes.get(node.index()).map_or(Speed::default(), |entry| entry.speed(now))
+    }
+}
+
+/// How a member or node answers, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Speed {
+    /// `None` while it is unknown.
+    pub(super) latency_ns: Option<u64>,
+    /// Requests that wait for an answer.
+    waiting: u32,
+}
+
+impl Speed {
+    /// What to compare by, the least is to be picked: the time a new request would take, which is the latency once for
+    /// each that waits and once for itself. About as fast as the fastest is as fast. Who is unknown is asked first, by one
+    /// request at a time, and last while that waits.
+    #[inline]
+    pub(super) fn score(self, fastest_ns: u64) -> u64 {
+        match (self.latency_ns, self.waiting) {
+            (Some(ns), waiting) => evened(ns, fastest_ns) * (u64::from(waiting) + 1),
+            (None, 0) => 0,
+            (None, waiting) => u64::MAX / 2 + u64::from(waiting),
+        }
     }
 }
 
 impl Entry {
     fn observe(&mut self, ns: u64, now: Instant) {
         self.waiting = self.waiting.saturating_sub(1);
-        let ns = ns.min(LONGEST_NS);
-        self.smoothed_ns =
-            if self.is_known(now) { self.smoothed_ns - self.smoothed_ns / 8 + ns / 8 } else { ns };
+        // The longer nothing was heard, the more counts what is heard now: an eighth at least, at last all of it.
+        let part = (KNOWN_FOR_MS / 8).max(self.silent_ms(now));
+        let (before, after) = (self.smoothed_ns, ns.min(LONGEST_NS));
+        self.smoothed_ns = (before * (KNOWN_FOR_MS - part) + after * part) / KNOWN_FOR_MS;
         self.seen_ms = now.as_ns() / 1_000_000 + 1;
     }
 
-    /// The time a new request would take: the latency, once for each that waits and once for itself. Who is
-    /// unknown is asked first, by one request at a time, and last while that waits.
-    fn score(&self, now: Instant) -> u64 {
-        match (self.is_known(now), self.waiting) {
-            (true, waiting) => coarse(self.smoothed_ns.max(1)) * (u64::from(waiting) + 1),
-            (false, 0) => 0,
-            (false, waiting) => u64::MAX / 2 + u64::from(waiting),
+    /// What was slow once seems less so the longer it is not asked, so that it is asked again.
+    fn speed(&self, now: Instant) -> Speed {
+        let silent_ms = self.silent_ms(now);
+        let aged_ns = || self.smoothed_ns * (KNOWN_FOR_MS - silent_ms) / KNOWN_FOR_MS;
+        Speed { latency_ns: (silent_ms < KNOWN_FOR_MS).then(aged_ns), waiting: self.waiting }
+    }
+
+    /// Since it last answered, [`KNOWN_FOR_MS`] at most; that, too, when it never did.
+    fn silent_ms(&self, now: Instant) -> u64 {
+        match self.seen_ms {
+            0 => KNOWN_FOR_MS,
+            seen_ms => (now.as_ns() / 1_000_000 + 1).saturating_sub(seen_ms).min(KNOWN_FOR_MS),
         }
     }
-
-    fn is_known(&self, now: Instant) -> bool {
-        self.seen_ms != 0 && now.as_ns() / 1_000_000 < self.seen_ms + KNOWN_FOR_MS
-    }
 }
 
-/// The number with its first four bits kept, so that differences below an eighth make nobody faster.
-fn coarse(ns: u64) -> u64 {
-    let bits = 64 - ns.leading_zeros();
-    ns >> bits.saturating_sub(4) << bits.saturating_sub(4)
+/// The latency, or where the fastest is hardly faster what stands for all of those.
+#[inline]
+fn evened(ns: u64, fastest_ns: u64) -> u64 {
+    let difference = ns.saturating_sub(fastest_ns);
+    if difference <= SLIGHT_NS.max(fastest_ns / 8) { fastest_ns.max(SLIGHT_NS) } else { ns }
 }
 
-/// After so long without an answer a member's latency is unknown again, so that who was slow once gets another try.
+/// Smaller differences say more of the moment than of the member.
+const SLIGHT_NS: u64 = 500_000;
+
+/// After so long without an answer a member's latency is unknown again.
 const KNOWN_FOR_MS: u64 = 10_000;
 
 /// Waiting longer makes nobody slower. Keeps scores far from overflow.
@@ -131,30 +160,38 @@ mod tests {
         };
         assert_eq!(answer(8_000, 1), 8_000);
         assert_eq!(answer(16_000, 2), 9_000);
-        assert_eq!(answer(4_000, 10_002 + 1), 4_000, "what was before is too old");
-        assert_eq!(book.score_of_member(ONE, Instant::from_ms(10_004)), coarse(4_000));
-        assert_eq!(book.score_of_node(NodeId(2), Instant::from_ms(10_004)), coarse(4_000));
-        assert_eq!(book.score_of_member(ONE, Instant::from_ms(30_000)), 0);
+        assert_eq!(answer(1_000, 5_002), 5_000, "what is five seconds old is half of it");
+        assert_eq!(answer(4_000, 15_002), 4_000, "what was before is too old");
+        let speeds = |ms| {
+            let now = Instant::from_ms(ms);
+            [book.speed_of_member(ONE, now), book.speed_of_node(NodeId(2), now)].map(|speed| speed.latency_ns)
+        };
+        assert_eq!(speeds(15_002), [Some(4_000); 2]);
+        assert_eq!(speeds(20_002), [Some(2_000); 2], "it ages towards another try");
+        assert_eq!(speeds(25_002), [None; 2]);
     }
 
     #[test]
     fn every_request_that_waits_adds_the_latency() {
         let mut book = book();
         let now = Instant::from_ms(5);
+        let score = |book: &LatencyBook| book.speed_of_member(ONE, now).score(2_000_000);
+        assert_eq!(score(&book), 0, "who is unknown is asked first");
         book.ask(ONE, NodeId::NONE);
-        let unknown = book.score_of_member(ONE, now);
-        book.observe(ONE, 1_024, now);
-        assert_eq!(book.score_of_member(ONE, now), 1_024);
+        let unknown = score(&book);
+        book.observe(ONE, 3_000_000, now);
+        assert_eq!(score(&book), 3_000_000);
         book.ask(ONE, NodeId::NONE);
         book.ask(ONE, NodeId::NONE);
-        assert_eq!(book.score_of_member(ONE, now), 3 * 1_024);
-        assert!(unknown > 1_000_000 * coarse(LONGEST_NS));
+        assert_eq!(score(&book), 3 * 3_000_000);
+        assert!(unknown > 1_000_000 * LONGEST_NS);
     }
 
     #[test]
     fn small_differences_do_not_count() {
-        assert_eq!(coarse(1_000_000), coarse(1_040_000));
-        assert!(coarse(1_000_000) < coarse(1_130_000));
-        assert_eq!([1, 7, 15, 16, 17].map(coarse), [1, 7, 15, 16, 16]);
+        let evened = |us: u64, fastest_us: u64| evened(us * 1_000, fastest_us * 1_000) / 1_000;
+        assert_eq!([100, 400, 600, 601].map(|us| evened(us, 100)), [500, 500, 500, 601]);
+        assert_eq!([8_000, 9_000, 9_001].map(|us| evened(us, 8_000)), [8_000, 8_000, 9_001]);
+        assert_eq!(evened(100, 300), 500, "who is at its limit does not set the pace");
     }
 }

@@ -18,6 +18,21 @@ impl Pipeline {
         self.proxies.slots.wake_all();
     }
 
+    /// Ends both connections of the proxy at `slot`, whatever it is about.
+    #[cold]
+    pub(crate) fn end_proxy(&mut self, slot: u32) {
+        let Some(mut proxy) = self.proxies.slots.take(slot) else { return };
+        if let Layer::Idle(idle) = proxy.layer {
+            self.remove_idle(&idle);
+        }
+        if let Layer::Verify(_) = proxy.layer {
+            self.give_up_verify(&mut proxy);
+        }
+        self.cut(&mut proxy);
+        self.proxies.slots.put(proxy);
+        self.proxies.slots.wake(slot);
+    }
+
     /// Lets every proxy with something to do go on. True when there was one.
     #[inline]
     pub(crate) fn run_proxies(&mut self, out: &mut Outgoing) -> bool {

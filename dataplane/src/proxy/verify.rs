@@ -103,6 +103,14 @@ impl Pipeline {
         self.end_verify(proxy);
     }
 
+    /// There is no time left to wait. A client that was answered is refused when it comes back.
+    pub(crate) fn give_up_verify(&mut self, proxy: &mut Proxy) {
+        match proxy.layer {
+            Layer::Verify(Verify { answered: false, .. }) => self.refuse_client(proxy),
+            _ => self.end_verify(proxy),
+        }
+    }
+
     /// The client has not come back, or is refused.
     pub(crate) fn end_verify(&mut self, proxy: &mut Proxy) {
         self.proxies.verifying.remove(&proxy.origin);

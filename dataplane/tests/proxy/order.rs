@@ -29,6 +29,19 @@ fn welcome(net: &mut Net, member: usize, welcome: Welcome) {
 }
 
 #[test]
+fn the_end_of_a_drain_refuses_a_client_whose_member_has_not_answered() {
+    let mut net = verified(0);
+    welcome(&mut net, 0, Welcome::Ignore);
+    let client = net.ask();
+    net.settle();
+    assert_eq!(net.client_is(client), "connecting");
+    net.world.worker.end_connections();
+    net.pass(10);
+    assert_eq!(net.client_is(client), "reset");
+    net.assert_nothing_is_left();
+}
+
+#[test]
 fn a_client_is_let_in_once_its_member_has_answered() {
     let mut net = verified(0);
     let client = net.ask();

@@ -43,6 +43,24 @@ fn bytes_go_both_ways_unchanged() {
 }
 
 #[test]
+fn the_end_of_a_drain_resets_both_sides_whatever_they_wait_for() {
+    let mut net = net();
+    let (idle, member) = pair(&mut net);
+    let (closing, half) = pair(&mut net);
+    net.client_closes(closing);
+    welcome(&mut net, 0, Welcome::Ignore);
+    let connecting = net.client();
+    net.world.worker.end_connections();
+    net.pass(10);
+    for client in [idle, closing, connecting] {
+        assert_eq!(net.client_is(client), "reset", "client {client}");
+    }
+    assert_eq!((net.member_is(member), net.member_is(half)), ("reset", "reset"));
+    assert_eq!(net.left(), Left { snat: net.left().snat, ..Left::default() });
+    net.assert_nothing_is_left();
+}
+
+#[test]
 fn each_side_may_close_first_and_still_gets_what_the_other_sends() {
     for client_first in [true, false] {
         let mut net = net();

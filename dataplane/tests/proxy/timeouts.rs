@@ -443,6 +443,23 @@ fn while_draining_requests_end_their_connections() {
 }
 
 #[test]
+fn the_end_of_a_drain_resets_both_sides_of_what_is_still_open() {
+    let mut net = net(|_| ());
+    let (waits, member) = asked(&mut net, GET);
+    let (half, other) = asked(&mut net, GET);
+    net.member_sends(other, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart");
+    net.world.worker.drain();
+    net.settle();
+    assert_eq!((net.client_is(waits), net.client_is(half)), ("open", "open"));
+    net.world.worker.end_connections();
+    net.pass(10);
+    assert_eq!((net.client_is(waits), net.client_is(half)), ("reset", "reset"));
+    assert_eq!((net.member_is(member), net.member_is(other)), ("reset", "reset"));
+    assert_eq!(net.left(), Left::default());
+    net.assert_nothing_is_left();
+}
+
+#[test]
 fn a_client_that_never_closes_after_the_last_response_is_given_up() {
     let mut net = net(|_| ());
     let (client, member) = asked(&mut net, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
