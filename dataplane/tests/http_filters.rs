@@ -168,7 +168,7 @@ fn the_first_filter_that_answers_ends_the_chain_and_responses_filters_still_run(
     assert!(refused.sent.is_none() && refused.body.is_empty());
     assert_eq!(
         refused.answered,
-        "HTTP/1.1 429 Too Many Requests|Retry-After: 3|Vary: Origin|Server: ours|\
+        "HTTP/1.1 429 Too Many Requests|Retry-After: 3|Sluice-Reason: rate-limited|Vary: Origin|Server: ours|\
          X-Content-Type-Options: nosniff|Content-Length: 0||"
     );
     proxy.now = Instant::from_ms(2_500);

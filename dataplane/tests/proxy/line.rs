@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use sluice_dataplane::config::proxy::{HttpProfile, ProxyProfile, Reuse, Route, RouteTable};
 use sluice_dataplane::config::snapshot::{Parts, Protocol, Queue};
+use sluice_dataplane::http::route::{PathMatch, Rule};
 use sluice_dataplane::packet::build::address;
 use sluice_dataplane::verdict::DropReason;
 
@@ -215,9 +216,12 @@ fn who_leaves_while_it_waits_leaves_its_place() {
 fn a_request_whose_own_time_is_up_leaves_its_place_and_its_connection_may_ask_again() {
     let mut profile = profile(Speech::Reuse);
     let route = Route { request_timeout_ms: 500, ..Route::default() };
-    profile.http.iter_mut().for_each(|http| http.routes = RouteTable::new(vec![route.clone()]));
+    let patient = Rule { path: Some(PathMatch::Exact("/patient".into())), ..Rule::default() };
+    let rules = vec![Route { rule: patient, ..Route::default() }, route];
+    profile.http.iter_mut().for_each(|http| http.routes = RouteTable::new(rules.clone()));
     let mut net = with_profile(profile, 1, 0);
-    let first = arrives(&mut net);
+    let first = net.ask();
+    net.client_sends(first, b"GET /patient HTTP/1.1\r\nHost: h\r\n\r\n");
     net.pass(300);
     let second = arrives(&mut net);
     net.member_sends(0, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n");

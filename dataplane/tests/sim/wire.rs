@@ -196,6 +196,10 @@ fn hear_v6(bytes: &[u8]) -> Option<Heard> {
     let header = bytes.get(14..54)?;
     let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let l4 = bytes.get(54..54 + length)?;
+    // Behind hop-by-hop options, a multicast listener report.
+    if header[6] == 0 && l4.get(8) == Some(&143) {
+        return Some(Heard::News);
+    }
     let address = |at: usize| Address::v6(header[at..at + 16].try_into().unwrap());
     hear_transport(bytes, (address(8), address(24)), header[6], l4)
 }

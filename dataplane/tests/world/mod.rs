@@ -48,6 +48,7 @@ pub const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xc]);
 pub const CLIENT: &str = "198.51.100.7";
 pub const CLIENT6: &str = "2001:db8:c::7";
 pub const VIRTUAL: &str = "192.0.2.100";
+pub const SELF_IN6: &str = "2001:db8:2::10";
 pub const VIRTUAL6: &str = "2001:db8:1::100";
 pub const SELF_IN: &str = "10.1.0.10";
 
@@ -62,6 +63,8 @@ pub struct World {
     pub parts: Parts,
     pub frames: FramePool,
     pub now_ms: u64,
+    /// Multicast listener reports that came out, which nothing else is about.
+    pub reports: Vec<Out>,
 }
 
 /// A frame that came out: which port, and its bytes.
@@ -139,6 +142,7 @@ impl World {
             parts: parts.clone(),
             frames: FramePool::new(8_192),
             now_ms: 1_000,
+            reports: Vec::new(),
         }
     }
 
@@ -161,13 +165,16 @@ impl World {
 
     /// A member asks for our address, by which we learn its own.
     pub fn teach(&mut self, address: &str, mac: Mac) {
-        let ask = if address.contains(':') {
-            solicitation(mac, address, "2001:db8:2::10")
-        } else {
-            arp(1, mac, address, SELF_IN)
-        };
+        let is_v6 = address.contains(':');
+        let ask = if is_v6 { solicitation(mac, address, SELF_IN6) } else { arp(1, mac, address, SELF_IN) };
         let answers = self.send(INTERNAL, &ask);
         assert_eq!(answers.len(), 1, "our answer to {address}");
+        if is_v6 {
+            // What a solicitation says is to be confirmed.
+            let mut advert = ndisc(136, mac, address, SELF_IN6, address, 2, 255);
+            advert[..6].copy_from_slice(&INTERNAL_MAC.0);
+            assert!(self.send(INTERNAL, &advert).is_empty());
+        }
     }
 
     /// Lets time pass, runs one turn and gives what came out.
@@ -244,11 +251,17 @@ impl World {
         let mut out = Vec::new();
         for (place, peer) in self.ports.iter().enumerate() {
             while let Some(frame) = peer.recv() {
-                out.push(Out { port: PortId(place as u8), bytes: frame.bytes().to_vec() });
+                let one = Out { port: PortId(place as u8), bytes: frame.bytes().to_vec() };
+                if is_report(&one.bytes) { self.reports.push(one) } else { out.push(one) }
             }
         }
         out
     }
+}
+
+/// A multicast listener report of version 2 behind hop-by-hop options.
+pub fn is_report(bytes: &[u8]) -> bool {
+    bytes[12..14] == [0x86, 0xdd] && bytes[20] == 0 && bytes.get(62) == Some(&143)
 }
 
 pub fn member_mac(last: u8) -> Mac {
