@@ -90,7 +90,10 @@ impl Speed {
     #[inline]
     pub(super) fn score(self, fastest_ns: u64) -> u64 {
         match (self.latency_ns, self.waiting) {
-            (Some(ns), waiting) => evened(ns, fastest_ns) * (u64::from(waiting) + 1),
+            (Some(ns), waiting) => {
+                let time = evened(ns, fastest_ns.min(ns)).saturating_mul(u64::from(waiting) + 1);
+                time.min(u64::MAX / 2 - 1)
+            }
             (None, 0) => 0,
             (None, waiting) => u64::MAX / 2 + u64::from(waiting),
         }

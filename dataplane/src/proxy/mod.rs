@@ -110,8 +110,10 @@ pub(crate) struct Proxy {
     pub(crate) failed: Vec<MemberId>,
     /// When the client's connection, or the wait of a member's, began.
     pub(crate) began: Instant,
-    /// When bytes last moved.
+    /// When bytes last moved, or were acknowledged.
     pub(crate) active: Instant,
+    /// What client and server had acknowledged when that was last looked at.
+    pub(crate) acknowledged: [Option<(ConnId, u32)>; 2],
     /// When the timer is armed for.
     pub(crate) armed: Option<Instant>,
     pub(crate) is_ready: bool,

@@ -104,6 +104,9 @@ impl Pipeline {
 
     fn pass_both(&mut self, proxy: &mut Proxy, stream: &mut Stream) {
         let Some((client, server)) = proxy.client.zip(proxy.server) else { return self.cut(proxy) };
+        if self.take_acknowledged(proxy) != [0; 2] {
+            proxy.active = self.now;
+        }
         let (up, down) = (self.proxies.pass(client, server), self.proxies.pass(server, client));
         let engine = &mut self.proxies.engine;
         proxy.bytes[0] += up.taken as u64;
@@ -123,6 +126,18 @@ impl Pipeline {
         } else if stream.closed == [true; 2] {
             proxy.layer = Layer::Closing(LINGER_BYTES);
         }
+    }
+
+    /// How many bytes client and server have acknowledged since the last call: that is progress, too, though it may be
+    /// a while until there is room for more.
+    pub(crate) fn take_acknowledged(&self, proxy: &mut Proxy) -> [u32; 2] {
+        let engine = &self.proxies.engine;
+        let now = [proxy.client, proxy.server].map(|conn| conn.map(|conn| (conn, engine.acknowledged(conn))));
+        let before = std::mem::replace(&mut proxy.acknowledged, now);
+        [0, 1].map(|side| match (before[side], now[side]) {
+            (Some((old, from)), Some((conn, to))) if old == conn => to.wrapping_sub(from),
+            _ => 0,
+        })
     }
 
     /// Tells both sides that it is over, where a FIN says so.

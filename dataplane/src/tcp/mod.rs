@@ -226,6 +226,9 @@ pub trait Engine {
     /// Bytes written that are not acknowledged.
     fn unacknowledged(&self, id: ConnId) -> usize;
 
+    /// The sequence number that the peer has acknowledged everything before.
+    fn acknowledged(&self, id: ConnId) -> u32;
+
     /// Gives the longest free span; `fill` says how many of its bytes it wrote. Returns that.
     fn write(&mut self, id: ConnId, fill: impl FnOnce(&mut [u8]) -> usize) -> usize;
 

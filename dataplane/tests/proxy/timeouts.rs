@@ -250,6 +250,25 @@ fn a_client_that_does_not_read_is_cut() {
 }
 
 #[test]
+fn a_client_that_reads_in_crumbs_at_the_least_rate_is_not_cut() {
+    let mut net = net(|_| ());
+    let (client, member) = asked(&mut net, GET);
+    net.clients.socks[client].reads = false;
+    net.member_sends(member, b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n");
+    net.members.socks[member].to_send = vec![b'x'; 150_000];
+    // A window opens by segments; a quarter of the proxy's buffer takes half a minute.
+    for _ in 0..30 {
+        net.clients.socks[client].crumbs = 2_920;
+        net.pass(9_000);
+        assert_eq!(net.client_is(client), "open");
+    }
+    net.clients.socks[client].reads = true;
+    net.pass(60_000);
+    assert_eq!(net.got(client).len(), 150_000 + b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n".len());
+    net.assert_nothing_is_left();
+}
+
+#[test]
 fn a_client_that_reads_slowly_but_fast_enough_gets_all() {
     let mut net = net(|_| ());
     let (client, member) = asked(&mut net, GET);

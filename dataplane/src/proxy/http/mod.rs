@@ -37,7 +37,7 @@ pub(crate) struct Http {
     /// Requests that the server's connection has carried, and when it was opened.
     pub(crate) server_served: u32,
     pub(crate) server_opened_ns: u64,
-    /// For the least rate of a body: when its time began, and bytes since.
+    /// For the least rate of a body: when its time began, and bytes since that the client has sent or acknowledged.
     pub(crate) pace: (Instant, u64),
 }
 

@@ -26,6 +26,11 @@ impl Pipeline {
 
     fn pass_exchange(&mut self, proxy: &mut Proxy, http: &mut Http, exchange: &mut Exchange) -> Turn {
         http.renew_pace(self.now);
+        let [client, server] = self.take_acknowledged(proxy);
+        http.pace.1 += u64::from(client);
+        if client > 0 && exchange.facts.head_answered || server > 0 && !exchange.facts.request_done {
+            proxy.active = self.now;
+        }
         match self.pass_request(proxy, http, exchange) {
             Ok(true) => proxy.active = self.now,
             Ok(false) => {}
@@ -62,7 +67,6 @@ impl Pipeline {
                 }
                 Event::Body(written) => {
                     exchange.facts.bytes[1] += written.len() as u64;
-                    http.pace.1 += taken as u64;
                     self.proxies.engine.send(client, &self.proxies.scratch[written]);
                 }
                 Event::End => end_response(exchange, &mut self.proxies.scratch)?,

@@ -128,6 +128,7 @@ impl Proxy {
             tlvs: None,
             bytes: [0; 2],
             served_by: None,
+            acknowledged: [None; 2],
             was_cut: false,
             place: None,
         }

@@ -203,6 +203,10 @@ impl Engine for Smoltcp {
         self.place(id).map_or(0, Place::unacknowledged)
     }
 
+    fn acknowledged(&self, id: ConnId) -> u32 {
+        self.place(id).map_or(0, Place::acknowledged)
+    }
+
     fn write(&mut self, id: ConnId, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
         self.place_mut(id).map_or(0, |place| place.write(fill))
     }

@@ -279,6 +279,10 @@ impl Place {
         self.socket().send_queue()
     }
 
+    pub(super) fn acknowledged(&self) -> u32 {
+        self.sent.acked
+    }
+
     pub(super) fn write(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
         if self.writable() == 0 {
             return 0;
