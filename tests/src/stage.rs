@@ -18,7 +18,7 @@ pub struct Stage {
 /// Pools of origins: `web` and `web6` speak HTTP, `tcp` plain TCP; `one` and `two` have one member each.
 pub const POOLS: &str = r#"
 pools:
-  web: {slow_ramp_time: 0s, members: [{address: 10.1.0.11, port: 8000}, {address: 10.1.0.12, port: 8000}]}
+  web: {members: [{address: 10.1.0.11, port: 8000}, {address: 10.1.0.12, port: 8000}]}
   web6: {members: [{address: "2001:db8:2::11", port: 8000}, {address: "2001:db8:2::12", port: 8000}]}
   one: {members: [{address: 10.1.0.11, port: 8000}]}
   two: {members: [{address: 10.1.0.12, port: 8000}]}

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 fn staged(cookie: &str, workers: usize) -> Option<Stage> {
     let text = stage::http(&format!("http: {{}}, persistence: {{type: cookie, {cookie}}}"));
+    // A member that comes back has all its clients at once.
+    let text = text.replace("web: {members", "web: {slow_ramp_time: 0s, members");
     Stage::start(&text.replace("workers: 1", &format!("workers: {workers}")))
 }
 
