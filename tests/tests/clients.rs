@@ -75,7 +75,7 @@ fn nginx(stage: &Stage, server: &Server) -> Program {
         .map(|kind| format!("{kind}_temp_path {directory}/{name}-{kind}; "))
         .concat();
     let config = format!(
-        "daemon off; user root; pid {directory}/{name}.pid; error_log {directory}/{name}.log; events {{}}
+        "daemon off; master_process off; user root; pid {directory}/{name}.pid; error_log {directory}/{name}.log; events {{}}
 http {{ access_log off; {temporary}
     server {{ listen [::]:8092 ipv6only=off; root {directory}; }}
 }}

@@ -29,7 +29,7 @@ virtual_servers:
 fn nginx_behind(stage: &Stage, server: &Server) -> Program {
     let directory = stage.world.lab.directory();
     let config = format!(
-        "daemon off; user root; pid {0}/pp.pid; error_log {0}/pp.log; events {{}}
+        "daemon off; master_process off; user root; pid {0}/pp.pid; error_log {0}/pp.log; events {{}}
 http {{
     access_log off; client_body_temp_path {0}/pp1; proxy_temp_path {0}/pp2; fastcgi_temp_path {0}/pp3;
     uwsgi_temp_path {0}/pp4; scgi_temp_path {0}/pp5;
