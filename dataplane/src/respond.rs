@@ -1,6 +1,5 @@
 //! What sluice answers by itself: ARP and neighbour discovery, echo, refusals; and what it asks and announces.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use smoltcp::wire::{
@@ -302,13 +301,13 @@ impl Pipeline {
         let _ = self.send_own(frame, hop.link.port(), VirtualId::NONE, out);
     }
 
-    /// Puts every address of ours that `which` accepts on the list of what is to be announced, and the groups that IPv6
+    /// Puts every address of ours that `which` accepts on the list of what is to be announced, and every group that IPv6
     /// neighbours ask for them in.
     pub(crate) fn announce_all(&mut self, which: impl Fn((Address, LinkId)) -> bool) {
         if self.worker == 0 {
             let snapshot = std::sync::Arc::clone(&self.snapshot);
-            self.announcements.extend(groups(snapshot.announced().filter(|&owned| which(owned))));
-            self.announcements.extend(snapshot.announced().filter(|&owned| which(owned)));
+            let all = snapshot.groups().iter().copied().chain(snapshot.announced());
+            self.announcements.extend(all.filter(|&one| which(one)));
         }
     }
 
@@ -319,13 +318,16 @@ impl Pipeline {
         if self.worker == 0 && self.now >= due {
             self.groups_due = None;
             let snapshot = std::sync::Arc::clone(&self.snapshot);
-            self.announcements.extend(groups(snapshot.announced()));
+            self.announcements.extend(snapshot.groups());
         }
     }
 
     /// Announces what is new in the configuration compared with `before`.
     pub(crate) fn announce_new(&mut self, before: &Snapshot) {
-        self.announce_all(|(address, link)| !before.answers_for(address, link));
+        self.announce_all(|(address, link)| match address.is_multicast() {
+            true => !before.listens_to(address, link),
+            false => !before.answers_for(address, link),
+        });
     }
 
     /// Announces an address of ours that another host uses, not so often that two who both believe it theirs would
@@ -396,12 +398,6 @@ fn is_never_answered(frame: &Frame, packet: &Packet) -> bool {
         Class::Icmp => icmp::is_error(is_v4, kind()),
         Class::Tcp | Class::Udp | Class::Other => false,
     }
-}
-
-/// The solicited-node groups of IPv6 addresses, each once (RFC 4291 section 2.7.1).
-fn groups(addresses: impl Iterator<Item = (Address, LinkId)>) -> BTreeSet<(Address, LinkId)> {
-    let of_v6 = addresses.filter(|(address, _)| !address.is_v4());
-    of_v6.map(|(address, link)| (address.solicited_node(), link)).collect()
 }
 
 fn parse_ndisc<'f>(frame: &'f Frame, packet: &Packet) -> Option<NdiscRepr<'f>> {

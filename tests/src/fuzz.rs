@@ -7,10 +7,10 @@ mod harness;
 #[path = "../../dataplane/tests/http_table/check.rs"]
 mod http_check;
 #[path = "../../dataplane/tests/http_table/reference.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each of its users has its own part")]
 mod reference;
 #[path = "../../dataplane/tests/http_table/run.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each of its users has its own part")]
 mod run;
 
 mod exchange;

@@ -23,6 +23,8 @@ pub struct Snapshot {
     index: VirtualIndex,
     routes: RouteTable,
     owned: HashMap<Address, Owned>,
+    /// Where neighbours ask for our IPv6 addresses, sorted.
+    groups: Vec<(Address, LinkId)>,
     links: Vec<LinkId>,
     /// Members that see clients' own addresses; port 0 for any.
     transparent: HashSet<(Address, u16)>,
@@ -76,6 +78,7 @@ impl Snapshot {
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             listened_sources: listened_sources(&parts, &owned),
             kept_port_sources: kept_port_sources(&parts),
+            groups: groups(&owned),
             owned,
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
             pool_places: places(parts.pools.iter().map(|item| item.id.index())),
@@ -239,6 +242,16 @@ impl Snapshot {
         self.owned.iter().flat_map(|(&address, owned)| owned.links.iter().map(move |&link| (address, link)))
     }
 
+    /// The solicited-node groups of our IPv6 addresses (RFC 4291 section 2.7.1), each once for each link.
+    pub fn groups(&self) -> &[(Address, LinkId)] {
+        &self.groups
+    }
+
+    /// True when one of our addresses is asked for in `group` on `link`.
+    pub fn listens_to(&self, group: Address, link: LinkId) -> bool {
+        self.groups.binary_search(&(group, link)).is_ok()
+    }
+
     /// Our own address for talking to `peer` on `link`: a self IP there of its family, in its subnet if there is
     /// one. `None` where we have none.
     pub fn self_ip_towards(&self, link: LinkId, peer: Address) -> Option<Address> {
@@ -246,6 +259,16 @@ impl Snapshot {
         let candidates = self.parts.self_ips.iter().filter(same);
         candidates.max_by_key(|ip| ip.subnet.contains(peer)).map(|ip| ip.address)
     }
+}
+
+fn groups(owned: &HashMap<Address, Owned>) -> Vec<(Address, LinkId)> {
+    let of_v6 = owned.iter().filter(|(address, _)| !address.is_v4());
+    let mut groups: Vec<_> = of_v6
+        .flat_map(|(address, owned)| owned.links.iter().map(|&link| (address.solicited_node(), link)))
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }
 
 fn member_places(parts: &Parts) -> Vec<(u32, u32)> {
