@@ -286,7 +286,7 @@ mod tests {
         let header = Header { options: Options::of_blocks(blocks.into_iter()), ..HEADER };
         let packet = written(true, &header, b"x");
         let read: Vec<_> =
-            Segment::read(&packet).into_iter().flat_map(|segment| segment.sack_blocks()).collect();
+            Segment::read(&packet).iter().flat_map(Segment::sack_blocks).collect();
         assert_eq!(read, blocks[..4]);
         for nonsense in
             [&[5, 10, 0][..], &[5], &[5, 0, 0, 0], &[9, 1, 5, 2], &[0, 5, 10, 1, 1, 1, 1, 1, 1, 1, 1]]
