@@ -225,6 +225,8 @@ pub struct FramePool {
 }
 
 struct Shared {
+    /// The few that were given back last and are taken first, as long as there is room: they are in the cache.
+    warm: ArrayQueue<Box<Held>>,
     free: ArrayQueue<Box<Held>>,
     made: AtomicUsize,
     backing: Backing,
@@ -251,6 +253,7 @@ impl FramePool {
     /// [`FramePool::pages`] is asked for: after DPDK has had its pick of the hugepages.
     pub fn backed(frames_max: usize, backing: Backing) -> Self {
         let shared = Shared {
+            warm: ArrayQueue::new(WARM_MAX),
             free: ArrayQueue::new(frames_max.max(1)),
             made: AtomicUsize::new(0),
             backing,
@@ -272,7 +275,8 @@ impl FramePool {
     /// in use. Its memory holds what was there before.
     #[inline]
     pub fn take(&self) -> Option<Frame> {
-        let mut held = self.shared.free.pop().or_else(|| self.make())?;
+        let Shared { warm, free, .. } = &*self.shared;
+        let mut held = warm.pop().or_else(|| free.pop()).or_else(|| self.make())?;
         (held.start, held.end) = (HEADROOM_BYTES as u32, HEADROOM_BYTES as u32);
         Some(Frame { storage: Storage::Heap(Chunk(Some(held))), offload: Offload::default() })
     }
@@ -292,7 +296,8 @@ impl FramePool {
 
     /// Frames in use now.
     pub fn in_use(&self) -> usize {
-        self.shared.made.load(Ordering::Relaxed).saturating_sub(self.shared.free.len())
+        let Shared { warm, free, made, .. } = &*self.shared;
+        made.load(Ordering::Relaxed).saturating_sub(warm.len() + free.len())
     }
 
     #[cold]
@@ -340,11 +345,14 @@ impl Drop for Chunk {
     fn drop(&mut self) {
         let Some(held) = self.0.take() else { return };
         if let Some(home) = held.home.upgrade() {
-            // There is room: no more chunks are made than the queue holds.
-            let _ = home.free.push(held);
+            // There is room: no more chunks are made than the second queue holds.
+            let _ = home.warm.push(held).or_else(|held| home.free.push(held));
         }
     }
 }
+
+/// A burst.
+const WARM_MAX: usize = BURST_MAX;
 
 /// An odd number of cache lines, so that the headers of neighbouring chunks fall into different cache sets.
 pub const CHUNK_BYTES: usize = 64 * 1029;

@@ -65,10 +65,9 @@ impl Body {
     /// What is wrong with the chunks or trailers, or [`Fault::BodyTooLarge`].
     pub fn decode(&mut self, input: &[u8], trailers: &mut Fields) -> Result<Step, Fault> {
         match &mut self.state {
-            State::Length(left) => {
-                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
-                *left -= taken as u64;
-                Ok(Step::body(taken, *left == 0))
+            State::Length(_) => {
+                let taken = self.take_plain(input.len())?;
+                Ok(Step::body(taken, matches!(self.state, State::Length(0))))
             }
             State::Chunked(_) if input.is_empty() => Ok(Step::framing(0, false)),
             State::Chunked(chunked) => chunked.read(input, trailers).map(|part| match part {
@@ -76,9 +75,26 @@ impl Body {
                 Part::Data(taken) => Step::body(taken, false),
                 Part::End(taken) => Step::framing(taken, true),
             }),
+            State::Open { .. } => self.take_plain(input.len()).map(|taken| Step::body(taken, false)),
+        }
+    }
+
+    /// Takes up to `most` bytes of a body that is nothing but its bytes; none of one in chunks, or that is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::BodyTooLarge`].
+    pub fn take_plain(&mut self, most: usize) -> Result<usize, Fault> {
+        match &mut self.state {
+            State::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(most);
+                *left -= taken as u64;
+                Ok(taken)
+            }
+            State::Chunked(_) => Ok(0),
             State::Open { left } => {
-                *left = left.checked_sub(input.len() as u64).ok_or(Fault::BodyTooLarge)?;
-                Ok(Step::body(input.len(), false))
+                *left = left.checked_sub(most as u64).ok_or(Fault::BodyTooLarge)?;
+                Ok(most)
             }
         }
     }

@@ -50,6 +50,11 @@ impl Encoder {
         }
     }
 
+    /// True when bytes leave as they came, with nothing between them.
+    pub fn is_plain(&self) -> bool {
+        self.framing != Framing::Chunked
+    }
+
     /// Writes what ends the body: the last chunk with these trailers, or nothing. Returns its bytes.
     ///
     /// # Errors

@@ -46,6 +46,18 @@ impl RequestReader {
         self.stage = Stage::Idle;
     }
 
+    /// As [`super::ResponseReader::take_plain`].
+    ///
+    /// # Errors
+    ///
+    /// As [`RequestReader::advance`].
+    pub fn take_plain(&mut self, most: usize) -> Result<usize, Refusal> {
+        match &mut self.stage {
+            Stage::Body(body) => body.take_plain(most).map_err(Refusal::request),
+            _ => Ok(0),
+        }
+    }
+
     /// Takes some of the input; to be called again with the rest until it takes nothing and says [`Event::More`].
     /// After [`Event::End`] the next call begins another message in the same `request`. O(bytes taken); copies only
     /// heads.

@@ -55,6 +55,19 @@ impl ResponseReader {
         self.step(input, response, trailers).map_err(Refusal::response)
     }
 
+    /// Counts up to `most` bytes that are next as body, where a body is nothing but its bytes; returns how many are.
+    /// 0 when something else comes, of which [`ResponseReader::advance`] tells.
+    ///
+    /// # Errors
+    ///
+    /// As [`ResponseReader::advance`].
+    pub fn take_plain(&mut self, most: usize) -> Result<usize, Refusal> {
+        match &mut self.stage {
+            Stage::Body(body) => body.take_plain(most).map_err(Refusal::response),
+            _ => Ok(0),
+        }
+    }
+
     /// The connection ended: [`Event::End`] when the body ends with it, [`Event::More`] when nothing was expected.
     ///
     /// # Errors

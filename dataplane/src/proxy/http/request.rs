@@ -14,7 +14,7 @@ use crate::http::route::PathMatch;
 use crate::http::{Encoder, Event, Framing, Method, Refusal, Request, Scheme, Version};
 use crate::pipeline::Pipeline;
 use crate::proxy::{LINGER_BYTES, Layer, Proxy};
-use crate::tcp::{ConnId, Engine};
+use crate::tcp::{ConnId, Engine, Passed};
 
 impl Pipeline {
     /// Waits for the head of the next request.
@@ -240,6 +240,9 @@ impl Pipeline {
         }
         while !exchange.facts.request_done && self.flush_to_server(proxy, exchange) {
             let Some((client, server)) = proxy.client.zip(proxy.server) else { break };
+            if exchange.request_body.is_plain() && exchange.shadow.is_none() {
+                moved |= self.copy_request([client, server], http, exchange)?;
+            }
             let room = self.proxies.room_towards(server);
             let (taken, event) = self.move_request(client, http, exchange, room)?;
             match event {
@@ -258,6 +261,32 @@ impl Pipeline {
         }
         self.flush_to_server(proxy, exchange);
         Ok(moved)
+    }
+
+    /// Copies body from buffer to buffer, up to where it ends or either buffer does. True when there was some.
+    fn copy_request(
+        &mut self,
+        [client, server]: [ConnId; 2],
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Result<bool, Refusal> {
+        if self.proxies.room_towards(server) == 0 {
+            return Ok(false);
+        }
+        let Exchange { request_body, facts, .. } = exchange;
+        let mut refused = None;
+        let passed = self.proxies.engine.pass(client, server, |input, output| {
+            let most = input.len().min(output.len());
+            let taken = http.reader.take_plain(most).unwrap_or_else(|refusal| {
+                refused = Some(refusal);
+                0
+            });
+            Passed { taken, written: request_body.write(&input[..taken], output).written }
+        });
+        facts.body_read |= passed.taken > 0;
+        facts.bytes[0] += passed.taken as u64;
+        http.pace.1 += passed.taken as u64;
+        refused.map_or(Ok(passed.taken > 0), Err)
     }
 
     /// One step of the reader; the body that it finds is encoded into the scratch, and said where.

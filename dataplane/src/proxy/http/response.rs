@@ -10,7 +10,7 @@ use crate::filter;
 use crate::http::{Encoder, Event, Fault, Framing, Method, Refusal, Version};
 use crate::pipeline::Pipeline;
 use crate::proxy::{LINGER_BYTES, Layer, Proxy};
-use crate::tcp::{Engine, State};
+use crate::tcp::{ConnId, Engine, Passed, State};
 
 impl Pipeline {
     /// Passes on what there is, both ways.
@@ -57,6 +57,10 @@ impl Pipeline {
     ) -> Result<Option<Turn>, Refusal> {
         while !exchange.facts.response_done && self.flush_to_client(proxy, exchange) {
             let Some((client, server)) = proxy.client.zip(proxy.server) else { break };
+            if exchange.facts.head_answered && exchange.response_body.is_plain() {
+                let copied = self.copy_response([server, client], http, exchange)?;
+                proxy.active = if copied { self.now } else { proxy.active };
+            }
             let room = self.proxies.room_towards(client);
             let (taken, event) = self.move_response(server, http, exchange, room)?;
             match event {
@@ -82,9 +86,33 @@ impl Pipeline {
         Ok(None)
     }
 
+    /// Copies body from buffer to buffer, up to where it ends or either buffer does. True when there was some.
+    fn copy_response(
+        &mut self,
+        [server, client]: [ConnId; 2],
+        http: &mut Http,
+        exchange: &mut Exchange,
+    ) -> Result<bool, Refusal> {
+        if self.proxies.room_towards(client) == 0 {
+            return Ok(false);
+        }
+        let Exchange { response_body, facts, .. } = exchange;
+        let mut refused = None;
+        let passed = self.proxies.engine.pass(server, client, |input, output| {
+            let most = input.len().min(output.len());
+            let taken = http.responses.take_plain(most).unwrap_or_else(|refusal| {
+                refused = Some(refusal);
+                0
+            });
+            Passed { taken, written: response_body.write(&input[..taken], output).written }
+        });
+        facts.bytes[1] += passed.written as u64;
+        refused.map_or(Ok(passed.taken > 0), Err)
+    }
+
     fn move_response(
         &mut self,
-        server: crate::tcp::ConnId,
+        server: ConnId,
         http: &mut Http,
         exchange: &mut Exchange,
         room: usize,
@@ -125,7 +153,7 @@ impl Pipeline {
     /// The member has closed: that ends a response without a length, and is a fault in any other.
     fn ends_with_connection(
         &mut self,
-        server: crate::tcp::ConnId,
+        server: ConnId,
         http: &mut Http,
         exchange: &mut Exchange,
     ) -> Result<bool, Refusal> {

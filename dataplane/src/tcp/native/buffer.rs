@@ -11,6 +11,7 @@ use super::ranges::Ranges;
 #[derive(Debug)]
 pub(super) struct Buffers {
     classes: Vec<Class>,
+    #[expect(clippy::vec_box, reason = "a list leaves in its box")]
     lists: Vec<Box<Ranges>>,
     leased: usize,
 }
