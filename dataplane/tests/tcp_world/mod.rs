@@ -2,7 +2,10 @@
 //!
 //! Side 0 connects and side 1 accepts; handshakes are led here, as the data plane leads them.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a harness")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a harness")]
+
+#[macro_use]
+pub mod subject;
 
 mod ends;
 mod flows;
@@ -14,9 +17,10 @@ use std::time::Duration;
 
 use sluice_dataplane::address::Address;
 use sluice_dataplane::clock::Instant;
-use sluice_dataplane::tcp::{Agreed, ConnId, Engine, EngineSpec, Opening, Options, Sink, State, TcpEngine};
+use sluice_dataplane::tcp::{Agreed, ConnId, Engine, EngineSpec, Opening, Options, Sink, State};
 
 use self::packet::{ACK, RST, SYN, Tcp, cut};
+use self::subject::{Pair, Subject};
 
 /// What happens to packets, in thousandths; and how long they take.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +38,7 @@ impl Weather {
 
 pub struct World {
     pub now: Instant,
-    pub engines: [TcpEngine; 2],
+    pub engines: [Subject; 2],
     /// By the port of side 0.
     pub conns: [HashMap<u16, ConnId>; 2],
     /// Every packet that was sent: by which side, and what it says.
@@ -64,11 +68,11 @@ pub const SPEC: EngineSpec =
 pub const ISN: [u32; 2] = [0xffff_f000, 0xffff_fff0];
 
 impl World {
-    pub fn new(seed: u64, spec: EngineSpec) -> Self {
-        println!("seed {seed}");
+    pub fn new(pair: Pair, seed: u64, spec: EngineSpec) -> Self {
+        println!("seed {seed}, {pair:?}");
         Self {
             now: Instant::from_ms(1),
-            engines: [TcpEngine::new(spec), TcpEngine::new(spec)],
+            engines: pair.map(|kind| Subject::of(kind, spec)),
             conns: Default::default(),
             log: Vec::new(),
             keeps_log: true,
@@ -88,8 +92,8 @@ impl World {
     }
 
     /// An open connection from side 0 to side 1.
-    pub fn opened(seed: u64, spec: EngineSpec) -> (Self, [ConnId; 2]) {
-        let mut world = Self::new(seed, spec);
+    pub fn opened(pair: Pair, seed: u64, spec: EngineSpec) -> (Self, [ConnId; 2]) {
+        let mut world = Self::new(pair, seed, spec);
         let ids = world.open(1000);
         (world, ids)
     }
