@@ -5,6 +5,7 @@
 
 #[macro_use]
 mod tcp_world;
+mod tcp_segments;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;

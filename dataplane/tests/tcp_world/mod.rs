@@ -223,6 +223,9 @@ impl World {
         let Some(id) = self.conns[side].get(&port).copied() else { return };
         let mut sink = Wire { room: 1000, largest: self.largest, packets: Vec::new() };
         assert!(!self.engines[side].transmit(id, &mut sink, self.now), "this sink has room");
+        let is_segment =
+            |(packet, segment): &(Vec<u8>, Option<u16>)| segment.is_some() || packet.len() <= 1500;
+        assert!(sink.packets.iter().all(is_segment), "it is larger than a segment");
         sink.packets.into_iter().for_each(|packet| self.send(side, packet));
         if let Some(at) = self.due_of[side].remove(&port) {
             self.due.remove(&(at, side, port));
@@ -314,7 +317,6 @@ impl Sink for Wire {
     fn packet(&mut self, len: usize, segment: Option<u16>, fill: impl FnOnce(&mut [u8])) {
         let mut packet = vec![0xa5; len];
         fill(&mut packet);
-        assert!(segment.is_some() || len <= 1500, "a packet of {len} bytes is no segment");
         self.packets.push((packet, segment));
     }
 }
