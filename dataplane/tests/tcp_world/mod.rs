@@ -7,9 +7,12 @@
 #[macro_use]
 pub mod subject;
 
+mod bottleneck;
 mod ends;
 mod flows;
+mod goodput;
 pub mod packet;
+mod storms;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +22,7 @@ use sluice_dataplane::address::Address;
 use sluice_dataplane::clock::Instant;
 use sluice_dataplane::tcp::{Agreed, ConnId, Engine, EngineSpec, Opening, Options, Sink, State};
 
+use self::bottleneck::Bottleneck;
 use self::packet::{ACK, RST, SYN, Tcp, cut};
 use self::subject::{Pair, Subject};
 
@@ -45,6 +49,8 @@ pub struct World {
     pub log: Vec<(usize, Tcp)>,
     pub keeps_log: bool,
     pub weather: Weather,
+    /// What packets of side 0 go through, beside the weather.
+    pub bottleneck: Option<Bottleneck>,
     /// What the wires take in one piece; 0 for segments.
     pub largest: usize,
     /// Large packets arrive whole, as they do between virtual machines.
@@ -69,14 +75,20 @@ pub const ISN: [u32; 2] = [0xffff_f000, 0xffff_fff0];
 
 impl World {
     pub fn new(pair: Pair, seed: u64, spec: EngineSpec) -> Self {
+        Self::uneven(pair, seed, [spec; 2])
+    }
+
+    /// Engines that are made of different things.
+    pub fn uneven(pair: Pair, seed: u64, specs: [EngineSpec; 2]) -> Self {
         println!("seed {seed}, {pair:?}");
         Self {
             now: Instant::from_ms(1),
-            engines: pair.map(|kind| Subject::of(kind, spec)),
+            engines: [0, 1].map(|side| Subject::of(pair[side], specs[side])),
             conns: Default::default(),
             log: Vec::new(),
             keeps_log: true,
             weather: Weather::FAIR,
+            bottleneck: None,
             largest: 0,
             is_whole: false,
             v6: false,
@@ -250,10 +262,17 @@ impl World {
     /// Puts a packet of a side on the wire.
     pub fn carry(&mut self, side: usize, packet: &[u8]) {
         let tcp = Tcp::read(packet);
+        let tcp_payload = tcp.payload.len();
         if self.keeps_log {
             self.log.push((side, tcp));
         }
-        let Weather { lost, doubled, late, delay } = self.weather;
+        let Weather { lost, doubled, late, mut delay } = self.weather;
+        if let Some(bottleneck) = self.bottleneck.as_mut().filter(|_| side == 0) {
+            match bottleneck.passes(packet.len(), tcp_payload, self.now) {
+                Some(wait) => delay += wait,
+                None => return,
+            }
+        }
         let copies = if self.chance(lost) { 0 } else { 1 + u64::from(self.chance(doubled)) };
         for _ in 0..copies {
             let behind =

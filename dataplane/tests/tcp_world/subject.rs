@@ -35,6 +35,8 @@ pub struct Facts {
 }
 
 impl Kind {
+    pub const ALL: [Self; 1] = [Self::Smoltcp];
+
     pub const fn facts(self) -> &'static Facts {
         match self {
             Self::Smoltcp => &Facts {
@@ -191,6 +193,7 @@ impl Engine for Subject {
 macro_rules! tests_of {
     ($module:ident, $subject:expr, $($test:ident)*) => {
         mod $module {
+            #[allow(unused_imports)]
             use crate::tcp_world::subject::Kind;
             $(
                 #[test]
