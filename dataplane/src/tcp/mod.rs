@@ -15,6 +15,7 @@
 
 pub mod handshake;
 pub mod isn;
+pub mod native;
 mod places;
 pub mod smoltcp;
 pub mod time_wait;
@@ -23,7 +24,7 @@ use crate::address::Address;
 use crate::clock::Instant;
 
 /// The engine that this build has.
-pub type TcpEngine = smoltcp::Smoltcp;
+pub type TcpEngine = native::Native;
 
 /// A connection of an engine. Never names another one later: the generation changes when a place is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
