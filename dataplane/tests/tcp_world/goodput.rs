@@ -36,7 +36,7 @@ fn transfer(kind: Kind, losses: u64, burst: u64) -> Result {
             len
         });
         world.touch(0, 1000);
-        assert!(world.step().is_some(), "stuck after {read} bytes");
+        assert!(world.step().is_some(), "stuck after {read} bytes, {:?}", world.engines[0].state(client));
         while world.engines[1].readable(server) > 0 {
             read += world.engines[1].read(server, |piece| {
                 assert!(piece.iter().zip(read..).all(|(got, at)| *got == at as u8), "at {read}");

@@ -1,6 +1,7 @@
 //! The engines that are tested, and what is true of one and not of the other.
 
 use sluice_dataplane::clock::Instant;
+use sluice_dataplane::tcp::native::{self, Native};
 use sluice_dataplane::tcp::smoltcp::{self, Smoltcp};
 use sluice_dataplane::tcp::{
     Agreed, Announced, ConnId, Engine, EngineSpec, Full, Opening, Passed, Sink, State,
@@ -10,6 +11,7 @@ use sluice_dataplane::tcp::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Smoltcp,
+    Native,
 }
 
 /// Who connects, and who accepts.
@@ -35,7 +37,7 @@ pub struct Facts {
 }
 
 impl Kind {
-    pub const ALL: [Self; 1] = [Self::Smoltcp];
+    pub const ALL: [Self; 2] = [Self::Smoltcp, Self::Native];
 
     pub const fn facts(self) -> &'static Facts {
         match self {
@@ -48,6 +50,15 @@ impl Kind {
                 ranges: 4,
                 short_segments: 21,
             },
+            Self::Native => &Facts {
+                unanswered_ms: native::UNANSWERED_MS,
+                probe_ms: native::PROBE_MS,
+                rto_min_ms: 200,
+                initial_window: |mss| (10 * mss).min((2 * mss).max(14_600)),
+                blocks_max: 4,
+                ranges: 8,
+                short_segments: 1,
+            },
         }
     }
 }
@@ -55,12 +66,14 @@ impl Kind {
 /// An engine of either kind. Nothing is dispatched so but in tests.
 pub enum Subject {
     Smoltcp(Box<Smoltcp>),
+    Native(Box<Native>),
 }
 
 macro_rules! whichever {
     ($subject:expr, $engine:ident => $call:expr) => {
         match $subject {
             Subject::Smoltcp($engine) => $call,
+            Subject::Native($engine) => $call,
         }
     };
 }
@@ -69,12 +82,14 @@ impl Subject {
     pub fn of(kind: Kind, spec: EngineSpec) -> Self {
         match kind {
             Kind::Smoltcp => Self::Smoltcp(Box::new(Smoltcp::new(spec))),
+            Kind::Native => Self::Native(Box::new(Native::new(spec))),
         }
     }
 
     pub fn kind(&self) -> Kind {
         match self {
             Self::Smoltcp(_) => Kind::Smoltcp,
+            Self::Native(_) => Kind::Native,
         }
     }
 
@@ -86,6 +101,7 @@ impl Subject {
     pub fn buffered_bytes(&self) -> Option<usize> {
         match self {
             Self::Smoltcp(_) => None,
+            Self::Native(native) => Some(native.buffered_bytes()),
         }
     }
 }
@@ -209,6 +225,9 @@ macro_rules! tests_of {
 macro_rules! for_pairs {
     ($($test:ident),* $(,)?) => {
         tests_of!(smoltcp_to_smoltcp, [Kind::Smoltcp, Kind::Smoltcp], $($test)*);
+        tests_of!(smoltcp_to_native, [Kind::Smoltcp, Kind::Native], $($test)*);
+        tests_of!(native_to_smoltcp, [Kind::Native, Kind::Smoltcp], $($test)*);
+        tests_of!(native_to_native, [Kind::Native, Kind::Native], $($test)*);
     };
 }
 
@@ -216,5 +235,6 @@ macro_rules! for_pairs {
 macro_rules! for_kinds {
     (all: [$($all:ident),* $(,)?], native: [$($native:ident),* $(,)?] $(,)?) => {
         tests_of!(smoltcp, Kind::Smoltcp, $($all)*);
+        tests_of!(native, Kind::Native, $($all)* $($native)*);
     };
 }
