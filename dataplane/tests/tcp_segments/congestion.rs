@@ -60,7 +60,11 @@ fn acknowledgement_of_many_segments_grows_the_window(kind: Kind) {
         acked += underway;
         peer.says_ack(acked);
         let new = said_len(&mut peer);
-        assert!(new >= underway && new <= 2 * underway + MSS, "{new} after {underway}");
+        assert!(new <= 2 * underway + MSS, "{new} after {underway}");
+        if acked + new == 1_000_000 {
+            return;
+        }
+        assert!(new >= underway, "{new} after {underway}");
         underway = new;
     }
     assert!(underway >= begin + 10 * MSS);

@@ -81,7 +81,8 @@ impl Setup {
         let id = engine.accept(&self.opening(), &self.agreed, now).unwrap();
         let mut peer = Peer::new(engine, id, now, &self);
         peer.says_ack(0);
-        assert_eq!(peer.said(), []);
+        // It may say that its window is larger than a SYN-ACK can tell.
+        assert!(peer.said().iter().all(|said| said.len() == 0 && said.flags == ACK));
         peer
     }
 }

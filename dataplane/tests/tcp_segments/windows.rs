@@ -59,7 +59,7 @@ fn lost_news_of_an_open_window_is_asked_for(kind: Kind) {
     peer.window = 4000;
     let probe = peer.waits_for_word();
     // It took the byte of the probe, if there was one.
-    peer.says_ack(probe.iter().map(|said| said.to).max().unwrap_or(0).min(1));
+    peer.says_ack(u32::from(probe.iter().any(|said| said.len() > 0)));
     peer.waits(1000);
     assert!(peer.said_bytes().iter().any(|(_, to)| *to >= 1460));
 }
@@ -89,7 +89,7 @@ fn window_does_not_open_by_a_little(kind: Kind) {
         assert!(news > 0, "nobody told the peer of {buffer}");
         peer.waits(1000);
         let last = peer.said().last().map_or(edge, super::Said::edge);
-        assert!(last + MSS.min(buffer / 2) >= 2 * buffer - 16, "{last} of {buffer}");
+        assert!(last >= buffer + buffer / 2 - MSS.min(buffer / 4), "{last} of {buffer}: as good as closed");
     }
 }
 

@@ -225,7 +225,7 @@ fn either_side_may_close_its_direction_and_go_on_hearing(pair: Pair) {
 fn both_sides_come_to_an_end_in_foul_weather(pair: Pair) {
     for seed in 100..200 {
         let mut world = World::new(pair, seed, SPEC);
-        world.weather = Weather { lost: 200, ..Weather::FOUL };
+        world.weather = Weather { lost: 100, ..Weather::FOUL };
         let ids = world.open(1000);
         for (side, id) in ids.into_iter().enumerate() {
             world.engines[side].send(id, &[side as u8; 5000]);

@@ -145,9 +145,17 @@ impl World {
             if done(self) {
                 return;
             }
-            assert!(self.step().is_some(), "nothing more happens");
+            assert!(self.step().is_some(), "nothing more happens: {:?}", self.states());
         }
         panic!("it never ends");
+    }
+
+    /// How everything stands.
+    pub fn states(&self) -> Vec<(usize, u16, State)> {
+        let of = |side: usize| {
+            self.conns[side].iter().map(move |(port, id)| (side, *port, self.engines[side].state(*id)))
+        };
+        of(0).chain(of(1)).collect()
     }
 
     /// Goes on for so long.
