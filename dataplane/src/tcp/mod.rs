@@ -24,7 +24,11 @@ use crate::address::Address;
 use crate::clock::Instant;
 
 /// The engine that this build has.
+#[cfg(not(feature = "smoltcp-engine"))]
 pub type TcpEngine = native::Native;
+/// The engine that this build has.
+#[cfg(feature = "smoltcp-engine")]
+pub type TcpEngine = smoltcp::Smoltcp;
 
 /// A connection of an engine. Never names another one later: the generation changes when a place is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

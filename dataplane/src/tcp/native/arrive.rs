@@ -72,7 +72,7 @@ impl Connection {
             return;
         }
         let is_unsent = segment.ack.is_after(self.sender.nxt);
-        if is_unsent || self.sender.una.since(segment.ack) > OLD_MAX {
+        if is_unsent || self.sender.is_old(segment.ack) {
             return self.challenge(now);
         }
         if !self.receiver.accepts(segment) {
@@ -139,6 +139,3 @@ impl Connection {
         self.waiting = self.is_waiting().then_some(now);
     }
 }
-
-/// An acknowledgement that is older than this is no acknowledgement (RFC 5961 section 5.2).
-const OLD_MAX: i32 = 1 << 30;

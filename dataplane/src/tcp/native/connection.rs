@@ -94,7 +94,7 @@ impl Connection {
             ends,
             options,
             mss,
-            receiver: Receiver::new(Seq(0), 0, spec.receive_buffer),
+            receiver: Receiver::new(Seq(0), spec.receive_buffer),
             sender: Sender::new(Seq(isn), mss, options.nagle, now),
             send_buffer: spec.send_buffer,
             heard: now,
@@ -135,8 +135,7 @@ impl Connection {
         peer_scale: Option<u8>,
         sack: bool,
     ) {
-        let offered = spec.receive_buffer.min(usize::from(u16::MAX)) as u16;
-        self.receiver = Receiver::new(peer_isn + 1, offered, spec.receive_buffer);
+        self.receiver = Receiver::new(peer_isn + 1, spec.receive_buffer);
         self.receiver.sack = sack;
         self.receiver.scale = peer_scale.map_or(0, |_| window_scale(spec.receive_buffer));
         let scale = peer_scale.unwrap_or(0).min(SCALE_MAX);

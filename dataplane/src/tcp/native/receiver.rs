@@ -38,14 +38,15 @@ pub(super) struct Receiver {
     /// The end of the largest window that we offered.
     edge: Seq,
     early: Option<Box<Ranges>>,
-    /// The early piece that came last begins here.
-    recent: Seq,
+    /// Where early pieces begin that came last, the newest first.
+    recent: [Seq; RECENT_MAX],
     capacity: usize,
 }
 
 impl Receiver {
-    /// For a peer whose first byte is `next`, which was offered so many bytes in the handshake.
-    pub(super) fn new(next: Seq, offered: u16, capacity: usize) -> Self {
+    /// For a peer whose first byte is `next`. It counts as having been offered all, though a SYN cannot say more than 64 KiB:
+    /// its first acknowledgement will.
+    pub(super) fn new(next: Seq, capacity: usize) -> Self {
         Self {
             ring: Ring::default(),
             next,
@@ -56,9 +57,9 @@ impl Receiver {
             sack: false,
             fin: None,
             acked: next,
-            edge: next + usize::from(offered),
+            edge: next + capacity,
             early: None,
-            recent: next,
+            recent: [next; RECENT_MAX],
             capacity,
         }
     }
@@ -168,7 +169,7 @@ impl Receiver {
             let offset = self.ring.len() + seq.ahead_of(self.next);
             self.ring.reserve(offset + payload.len(), buffers);
             self.ring.put(offset, payload);
-            self.recent = seq;
+            self.recent = latest(early.around(seq), seq, self.recent);
         }
     }
 
@@ -247,14 +248,14 @@ impl Receiver {
         self.early.is_some()
     }
 
-    /// The options of an acknowledgement: the piece that came last first, then the others (RFC 2018 section 4).
+    /// The options of an acknowledgement: where pieces came last, the newest first (RFC 2018 section 4).
     pub(super) fn blocks(&self) -> Options {
         let Some(early) = self.early.as_deref().filter(|early| self.sack && !early.is_empty()) else {
             return Options::NONE;
         };
-        let first = early.around(self.recent);
-        let others = early.as_slice().iter().rev().copied().filter(|range| Some(*range) != first);
-        Options::of_blocks(first.into_iter().chain(others))
+        let of = |at: usize| early.around(self.recent[at]);
+        let is_first = |at: &usize| !(0..*at).any(|before| of(before) == of(*at));
+        Options::of_blocks((0..RECENT_MAX).filter(is_first).filter_map(of))
     }
 
     /// Gives back what is not needed while nothing waits.
@@ -272,5 +273,16 @@ impl Receiver {
     }
 }
 
+/// Where pieces came last, after one came at `seq` in `range`: those that are in it as well are not told twice.
+fn latest(range: Option<(Seq, Seq)>, seq: Seq, before: [Seq; RECENT_MAX]) -> [Seq; RECENT_MAX] {
+    let is_apart = |at: &Seq| range.is_some_and(|(start, end)| at.is_before(start) || !at.is_before(end));
+    let mut others = before.into_iter().filter(is_apart);
+    let mut latest = [seq; RECENT_MAX];
+    latest[1..].iter_mut().zip(&mut others).for_each(|(place, at)| *place = at);
+    latest
+}
+
 /// Three duplicate acknowledgements make a peer send again (RFC 5681 section 3.2); one more does not help.
 const OWED_MAX: u8 = 4;
+/// As many as fit into an acknowledgement.
+const RECENT_MAX: usize = 4;

@@ -285,8 +285,7 @@ mod tests {
             [(Seq(1), Seq(5)), (Seq(u32::MAX), Seq(0)), (Seq(3), Seq(4)), (Seq(5), Seq(6)), (Seq(7), Seq(8))];
         let header = Header { options: Options::of_blocks(blocks.into_iter()), ..HEADER };
         let packet = written(true, &header, b"x");
-        let read: Vec<_> =
-            Segment::read(&packet).into_iter().flat_map(|segment| segment.sack_blocks()).collect();
+        let read: Vec<_> = Segment::read(&packet).iter().flat_map(Segment::sack_blocks).collect();
         assert_eq!(read, blocks[..4]);
         for nonsense in
             [&[5, 10, 0][..], &[5], &[5, 0, 0, 0], &[9, 1, 5, 2], &[0, 5, 10, 1, 1, 1, 1, 1, 1, 1, 1]]

@@ -147,7 +147,13 @@ impl Sender {
         self.una == self.nxt && self.ring.len() == 0 && self.is_closing == self.is_fin_sent
     }
 
-    /// The peer's window is closed, or as good as.
+    /// True when an acknowledgement is older than any that may still be underway (RFC 5961 section 5.2).
+    #[inline]
+    pub(super) fn is_old(&self, ack: Seq) -> bool {
+        self.una.since(ack) > self.window_max as i32
+    }
+
+    /// The peer's window is closed.
     pub(super) fn is_shut(&self) -> bool {
         self.window == 0
     }
@@ -307,8 +313,18 @@ impl Sender {
             self.rtt.on_resent();
         }
         self.sent_at = now;
-        if is_new && !matches!(self.timer, Some((Timer::Retransmit, _))) || self.timer.is_none() {
-            self.arm(now);
+        match self.timer {
+            Some((Timer::Retransmit, at)) if is_new => self.arm_probe_before(at, now),
+            Some((Timer::Retransmit, _)) => {}
+            _ => self.arm(now),
+        }
+    }
+
+    /// The timeout runs on; the probe comes before it where it can (RFC 8985 section 7.2).
+    #[inline]
+    fn arm_probe_before(&mut self, at: Instant, now: Instant) {
+        if let Some(probe) = self.probe_after().map(|after| now + after).filter(|probe| *probe < at) {
+            self.timer = Some((Timer::Probe, probe));
         }
     }
 
