@@ -222,11 +222,6 @@ impl Peer {
         self.flush();
     }
 
-    /// As much as there is room for.
-    pub fn fills(&mut self) {
-        self.writes(self.engine.writable(self.id) as u32);
-    }
-
     /// The engine's side reads so many bytes at most; they are what the peer has said.
     pub fn reads(&mut self, len: u32) -> u32 {
         let begin = self.read;
