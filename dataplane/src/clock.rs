@@ -10,6 +10,9 @@ impl Instant {
     /// The clock's start.
     pub const ZERO: Instant = Instant(0);
 
+    /// Later than anything that will be: 584 years after the clock's start.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
     /// `ns` nanoseconds after the clock's start.
     pub const fn from_ns(ns: u64) -> Self {
         Self(ns)
@@ -30,6 +33,12 @@ impl Instant {
     #[inline(always)]
     pub const fn as_ms(self) -> u32 {
         (self.0 / 1_000_000) as u32
+    }
+
+    /// `ms` milliseconds later.
+    #[inline(always)]
+    pub const fn after_ms(self, ms: u64) -> Instant {
+        Instant(self.0 + ms * 1_000_000)
     }
 
     /// The time from `earlier` to now; zero when that is later.

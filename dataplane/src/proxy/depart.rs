@@ -17,6 +17,9 @@ use crate::verdict::DropReason;
 impl Pipeline {
     /// Sends what the connection has to send. True when there may be more than fits now.
     pub(crate) fn depart(&mut self, conn: ConnId, out: &mut Outgoing) -> bool {
+        if !self.proxies.engine.has_output(conn, self.now) {
+            return false;
+        }
         let Some(end) = self.proxies.ends.at(conn.index).copied() else { return false };
         let Some((link, mac)) = self.way_of(&end) else {
             self.count_drop(DropReason::NoRoute, end.virtual_id);

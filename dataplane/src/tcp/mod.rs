@@ -206,6 +206,9 @@ pub trait Engine {
     /// Sends what is to be sent, as long as the sink has room. True when the sink had no more room and there may be more.
     fn transmit(&mut self, id: ConnId, sink: &mut impl Sink, now: Instant) -> bool;
 
+    /// False when [`Engine::transmit`] would send nothing now; true when it might.
+    fn has_output(&self, id: ConnId, now: Instant) -> bool;
+
     /// When [`Engine::transmit`] is to be called again though nothing happens; `None` for never. Not before a packet,
     /// a write, a read or a close changes it.
     fn due(&mut self, id: ConnId, now: Instant) -> Option<Instant>;

@@ -1,7 +1,5 @@
 //! What comes from the peer, in the order of RFC 9293 section 3.10.7.
 
-use std::time::Duration;
-
 use super::buffer::Buffers;
 use super::connection::{Connection, Phase, Reset};
 use super::segment::{ACK, RST, SYN, Segment};
@@ -85,8 +83,7 @@ impl Connection {
             self.open(now);
         }
         self.sender.on_ack(segment, self.receiver.sack, buffers, now);
-        let delay = Duration::from_millis(u64::from(self.options.ack_delay_ms));
-        self.receiver.take(segment, self.mss, delay, buffers, now);
+        self.receiver.take(segment, self.mss, self.options.ack_delay_ms, buffers, now);
         self.hear(now);
         self.settle();
     }

@@ -40,7 +40,10 @@ impl Buffers {
         let at = self.classes.iter().position(|class| class.size >= bytes).unwrap_or(self.classes.len() - 1);
         let class = &mut self.classes[at];
         self.leased += class.size;
-        class.free.pop().unwrap_or_else(|| vec![0; class.size].into())
+        match class.free.pop() {
+            Some(buffer) => buffer,
+            None => vec![0; class.size].into(),
+        }
     }
 
     fn give_back(&mut self, buffer: Box<[u8]>) {
@@ -78,10 +81,20 @@ impl Ring {
     }
 
     /// Makes room for `bytes` in all. Moves what is there when the buffer is too small, which happens at most once a class.
+    #[inline]
     pub(super) fn reserve(&mut self, bytes: usize, buffers: &mut Buffers) {
         if bytes <= self.buffer.len() {
             return;
         }
+        if self.buffer.is_empty() {
+            self.buffer = buffers.lease(bytes);
+        } else {
+            self.grow(bytes, buffers);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize, buffers: &mut Buffers) {
         let mut larger = buffers.lease(bytes);
         let (front, back) = self.buffer.split_at(self.start);
         larger[..back.len()].copy_from_slice(back);
@@ -92,6 +105,7 @@ impl Ring {
     }
 
     /// Gives the buffer back when nothing waits.
+    #[inline]
     pub(super) fn rest(&mut self, buffers: &mut Buffers) {
         if self.len == 0 && !self.buffer.is_empty() {
             buffers.give_back(std::mem::take(&mut self.buffer));

@@ -1,7 +1,5 @@
 //! How much may be underway: slow start, CUBIC (RFC 9438), and what a loss leads to.
 
-use std::time::Duration;
-
 use crate::clock::Instant;
 
 /// The congestion window of one connection.
@@ -30,17 +28,17 @@ impl Congestion {
 
     /// So many bytes are acknowledged, while the window was what bounded the sender.
     #[inline]
-    pub(super) fn on_acked(&mut self, acked: usize, mss: u16, smoothed: Option<Duration>, now: Instant) {
+    pub(super) fn on_acked(&mut self, acked: usize, mss: u16, smoothed_us: Option<u64>, now: Instant) {
         let acked = acked.min(WINDOW_MAX as usize) as u32;
         let grown = match self.window < self.threshold {
             true => self.window.saturating_add(acked),
-            false => self.avoid(acked as f32, f32::from(mss), smoothed.unwrap_or_default(), now),
+            false => self.avoid(acked as f32, f32::from(mss), smoothed_us.unwrap_or(0), now),
         };
         self.window = grown.min(WINDOW_MAX);
     }
 
     /// RFC 9438 sections 4.2 to 4.5.
-    fn avoid(&mut self, acked: f32, mss: f32, smoothed: Duration, now: Instant) -> u32 {
+    fn avoid(&mut self, acked: f32, mss: f32, smoothed_us: u64, now: Instant) -> u32 {
         let window = self.window as f32;
         let since = *self.since.get_or_insert_with(|| {
             self.before = self.before.max(window);
@@ -48,7 +46,7 @@ impl Congestion {
             self.reno = window;
             now
         });
-        let ahead = (now.since(since) + smoothed).as_secs_f32() - self.until;
+        let ahead = (now.since(since).as_secs_f32() + smoothed_us as f32 / 1e6) - self.until;
         let target = (self.before + C * mss * ahead * ahead * ahead).clamp(window, 1.5 * window);
         self.reno += ALPHA * mss * acked / window;
         self.reno.max(window + (target - window) * acked / window) as u32
@@ -105,7 +103,7 @@ mod tests {
     fn rounds(congestion: &mut Congestion, from: u64, count: u64) -> Vec<u32> {
         let each = |round| {
             for _ in 0..congestion.window / u32::from(MSS) {
-                let rtt = Some(Duration::from_millis(100));
+                let rtt = Some(100_000);
                 congestion.on_acked(usize::from(MSS), MSS, rtt, Instant::from_ms((from + round) * 100));
             }
             congestion.window / u32::from(MSS)

@@ -1,9 +1,7 @@
 //! What goes to the peer, and when.
 
-use std::time::Duration;
-
 use super::buffer::Buffers;
-use super::connection::{Connection, Phase, Reset};
+use super::connection::{Connection, Owed, Phase, Reset};
 use super::segment::{ACK, FIN, Header, Options, PSH, RST, SYN, TCP_HEADER};
 use super::sender::Piece;
 use super::seq::Seq;
@@ -21,7 +19,7 @@ impl Connection {
         buffers: &mut Buffers,
         now: Instant,
     ) -> bool {
-        if self.next_time().is_some_and(|at| at <= now) {
+        if self.next_time() <= now {
             self.on_time(buffers, now);
         }
         let is_done =
@@ -33,38 +31,51 @@ impl Connection {
         is_done
     }
 
+    /// False when [`Connection::transmit`] would send nothing.
+    #[inline]
+    pub(super) fn has_output(&self, now: Instant) -> bool {
+        self.owed != Owed::default()
+            || self.receiver.is_due(self.mss, now)
+            || self.sender.has_output()
+            || self.next_time() <= now
+    }
+
     /// When something is to be done though nothing happens.
     #[inline]
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let owes = self.owed != Default::default() || self.receiver.owed > 0;
-        if owes { Some(now) } else { self.next_time().map(|at| at.max(now)) }
+        let owes = self.owed != Owed::default() || self.receiver.owed > 0;
+        let at = if owes { now } else { self.next_time().max(now) };
+        (at != Instant::NEVER).then_some(at)
     }
 
-    fn next_time(&self) -> Option<Instant> {
+    #[inline]
+    fn next_time(&self) -> Instant {
         if self.over.is_some() {
-            return None;
+            return Instant::NEVER;
         }
-        let timer = self.sender.timer.map(|(_, at)| at);
-        let given_up = self.waiting.map(|at| at + UNANSWERED);
-        [timer, self.receiver.delayed, given_up, self.asks_at()].into_iter().flatten().min()
+        let timer = self.sender.timer.map_or(Instant::NEVER, |(_, at)| at);
+        let delayed = self.receiver.delayed.unwrap_or(Instant::NEVER);
+        let given_up = self.waiting.map_or(Instant::NEVER, |at| at.after_ms(UNANSWERED_MS));
+        timer.min(delayed).min(given_up).min(self.asks_at())
     }
 
     /// When to ask an idle peer for a sign of life.
-    fn asks_at(&self) -> Option<Instant> {
-        let interval = Duration::from_millis(u64::from(self.options.keep_alive_ms));
-        if interval.is_zero() || self.is_waiting() || self.sender.timer.is_some() {
-            return None;
+    #[inline]
+    fn asks_at(&self) -> Instant {
+        let interval = u64::from(self.options.keep_alive_ms);
+        if interval == 0 || self.is_waiting() || self.sender.timer.is_some() {
+            return Instant::NEVER;
         }
-        Some(self.asked.map_or(self.heard + interval, |at| at + interval.min(PROBE)))
+        self.asked.map_or(self.heard.after_ms(interval), |at| at.after_ms(interval.min(PROBE_MS)))
     }
 
     #[cold]
     fn on_time(&mut self, buffers: &mut Buffers, now: Instant) {
-        if self.waiting.is_some_and(|at| at + UNANSWERED <= now) {
+        if self.waiting.is_some_and(|at| at.after_ms(UNANSWERED_MS) <= now) {
             self.owed.reset = (self.phase == Phase::Open).then_some(Reset::Ours);
             return self.end(State::TimedOut);
         }
-        if self.asks_at().is_some_and(|at| at <= now) {
+        if self.asks_at() <= now {
             self.asked = Some(now);
             self.ask(now);
         }
@@ -85,7 +96,7 @@ impl Connection {
     /// RST, SYN, probes.
     #[inline]
     fn send_strange(&mut self, spec: &EngineSpec, sink: &mut impl Sink, now: Instant) -> bool {
-        self.owed == Default::default() || self.send_owed(spec, sink, now)
+        self.owed == Owed::default() || self.send_owed(spec, sink, now)
     }
 
     #[cold]
@@ -211,6 +222,3 @@ impl Connection {
         has_room
     }
 }
-
-const UNANSWERED: Duration = Duration::from_millis(UNANSWERED_MS);
-const PROBE: Duration = Duration::from_millis(PROBE_MS);

@@ -139,6 +139,10 @@ impl Engine for Native {
         !connection.transmit(&spec, sink, buffers, now)
     }
 
+    fn has_output(&self, id: ConnId, now: Instant) -> bool {
+        self.connection(id).is_some_and(|connection| connection.has_output(now))
+    }
+
     fn due(&mut self, id: ConnId, now: Instant) -> Option<Instant> {
         self.connection(id)?.due(now)
     }

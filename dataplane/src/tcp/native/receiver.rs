@@ -7,8 +7,6 @@
 //!                                  next                         limit
 //! ```
 
-use std::time::Duration;
-
 use super::buffer::{Buffers, Ring};
 use super::ranges::Ranges;
 use super::segment::{FIN, Options, Segment};
@@ -92,14 +90,14 @@ impl Receiver {
     }
 
     /// Takes what is new of an accepted segment, if all of it fits; a peer that sends more than it was offered sends it
-    /// again. An acknowledgement is owed: at once for what is not simply the next, else after `delay` or with every second
+    /// again. An acknowledgement is owed: at once for what is not simply the next, else after `delay_ms` or with every second
     /// full segment (RFC 5681 section 4.2).
     #[inline]
     pub(super) fn take(
         &mut self,
         segment: &Segment<'_>,
         mss: u16,
-        delay: Duration,
+        delay_ms: u32,
         buffers: &mut Buffers,
         now: Instant,
     ) {
@@ -128,12 +126,9 @@ impl Receiver {
         self.absorb_early(buffers);
         self.is_done = self.fin == Some(self.next);
         let unacked = self.next.ahead_of(self.acked);
-        match is_plain
-            && unacked < 2 * usize::from(mss)
-            && payload.len() <= usize::from(mss)
-            && !delay.is_zero()
+        match is_plain && unacked < 2 * usize::from(mss) && payload.len() <= usize::from(mss) && delay_ms > 0
         {
-            true => _ = self.delayed.get_or_insert(now + delay),
+            true => _ = self.delayed.get_or_insert(now.after_ms(delay_ms.into())),
             false => self.owe(1),
         }
     }

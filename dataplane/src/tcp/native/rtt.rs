@@ -1,7 +1,5 @@
 //! Round-trip times and the retransmission timeout made of them (RFC 6298).
 
-use std::time::Duration;
-
 use super::seq::Seq;
 use crate::clock::Instant;
 
@@ -20,9 +18,10 @@ pub(super) struct Rtt {
 impl Rtt {
     pub(super) const UNKNOWN: Rtt = Rtt { smoothed_us: 0, variance_us: 0, timed: None, backoff: 0 };
 
-    /// The smoothed round-trip time, once there is one.
-    pub(super) fn smoothed(&self) -> Option<Duration> {
-        (self.smoothed_us > 0).then(|| Duration::from_micros(u64::from(self.smoothed_us)))
+    /// The smoothed round-trip time in microseconds, once there is one.
+    #[inline]
+    pub(super) fn smoothed_us(&self) -> Option<u64> {
+        (self.smoothed_us > 0).then_some(u64::from(self.smoothed_us))
     }
 
     /// New data is sent, up to `end`.
@@ -63,14 +62,15 @@ impl Rtt {
         self.smoothed_us = ((7 * self.smoothed_us + rtt_us) / 8).max(1);
     }
 
-    /// How long to wait for an acknowledgement before sending again, doubled for each time that it was in vain
-    /// (RFC 6298 section 5.5).
-    pub(super) fn timeout(&self) -> Duration {
+    /// How long to wait for an acknowledgement before sending again, in milliseconds, doubled for each time that it was in
+    /// vain (RFC 6298 section 5.5).
+    #[inline]
+    pub(super) fn timeout_ms(&self) -> u64 {
         let ms = match self.smoothed_us {
             0 => INITIAL_MS,
             smoothed => u64::from((smoothed + 4 * self.variance_us) / 1000).max(TIMEOUT_MIN_MS),
         };
-        Duration::from_millis((ms << self.backoff.min(BACKOFF_MAX)).min(TIMEOUT_MAX_MS))
+        (ms << self.backoff).min(TIMEOUT_MAX_MS)
     }
 
     pub(super) fn back_off(&mut self) {
@@ -95,7 +95,7 @@ mod tests {
         let mut now = Instant::ZERO;
         for (at, ms) in samples.iter().enumerate() {
             rtt.on_sent(Seq(at as u32 + 1), now);
-            now = now + Duration::from_millis(*ms);
+            now = now.after_ms(*ms);
             rtt.on_acked(Seq(at as u32 + 1), now);
         }
         rtt
@@ -103,10 +103,10 @@ mod tests {
 
     #[test]
     fn timeout_is_what_rfc_6298_makes_of_samples() {
-        let ms = |samples: &[u64]| after(samples).timeout().as_millis();
+        let ms = |samples: &[u64]| after(samples).timeout_ms();
         assert_eq!((ms(&[]), ms(&[1]), ms(&[100]), ms(&[300])), (1000, 200, 300, 900));
         assert_eq!(ms(&[100, 200]), 112 + 4 * (150 + 100) / 4);
-        assert_eq!(after(&[100, 200]).smoothed(), Some(Duration::from_micros(112_500)));
+        assert_eq!(after(&[100, 200]).smoothed_us(), Some(112_500));
     }
 
     #[test]
@@ -114,11 +114,11 @@ mod tests {
         let mut rtt = after(&[100]);
         let waits = [0; 11].map(|_| {
             rtt.back_off();
-            rtt.timeout().as_millis()
+            rtt.timeout_ms()
         });
         assert_eq!(waits, [600, 1200, 2400, 4800, 9600, 19_200, 38_400, 60_000, 60_000, 60_000, 60_000]);
         rtt.on_acked(Seq(9), Instant::ZERO);
-        assert_eq!(rtt.timeout().as_millis(), 300);
+        assert_eq!(rtt.timeout_ms(), 300);
     }
 
     #[test]
@@ -127,6 +127,6 @@ mod tests {
         rtt.on_sent(Seq(9), Instant::ZERO);
         rtt.on_resent();
         rtt.on_acked(Seq(9), Instant::from_ms(700));
-        assert_eq!(rtt.smoothed(), None);
+        assert_eq!(rtt.smoothed_us(), None);
     }
 }

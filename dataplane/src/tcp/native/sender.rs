@@ -8,8 +8,6 @@
 //!
 //! What was lost is told by `recovery`; this sends it before anything new.
 
-use std::time::Duration;
-
 use super::buffer::{Buffers, Ring};
 use super::congestion::Congestion;
 use super::recovery::Recovery;
@@ -110,7 +108,7 @@ impl Sender {
         if self.underway() == 0 {
             self.nxt = self.una + 1;
             self.rtt.on_sent(self.nxt, now);
-            self.timer = Some((Timer::Retransmit, now + self.rtt.timeout()));
+            self.timer = Some((Timer::Retransmit, now.after_ms(self.rtt.timeout_ms())));
         } else {
             self.rtt.on_resent();
         }
@@ -139,6 +137,12 @@ impl Sender {
     #[inline(always)]
     fn unsent(&self) -> usize {
         self.end().since(self.nxt).max(0) as usize
+    }
+
+    /// False when there is nothing to send, whatever windows say.
+    #[inline(always)]
+    pub(super) fn has_output(&self) -> bool {
+        self.unsent() > 0 || self.is_closing != self.is_fin_sent || !self.recovery.is_quiet()
     }
 
     /// True when nobody waits for anything.
@@ -213,7 +217,7 @@ impl Sender {
         self.una = ack;
         self.rtt.on_acked(ack, now);
         if self.recovery.on_advance(ack, acked, self.mss, sack, buffers) && self.was_limited(underway) {
-            self.congestion.on_acked(acked, self.mss, self.rtt.smoothed(), now);
+            self.congestion.on_acked(acked, self.mss, self.rtt.smoothed_us(), now);
         }
         self.arm(now);
     }
@@ -229,14 +233,14 @@ impl Sender {
         let underway = self.underway();
         if self.recovery.look(self.una, self.nxt, self.mss, sack) {
             self.congestion.on_loss(underway, self.mss);
-            self.timer = Some((Timer::Retransmit, now + self.rtt.timeout()));
+            self.timer = Some((Timer::Retransmit, now.after_ms(self.rtt.timeout_ms())));
         }
     }
 
     /// What is to be sent next, no more than `most` bytes in one piece; `None` when nothing may be.
     #[inline]
     pub(super) fn next_piece(&mut self, most: usize, now: Instant) -> Option<Piece> {
-        if self.recovery.is_quiet() && self.unsent() == 0 && self.is_closing == self.is_fin_sent {
+        if !self.has_output() {
             return None;
         }
         if !self.recovery.is_quiet()
@@ -244,7 +248,7 @@ impl Sender {
         {
             return Some(piece);
         }
-        if self.underway() == 0 && now.since(self.sent_at) > self.rtt.timeout() {
+        if self.underway() == 0 && now > self.sent_at.after_ms(self.rtt.timeout_ms()) {
             self.congestion.on_idle(self.mss);
             self.sent_at = now;
         }
@@ -323,7 +327,8 @@ impl Sender {
     /// The timeout runs on; the probe comes before it where it can (RFC 8985 section 7.2).
     #[inline]
     fn arm_probe_before(&mut self, at: Instant, now: Instant) {
-        if let Some(probe) = self.probe_after().map(|after| now + after).filter(|probe| *probe < at) {
+        let probe = self.probe_at(now);
+        if probe < at {
             self.timer = Some((Timer::Probe, probe));
         }
     }
@@ -335,19 +340,25 @@ impl Sender {
             self.timer = None;
             return;
         }
-        let timeout = self.rtt.timeout();
-        self.timer = Some(match self.probe_after().filter(|after| *after < timeout) {
-            Some(after) => (Timer::Probe, now + after),
-            None => (Timer::Retransmit, now + timeout),
+        let timeout = now.after_ms(self.rtt.timeout_ms());
+        self.timer = Some(match self.probe_at(now) {
+            probe if probe < timeout => (Timer::Probe, probe),
+            _ => (Timer::Retransmit, timeout),
         });
     }
 
-    /// How long until the end of what is underway is asked about (RFC 8985 section 7.2); a single segment's
-    /// acknowledgement may be delayed.
-    fn probe_after(&self) -> Option<Duration> {
-        let smoothed = self.rtt.smoothed().filter(|_| self.recovery.is_quiet() && self.rtt.backoff == 0)?;
-        let is_single = self.underway() <= usize::from(self.mss);
-        Some((2 * smoothed).max(PROBE_MIN) + if is_single { DELAYED_MAX } else { Duration::ZERO })
+    /// When the end of what is underway is asked about (RFC 8985 section 7.2); a single segment's acknowledgement may be
+    /// delayed.
+    #[inline]
+    fn probe_at(&self, now: Instant) -> Instant {
+        match self.rtt.smoothed_us() {
+            Some(smoothed_us) if self.recovery.is_quiet() && self.rtt.backoff == 0 => {
+                let is_single = self.underway() <= usize::from(self.mss);
+                let delayed_us = if is_single { DELAYED_MAX_US } else { 0 };
+                Instant::from_ns(now.as_ns() + 1000 * ((2 * smoothed_us).max(PROBE_MIN_US) + delayed_us))
+            }
+            _ => Instant::NEVER,
+        }
     }
 
     /// The timer has fired. True when the peer is to be asked by a segment that carries nothing.
@@ -358,7 +369,7 @@ impl Sender {
                 let has_new = self.unsent() > 0 && (self.una + self.window).is_after(self.nxt);
                 self.recovery.probe(self.una, self.nxt, self.end(), self.mss, has_new);
                 self.is_forced = true;
-                self.timer = Some((Timer::Retransmit, now + self.rtt.timeout()));
+                self.timer = Some((Timer::Retransmit, now.after_ms(self.rtt.timeout_ms())));
                 false
             }
             Timer::Retransmit => {
@@ -381,7 +392,7 @@ impl Sender {
     fn wait(&mut self, timer: Timer, now: Instant) -> bool {
         self.wait_longer(timer, now);
         if self.is_shut() {
-            self.timer = Some((timer, now + self.rtt.timeout().min(PERSIST_MAX)));
+            self.timer = Some((timer, now.after_ms(self.rtt.timeout_ms().min(PERSIST_MAX_MS))));
         }
         self.is_shut()
     }
@@ -389,7 +400,7 @@ impl Sender {
     /// Sets the timer again, for twice the time.
     pub(super) fn wait_longer(&mut self, timer: Timer, now: Instant) {
         self.rtt.back_off();
-        self.timer = Some((timer, now + self.rtt.timeout()));
+        self.timer = Some((timer, now.after_ms(self.rtt.timeout_ms())));
     }
 
     /// All is sent that may be: what waits behind a small window is asked for in a while (RFC 9293 section 3.8.6.1).
@@ -401,7 +412,7 @@ impl Sender {
         if self.is_quiet() {
             self.timer = None;
         } else if self.timer.is_none() {
-            self.timer = Some((Timer::Persist, now + self.rtt.timeout().min(PERSIST_MAX)));
+            self.timer = Some((Timer::Persist, now.after_ms(self.rtt.timeout_ms().min(PERSIST_MAX_MS))));
         }
     }
 
@@ -413,8 +424,8 @@ impl Sender {
 }
 
 /// RFC 8985 section 7.2 leaves out that clocks and peers are not exact.
-const PROBE_MIN: Duration = Duration::from_millis(10);
+const PROBE_MIN_US: u64 = 10_000;
 /// How long a peer may delay the acknowledgement of a single segment.
-const DELAYED_MAX: Duration = Duration::from_millis(200);
+const DELAYED_MAX_US: u64 = 200_000;
 /// How long a closed window goes without being asked for.
-const PERSIST_MAX: Duration = Duration::from_secs(10);
+const PERSIST_MAX_MS: u64 = 10_000;

@@ -170,6 +170,11 @@ impl Engine for Smoltcp {
         !is_done && place.due(&mut self.plain, now).is_some_and(|due| due <= now)
     }
 
+    /// smoltcp tells by sending only.
+    fn has_output(&self, _: ConnId, _: Instant) -> bool {
+        true
+    }
+
     fn due(&mut self, id: ConnId, now: Instant) -> Option<Instant> {
         let place = self.places.get_mut(id.index as usize).filter(|place| is_of(place, id))?;
         place.due(&mut self.plain, now)
