@@ -93,6 +93,21 @@ fn acknowledgements_are_not_acknowledged(kind: Kind) {
     assert_eq!(peer.said(), []);
 }
 
+/// An engine that knows says so, and need not be asked to send.
+fn nothing_to_send_is_known(kind: Kind) {
+    let mut peer = Setup::new(kind).open();
+    assert!(!peer.engine.has_output(peer.id, peer.now), "idle");
+    peer.says_data(0, 100);
+    assert!(!peer.engine.has_output(peer.id, peer.now), "an acknowledgement is not due yet");
+    peer.writes(1000);
+    assert!(!peer.engine.has_output(peer.id, peer.now), "all has left");
+    peer.says(&peer.segment(ACK, 100, 1000));
+    peer.waits(10_000);
+    assert!(!peer.engine.has_output(peer.id, peer.now), "all is acknowledged");
+    assert_eq!(peer.engine.send(peer.id, b"x"), 1);
+    assert!(peer.engine.has_output(peer.id, peer.now), "something is to be sent");
+}
+
 /// A packet that network cards or virtual machines made of many segments counts as many.
 fn large_packet_is_acknowledged_at_once(kind: Kind) {
     for (len, flags) in [(3 * MSS, ACK), (40_000, ACK), (65_000, ACK | PSH), (2 * MSS, ACK)] {
@@ -214,5 +229,5 @@ for_kinds! {
         last_segment_is_pushed,
         segments_are_full_when_there_is_enough,
     ],
-    native: [],
+    native: [nothing_to_send_is_known],
 }

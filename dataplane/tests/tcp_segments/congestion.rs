@@ -4,6 +4,7 @@ use sluice_dataplane::tcp::Engine;
 
 use super::receiver::Receiver;
 use super::{MSS, Peer, Setup, warmed};
+use crate::tcp_world::packet::PSH;
 use crate::tcp_world::subject::Kind;
 
 /// Bytes that were said since.
@@ -133,6 +134,32 @@ fn never_more_than_the_peer_takes(kind: Kind) {
     }
 }
 
+/// Packets that are cut later hold whole segments, and no more than the windows allow.
+fn large_packets_keep_to_the_windows(kind: Kind) {
+    for largest in [3000, 20_000, 65_535] {
+        let mut peer = Setup::unscaled(kind, 60_000).open();
+        peer.largest = largest;
+        peer.writes(1_000_000);
+        let said = peer.said();
+        let initial = (peer.facts().initial_window)(MSS as usize) as u32;
+        assert!(said.last().unwrap().to <= initial, "{said:?}");
+        let most = (largest as u32 - 40) / MSS * MSS;
+        let mut acked = 0;
+        for _ in 0..60 {
+            acked = peer.said_bytes().iter().map(|(_, to)| *to).fold(acked.max(MSS), u32::max);
+            peer.waits(20);
+            peer.says_ack(acked);
+            let bytes = peer.said();
+            let is_whole = |said: &super::Said| said.len() <= most.max(MSS) && said.len() % MSS == 0;
+            assert!(bytes.iter().filter(|said| !said.has(PSH)).all(is_whole), "{bytes:?}");
+            let to = bytes.iter().map(|said| said.to).fold(acked, u32::max);
+            assert!(to - acked <= 60_000);
+            acked = to;
+        }
+        assert!(acked > 500_000 || peer.engine.unacknowledged(peer.id) > 0);
+    }
+}
+
 /// RFC 6675 section 5: what is underway while losses are mended is no more than before, and new data is among it.
 fn recovery_sends_no_more_than_leaves(kind: Kind) {
     let (mut peer, mut receiver) = warmed(Setup::new(kind), 100 * MSS, 20);
@@ -162,5 +189,9 @@ for_kinds! {
         never_more_than_the_peer_takes,
         window_stays_without_a_pause,
     ],
-    native: [window_is_small_again_after_a_pause, recovery_sends_no_more_than_leaves],
+    native: [
+        window_is_small_again_after_a_pause,
+        recovery_sends_no_more_than_leaves,
+        large_packets_keep_to_the_windows,
+    ],
 }

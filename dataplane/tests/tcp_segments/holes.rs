@@ -133,6 +133,25 @@ fn lost_retransmission_is_sent_again_when_the_timer_runs_out(kind: Kind) {
     assert_eq!(peer.said_bytes(), []);
 }
 
+/// Where sequence numbers wrap, wherever in the flight that is.
+fn losses_are_mended_around_the_wrap(kind: Kind) {
+    for back in [0, 1, 2, MSS, MSS + 1, 3 * MSS, 5 * MSS - 1, 9 * MSS, 10 * MSS, 1 << 31, (1 << 31) + 4 * MSS] {
+        let mut setup = Setup::new(kind);
+        setup.isn = back.wrapping_neg();
+        let mut peer = setup.open();
+        peer.writes(10 * MSS);
+        let (said, mut receiver) = (peer.said(), Receiver::default());
+        peer.waits(20);
+        let again = answered_but(&mut peer, &mut receiver, &said, &[2, 4, 5]);
+        assert_eq!(again, segments(0, &[2, 4, 5]), "{back}");
+        again.iter().for_each(|(from, to)| receiver.takes_bytes(*from, *to));
+        receiver.answers(&mut peer);
+        peer.writes(30 * MSS);
+        receiver.takes_all(&mut peer, 20, 40 * MSS, |_| false);
+        assert_eq!(peer.engine.unacknowledged(peer.id), 0, "{back}");
+    }
+}
+
 fn peer_that_forgets_what_it_said_gets_it_again(kind: Kind) {
     for lost in [&[1, 3, 5][..], &[0], &[0, 9], &[2, 3, 4, 5, 6]] {
         let mut peer = Setup::new(kind).open();
@@ -241,6 +260,7 @@ for_kinds! {
         losses_are_mended_whatever_they_are,
         part_that_is_acknowledged_shows_the_next_hole,
         only_what_is_lost_is_sent_again,
+        losses_are_mended_around_the_wrap,
         lost_retransmission_is_sent_again_when_the_timer_runs_out,
     ],
 }

@@ -133,6 +133,8 @@ pub struct Peer {
     scales: [u8; 2],
     /// Bytes of a packet at most.
     mtu: usize,
+    /// What the sink takes in one piece, to be cut later; 0 for segments.
+    pub largest: usize,
     written: u32,
     read: u32,
     /// The end of the largest window that the peer ever had.
@@ -153,6 +155,7 @@ impl Peer {
             begins: [setup.isn.wrapping_add(1), setup.agreed.peer_isn.wrapping_add(1)],
             scales: [scale, setup.agreed.peer_scale.unwrap_or(0)],
             mtu: setup.spec.mtu.into(),
+            largest: 0,
             written: 0,
             read: 0,
             edge: 0,
@@ -280,12 +283,15 @@ impl Peer {
 
     /// What the engine has to send now.
     fn flush(&mut self) {
-        let mut wire = Wire { room: 10_000, largest: 0, packets: Vec::new() };
+        let mut wire = Wire { room: 10_000, largest: self.largest, packets: Vec::new() };
+        let has_output = self.engine.has_output(self.id, self.now);
         assert!(!self.engine.transmit(self.id, &mut wire, self.now), "this sink has room");
+        assert!(has_output || wire.packets.is_empty(), "it said that there was nothing");
         let due = self.engine.due(self.id, self.now);
         assert!(due.is_none_or(|due| due > self.now), "what is due now was done");
         for (packet, segment) in wire.packets {
-            assert!(packet.len() <= self.mtu && segment.is_none(), "it is larger than a segment");
+            let most = if segment.is_some() { self.largest } else { self.mtu };
+            assert!(packet.len() <= most, "{} bytes are more than {most}", packet.len());
             let said = self.reads_segment(&Tcp::read(&packet));
             self.unheard.push(said);
         }

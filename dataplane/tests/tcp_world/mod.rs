@@ -242,7 +242,9 @@ impl World {
     pub fn touch(&mut self, side: usize, port: u16) {
         let Some(id) = self.conns[side].get(&port).copied() else { return };
         let mut sink = Wire { room: 1000, largest: self.largest, packets: Vec::new() };
+        let has_output = self.engines[side].has_output(id, self.now);
         assert!(!self.engines[side].transmit(id, &mut sink, self.now), "this sink has room");
+        assert!(has_output || sink.packets.is_empty(), "it said that there was nothing");
         let is_segment =
             |(packet, segment): &(Vec<u8>, Option<u16>)| segment.is_some() || packet.len() <= 1500;
         assert!(sink.packets.iter().all(is_segment), "it is larger than a segment");

@@ -190,8 +190,10 @@ fn idle_connections_hold_no_buffers(kind: Kind) {
     const COUNT: u16 = 200;
     let mut world = World::new([kind; 2], 70, EngineSpec { connections: 200, ..SPEC });
     world.keeps_log = false;
-    let clients = (1..=COUNT).map(|port| (port, world.open(port))).collect::<Vec<_>>();
+    let [client, _] = world.open(1000);
+    assert_eq!(world.engines[0].write(client, |_| 0), 0);
     holds_nothing(&world);
+    let clients = (1..COUNT).map(|port| (port, world.open(port))).collect::<Vec<_>>();
     for (round, weather) in [Weather::FAIR, Weather::FOUL].into_iter().enumerate() {
         world.weather = weather;
         for (port, [client, server]) in &clients {

@@ -144,6 +144,10 @@ impl Engine for Subject {
         whichever!(self, engine => engine.transmit(id, sink, now))
     }
 
+    fn has_output(&self, id: ConnId, now: Instant) -> bool {
+        whichever!(self, engine => engine.has_output(id, now))
+    }
+
     fn due(&mut self, id: ConnId, now: Instant) -> Option<Instant> {
         whichever!(self, engine => engine.due(id, now))
     }
