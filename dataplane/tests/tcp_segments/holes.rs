@@ -135,7 +135,8 @@ fn lost_retransmission_is_sent_again_when_the_timer_runs_out(kind: Kind) {
 
 /// Where sequence numbers wrap, wherever in the flight that is.
 fn losses_are_mended_around_the_wrap(kind: Kind) {
-    for back in [0, 1, 2, MSS, MSS + 1, 3 * MSS, 5 * MSS - 1, 9 * MSS, 10 * MSS, 1 << 31, (1 << 31) + 4 * MSS] {
+    for back in [0, 1, 2, MSS, MSS + 1, 3 * MSS, 5 * MSS - 1, 9 * MSS, 10 * MSS, 1 << 31, (1 << 31) + 4 * MSS]
+    {
         let mut setup = Setup::new(kind);
         setup.isn = back.wrapping_neg();
         let mut peer = setup.open();
