@@ -312,7 +312,8 @@ pub(super) struct Random(pub u32);
 impl Random {
     pub(super) fn below(&mut self, end: u32) -> u32 {
         self.0 = self.0.wrapping_mul(0x915f_77f5).wrapping_add(0x6b43_a9b5);
-        (u64::from((self.0 ^ self.0 >> 15).wrapping_mul(0x2c1b_3c6d)) * u64::from(end) >> 32) as u32
+        let mixed = (self.0 ^ (self.0 >> 15)).wrapping_mul(0x2c1b_3c6d);
+        ((u64::from(mixed) * u64::from(end)) >> 32) as u32
     }
 }
 

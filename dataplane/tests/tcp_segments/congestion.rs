@@ -150,7 +150,7 @@ fn large_packets_keep_to_the_windows(kind: Kind) {
             peer.waits(20);
             peer.says_ack(acked);
             let bytes = peer.said();
-            let is_whole = |said: &super::Said| said.len() <= most.max(MSS) && said.len() % MSS == 0;
+            let is_whole = |said: &super::Said| said.len() <= most.max(MSS) && said.len().is_multiple_of(MSS);
             assert!(bytes.iter().filter(|said| !said.has(PSH)).all(is_whole), "{bytes:?}");
             let to = bytes.iter().map(|said| said.to).fold(acked, u32::max);
             assert!(to - acked <= 60_000);

@@ -61,8 +61,8 @@ impl Tcp {
                         3 => self.scale = Some(option[2]),
                         4 => self.sack = true,
                         5 => {
-                            self.blocks =
-                                option[2..].chunks(8).map(|pair| (be32(pair, 0), be32(pair, 4))).collect()
+                            let edges = |pair| (be32(pair, 0), be32(pair, 4));
+                            self.blocks = option[2..].chunks(8).map(edges).collect();
                         }
                         _ => {}
                     }

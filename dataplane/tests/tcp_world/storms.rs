@@ -105,8 +105,7 @@ impl Storm {
     }
 }
 
-/// smoltcp, once it has gone back after a timeout, does not believe acknowledgements of what it had sent before: now and
-/// then it sends the same segment for ever.
+/// Now and then smoltcp sends the same segment for ever, although it is acknowledged each time.
 fn may_stand_still(pair: Pair, world: &World) -> bool {
     pair.contains(&Kind::Smoltcp) && world.weather.lost > 0
 }
