@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[macro_use]
 mod tcp_world;
+mod tcp_segments;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
@@ -11,12 +13,12 @@ use std::hash::Hasher;
 use sluice_dataplane::tcp::{ConnId, Engine, EngineSpec, State};
 
 use self::tcp_world::packet::{ACK, RST, SYN, Tcp};
+use self::tcp_world::subject::Pair;
 use self::tcp_world::{ISN, SPEC, Weather, World};
 
-#[test]
-fn exchange_of_a_request_and_a_response() {
+fn exchange_of_a_request_and_a_response(pair: Pair) {
     for v6 in [false, true] {
-        let mut world = World::new(1, SPEC);
+        let mut world = World::new(pair, 1, SPEC);
         world.v6 = v6;
         let [client, server] = world.open(1000);
         assert_eq!(world.engines[0].send(client, b"question"), 8);
@@ -47,10 +49,9 @@ fn close_both(world: &mut World, [client, server]: [ConnId; 2]) {
     assert_eq!(world.engines[0].numbers(client), (ack, seq));
 }
 
-#[test]
-fn sequence_numbers_begin_where_they_were_asked_to() {
+fn sequence_numbers_begin_where_they_were_asked_to(pair: Pair) {
     for isn in [0, 1, 0x1234_5678, u32::MAX] {
-        let mut world = World::new(2, SPEC);
+        let mut world = World::new(pair, 2, SPEC);
         let mut opening = world.opening(0, 1000);
         opening.isn = isn;
         let id = world.engines[0].connect(&opening, world.now).unwrap();
@@ -59,16 +60,15 @@ fn sequence_numbers_begin_where_they_were_asked_to() {
         let (_, syn) = &world.log[0];
         assert_eq!((syn.seq, syn.flags), (isn, SYN));
     }
-    let (mut world, [_, server]) = World::opened(2, SPEC);
+    let (mut world, [_, server]) = World::opened(pair, 2, SPEC);
     world.engines[1].send(server, b"x");
     world.touch(1, 1000);
     let (_, data) = world.log.last().unwrap();
     assert_eq!((data.seq, data.payload.as_slice()), (ISN[1].wrapping_add(1), &b"x"[..]));
 }
 
-#[test]
-fn a_syn_that_meets_an_older_connection_follows_the_rst_that_ends_it() {
-    let mut world = World::new(2, SPEC);
+fn a_syn_that_meets_an_older_connection_follows_the_rst_that_ends_it(pair: Pair) {
+    let mut world = World::new(pair, 2, SPEC);
     world.connect(1000);
     let isn = world.log[0].1.seq;
     for round in 0..3 {
@@ -84,9 +84,8 @@ fn a_syn_that_meets_an_older_connection_follows_the_rst_that_ends_it() {
     world.run_until(|world| world.engines[0].state(world.conns[0][&1000]) == State::Open);
 }
 
-#[test]
-fn a_second_abort_does_not_take_back_the_rst() {
-    let (mut world, [client, _]) = World::opened(2, SPEC);
+fn a_second_abort_does_not_take_back_the_rst(pair: Pair) {
+    let (mut world, [client, _]) = World::opened(pair, 2, SPEC);
     let at = world.log.len();
     world.engines[0].abort(client);
     world.engines[0].abort(client);
@@ -94,10 +93,9 @@ fn a_second_abort_does_not_take_back_the_rst() {
     assert!(world.sent_since(at, 0).iter().any(|tcp| tcp.has(RST)));
 }
 
-#[test]
-fn syn_says_what_the_engine_announces() {
+fn syn_says_what_the_engine_announces(pair: Pair) {
     for receive_buffer in [1000, 16_384, 65_535, 65_536, 262_144] {
-        let mut world = World::new(3, EngineSpec { receive_buffer, ..SPEC });
+        let mut world = World::new(pair, 3, EngineSpec { receive_buffer, ..SPEC });
         world.connect(1000);
         let announced = world.engines[0].announced();
         let (_, Tcp { window, scale, sack, mss, .. }) = &world.log[0];
@@ -139,13 +137,21 @@ fn bulk(world: &mut World, [client, server]: [ConnId; 2], total: usize) {
     assert_eq!((read, got.finish()), (total, sent.finish()));
 }
 
-#[test]
-fn megabytes_arrive_whole_in_foul_weather() {
+fn megabytes_arrive_whole_in_foul_weather(pair: Pair) {
     for seed in 10..14 {
-        let mut world = World::new(seed, SPEC);
+        let mut world = World::new(pair, seed, SPEC);
         (world.keeps_log, world.v6) = (false, seed % 2 == 0);
         world.weather = Weather::FOUL;
         let ids = world.open(1000);
         bulk(&mut world, ids, 2_000_000);
     }
+}
+
+for_pairs! {
+    exchange_of_a_request_and_a_response,
+    sequence_numbers_begin_where_they_were_asked_to,
+    a_syn_that_meets_an_older_connection_follows_the_rst_that_ends_it,
+    a_second_abort_does_not_take_back_the_rst,
+    syn_says_what_the_engine_announces,
+    megabytes_arrive_whole_in_foul_weather,
 }

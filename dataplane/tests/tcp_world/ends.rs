@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use sluice_dataplane::tcp::smoltcp::{PROBE_MS, UNANSWERED_MS};
 use sluice_dataplane::tcp::{ConnId, Engine, Options, State};
 
 use super::packet::{ACK, FIN, RST, SYN, Tcp};
+use super::subject::Pair;
 use super::{ISN, SPEC, Weather, Wire, World};
 
 const NOBODY: Weather = Weather { lost: 1000, ..Weather::FAIR };
 
 /// A world in which side 1's connection is in a state that TCP knows, with nothing on the wire.
-fn world_in(state: &str) -> (World, ConnId) {
-    let (mut world, [client, server]) = World::opened(20, SPEC);
+fn world_in(pair: Pair, state: &str) -> (World, ConnId) {
+    let (mut world, [client, server]) = World::opened(pair, 20, SPEC);
     world.run_for(Duration::from_millis(100));
     let closes: &[(usize, bool)] = match state {
         "established" => &[],
@@ -46,10 +46,9 @@ fn segment(world: &World, client: ConnId, flags: u8) -> Tcp {
 
 const STATES: [&str; 6] = ["established", "close-wait", "fin-wait-1", "fin-wait-2", "last-ack", "closing"];
 
-#[test]
-fn reset_of_the_exact_number_ends_every_state() {
+fn reset_of_the_exact_number_ends_every_state(pair: Pair) {
     for state in STATES {
-        let (mut world, server) = world_in(state);
+        let (mut world, server) = world_in(pair, state);
         assert_eq!(world.engines[1].state(server), State::Open, "{state}");
         let (_, expects) = world.engines[1].numbers(server);
         let reset = Tcp::new(world.end(0, 1000), world.end(1, 1000), RST, expects, 0);
@@ -59,10 +58,9 @@ fn reset_of_the_exact_number_ends_every_state() {
     }
 }
 
-#[test]
-fn reset_elsewhere_in_the_window_is_challenged() {
+fn reset_elsewhere_in_the_window_is_challenged(pair: Pair) {
     for state in STATES {
-        let (mut world, server) = world_in(state);
+        let (mut world, server) = world_in(pair, state);
         let (next, expects) = world.engines[1].numbers(server);
         for (ahead, answers) in [(1, 1), (2, 0), (0x4000_0000, 0), (0xffff_ffff, 0)] {
             let at = world.log.len();
@@ -76,9 +74,8 @@ fn reset_elsewhere_in_the_window_is_challenged() {
     }
 }
 
-#[test]
-fn syn_on_an_open_connection_is_challenged_once_a_second() {
-    let (mut world, server) = world_in("established");
+fn syn_on_an_open_connection_is_challenged_once_a_second(pair: Pair) {
+    let (mut world, server) = world_in(pair, "established");
     let (_, expects) = world.engines[1].numbers(server);
     let at = world.log.len();
     for (pause_ms, answers) in [(0, 1), (10, 1), (1000, 2)] {
@@ -92,9 +89,8 @@ fn syn_on_an_open_connection_is_challenged_once_a_second() {
     assert_eq!(world.engines[1].state(server), State::Open);
 }
 
-#[test]
-fn refused_connection_is_reset() {
-    let mut world = World::new(21, SPEC);
+fn refused_connection_is_reset(pair: Pair) {
+    let mut world = World::new(pair, 21, SPEC);
     world.refuses = true;
     let client = world.connect(1000);
     assert_eq!(world.engines[0].state(client), State::Connecting);
@@ -102,9 +98,8 @@ fn refused_connection_is_reset() {
     assert_eq!(world.log.len(), 2);
 }
 
-#[test]
-fn two_sides_may_connect_to_each_other() {
-    let mut world = World::new(34, SPEC);
+fn two_sides_may_connect_to_each_other(pair: Pair) {
+    let mut world = World::new(pair, 34, SPEC);
     let client = world.connect(1000);
     let other = world.engines[1].connect(&world.opening(1, 1000), world.now).unwrap();
     world.conns[1].insert(1000, other);
@@ -118,9 +113,8 @@ fn two_sides_may_connect_to_each_other() {
     super::super::close_both(&mut world, ids);
 }
 
-#[test]
-fn reset_of_another_connection_does_not_refuse() {
-    let mut world = World::new(22, SPEC);
+fn reset_of_another_connection_does_not_refuse(pair: Pair) {
+    let mut world = World::new(pair, 22, SPEC);
     world.weather = NOBODY;
     let client = world.connect(1000);
     let [to, from] = [world.end(0, 1000), world.end(1, 1000)];
@@ -130,9 +124,8 @@ fn reset_of_another_connection_does_not_refuse() {
     }
 }
 
-#[test]
-fn connection_that_cannot_be_is_reset_at_once() {
-    let mut world = World::new(23, SPEC);
+fn connection_that_cannot_be_is_reset_at_once(pair: Pair) {
+    let mut world = World::new(pair, 23, SPEC);
     let mut opening = world.opening(0, 1000);
     opening.remote.1 = 0;
     let id = world.engines[0].connect(&opening, world.now).unwrap();
@@ -143,26 +136,26 @@ fn connection_that_cannot_be_is_reset_at_once() {
     assert_eq!(world.engines[0].state(id), State::Reset);
 }
 
-#[test]
-fn unanswered_syn_times_out_without_a_reset() {
-    let mut world = World::new(24, SPEC);
+fn unanswered_syn_times_out_without_a_reset(pair: Pair) {
+    let mut world = World::new(pair, 24, SPEC);
     world.weather = NOBODY;
     let client = world.connect(1000);
-    world.run_for(Duration::from_millis(UNANSWERED_MS - 1));
+    let facts = world.engines[0].facts();
+    world.run_for(Duration::from_millis(facts.unanswered_ms - 1));
     assert_eq!(world.engines[0].state(client), State::Connecting);
     world.run_for(Duration::from_millis(1));
     assert_eq!(world.engines[0].state(client), State::TimedOut);
     assert!(world.log.len() > 4 && world.log.iter().all(|(_, tcp)| tcp.flags == SYN));
 }
 
-#[test]
-fn unanswered_data_times_out_with_a_reset() {
-    let (mut world, [client, _]) = World::opened(25, SPEC);
+fn unanswered_data_times_out_with_a_reset(pair: Pair) {
+    let (mut world, [client, _]) = World::opened(pair, 25, SPEC);
     world.run_for(Duration::from_secs(3600));
     world.weather = NOBODY;
     world.engines[0].send(client, b"anybody?");
     world.touch(0, 1000);
-    world.run_for(Duration::from_millis(UNANSWERED_MS - 1));
+    let facts = world.engines[0].facts();
+    world.run_for(Duration::from_millis(facts.unanswered_ms - 1));
     assert_eq!(world.engines[0].state(client), State::Open);
     world.run_for(Duration::from_millis(1));
     assert_eq!(world.engines[0].state(client), State::TimedOut);
@@ -171,34 +164,31 @@ fn unanswered_data_times_out_with_a_reset() {
     assert_eq!((last.flags, last.seq), (RST | ACK, ISN[0].wrapping_add(9)));
 }
 
-#[test]
-fn idle_hours_end_nothing_and_a_late_close_is_answered() {
-    let (mut world, ids) = World::opened(26, SPEC);
+fn idle_hours_end_nothing_and_a_late_close_is_answered(pair: Pair) {
+    let (mut world, ids) = World::opened(pair, 26, SPEC);
     let at = world.log.len() + 1;
     world.run_for(Duration::from_secs(7200));
     assert!(world.log.len() <= at, "nobody says anything");
     super::super::close_both(&mut world, ids);
 }
 
-#[test]
-fn keep_alive_asks_and_gives_up_when_nobody_answers() {
-    let mut world = World::new(27, SPEC);
+fn keep_alive_asks_and_gives_up_when_nobody_answers(pair: Pair) {
+    let mut world = World::new(pair, 27, SPEC);
     world.options = Options { keep_alive_ms: 30_000, ..world.options };
     let [client, server] = world.open(1000);
     world.run_for(Duration::from_secs(3600));
     assert_eq!((world.engines[0].state(client), world.engines[1].state(server)), (State::Open, State::Open));
     assert!(world.log.len() > 200);
     world.weather = NOBODY;
-    let at = world.log.len();
-    world.run_for(Duration::from_millis(30_000 + UNANSWERED_MS));
+    let (at, facts) = (world.log.len(), world.engines[0].facts());
+    world.run_for(Duration::from_millis(30_000 + facts.unanswered_ms));
     assert_eq!(world.engines[0].state(client), State::TimedOut);
     let probes = world.sent_since(at, 0).len();
-    assert!((UNANSWERED_MS / PROBE_MS) as usize + 2 >= probes && probes >= 6, "{probes}");
+    assert!((facts.unanswered_ms / facts.probe_ms) as usize + 2 >= probes && probes >= 6, "{probes}");
 }
 
-#[test]
-fn both_close_at_once() {
-    let (mut world, ids) = World::opened(28, SPEC);
+fn both_close_at_once(pair: Pair) {
+    let (mut world, ids) = World::opened(pair, 28, SPEC);
     world.run_for(Duration::from_millis(100));
     for (side, id) in ids.into_iter().enumerate() {
         world.engines[side].close(id);
@@ -211,10 +201,9 @@ fn both_close_at_once() {
     }
 }
 
-#[test]
-fn either_side_may_close_its_direction_and_go_on_hearing() {
+fn either_side_may_close_its_direction_and_go_on_hearing(pair: Pair) {
     for first in 0..2 {
-        let (mut world, ids) = World::opened(29, SPEC);
+        let (mut world, ids) = World::opened(pair, 29, SPEC);
         let second = 1 - first;
         world.engines[first].close(ids[first]);
         world.touch(first, 1000);
@@ -233,11 +222,10 @@ fn either_side_may_close_its_direction_and_go_on_hearing() {
     }
 }
 
-#[test]
-fn both_sides_come_to_an_end_in_foul_weather() {
+fn both_sides_come_to_an_end_in_foul_weather(pair: Pair) {
     for seed in 100..200 {
-        let mut world = World::new(seed, SPEC);
-        world.weather = Weather { lost: 200, ..Weather::FOUL };
+        let mut world = World::new(pair, seed, SPEC);
+        world.weather = Weather { lost: 100, ..Weather::FOUL };
         let ids = world.open(1000);
         for (side, id) in ids.into_iter().enumerate() {
             world.engines[side].send(id, &[side as u8; 5000]);
@@ -256,9 +244,8 @@ fn both_sides_come_to_an_end_in_foul_weather() {
     }
 }
 
-#[test]
-fn time_wait_begins_when_the_last_acknowledgement_has_left() {
-    let (mut world, [client, server]) = World::opened(30, SPEC);
+fn time_wait_begins_when_the_last_acknowledgement_has_left(pair: Pair) {
+    let (mut world, [client, server]) = World::opened(pair, 30, SPEC);
     world.engines[0].close(client);
     world.touch(0, 1000);
     world.run_until(|world| world.engines[1].is_peer_done(server));
@@ -278,9 +265,8 @@ fn time_wait_begins_when_the_last_acknowledgement_has_left() {
     assert_eq!(world.sent_since(at, 0).len(), 2, "the FIN again is acknowledged again");
 }
 
-#[test]
-fn abort_resets_the_peer() {
-    let (mut world, [client, server]) = World::opened(31, SPEC);
+fn abort_resets_the_peer(pair: Pair) {
+    let (mut world, [client, server]) = World::opened(pair, 31, SPEC);
     world.run_for(Duration::from_millis(50));
     world.engines[0].abort(client);
     assert_eq!(world.engines[0].state(client), State::Aborted);
@@ -290,10 +276,9 @@ fn abort_resets_the_peer() {
     assert_eq!((world.engines[0].writable(client), world.engines[1].writable(server)), (0, 0));
 }
 
-#[test]
-fn what_was_never_open_ends_silently() {
+fn what_was_never_open_ends_silently(pair: Pair) {
     for aborts in [false, true] {
-        let mut world = World::new(32, SPEC);
+        let mut world = World::new(pair, 32, SPEC);
         world.weather = NOBODY;
         let client = world.connect(1000);
         let at = world.log.len();
@@ -310,9 +295,8 @@ fn what_was_never_open_ends_silently() {
     }
 }
 
-#[test]
-fn released_name_is_an_empty_closed_connection() {
-    let (mut world, [client, other]) = World::opened(33, SPEC);
+fn released_name_is_an_empty_closed_connection(pair: Pair) {
+    let (mut world, [client, other]) = World::opened(pair, 33, SPEC);
     world.engines[0].release(client);
     assert_eq!(world.engines[0].len(), 0);
     world.engines[0].release(client);
@@ -331,4 +315,25 @@ fn released_name_is_an_empty_closed_connection() {
     assert!(!engine.transmit(client, &mut sink, world.now) && sink.packets.is_empty());
     assert_eq!(engine.state(again), State::Connecting);
     assert_eq!(world.engines[1].state(other), State::Open);
+}
+
+for_pairs! {
+    reset_of_the_exact_number_ends_every_state,
+    reset_elsewhere_in_the_window_is_challenged,
+    syn_on_an_open_connection_is_challenged_once_a_second,
+    refused_connection_is_reset,
+    two_sides_may_connect_to_each_other,
+    reset_of_another_connection_does_not_refuse,
+    connection_that_cannot_be_is_reset_at_once,
+    unanswered_syn_times_out_without_a_reset,
+    unanswered_data_times_out_with_a_reset,
+    idle_hours_end_nothing_and_a_late_close_is_answered,
+    keep_alive_asks_and_gives_up_when_nobody_answers,
+    both_close_at_once,
+    either_side_may_close_its_direction_and_go_on_hearing,
+    both_sides_come_to_an_end_in_foul_weather,
+    time_wait_begins_when_the_last_acknowledgement_has_left,
+    abort_resets_the_peer,
+    what_was_never_open_ends_silently,
+    released_name_is_an_empty_closed_connection,
 }

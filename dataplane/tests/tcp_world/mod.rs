@@ -2,11 +2,17 @@
 //!
 //! Side 0 connects and side 1 accepts; handshakes are led here, as the data plane leads them.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a harness")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a harness")]
 
+#[macro_use]
+pub mod subject;
+
+mod bottleneck;
 mod ends;
 mod flows;
+mod goodput;
 pub mod packet;
+mod storms;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,9 +20,11 @@ use std::time::Duration;
 
 use sluice_dataplane::address::Address;
 use sluice_dataplane::clock::Instant;
-use sluice_dataplane::tcp::{Agreed, ConnId, Engine, EngineSpec, Opening, Options, Sink, State, TcpEngine};
+use sluice_dataplane::tcp::{Agreed, ConnId, Engine, EngineSpec, Opening, Options, Sink, State};
 
+use self::bottleneck::Bottleneck;
 use self::packet::{ACK, RST, SYN, Tcp, cut};
+use self::subject::{Pair, Subject};
 
 /// What happens to packets, in thousandths; and how long they take.
 #[derive(Debug, Clone, Copy)]
@@ -34,13 +42,15 @@ impl Weather {
 
 pub struct World {
     pub now: Instant,
-    pub engines: [TcpEngine; 2],
+    pub engines: [Subject; 2],
     /// By the port of side 0.
     pub conns: [HashMap<u16, ConnId>; 2],
     /// Every packet that was sent: by which side, and what it says.
     pub log: Vec<(usize, Tcp)>,
     pub keeps_log: bool,
     pub weather: Weather,
+    /// What packets of side 0 go through, beside the weather.
+    pub bottleneck: Option<Bottleneck>,
     /// What the wires take in one piece; 0 for segments.
     pub largest: usize,
     /// Large packets arrive whole, as they do between virtual machines.
@@ -64,15 +74,21 @@ pub const SPEC: EngineSpec =
 pub const ISN: [u32; 2] = [0xffff_f000, 0xffff_fff0];
 
 impl World {
-    pub fn new(seed: u64, spec: EngineSpec) -> Self {
-        println!("seed {seed}");
+    pub fn new(pair: Pair, seed: u64, spec: EngineSpec) -> Self {
+        Self::uneven(pair, seed, [spec; 2])
+    }
+
+    /// Engines that are made of different things.
+    pub fn uneven(pair: Pair, seed: u64, specs: [EngineSpec; 2]) -> Self {
+        println!("seed {seed}, {pair:?}");
         Self {
             now: Instant::from_ms(1),
-            engines: [TcpEngine::new(spec), TcpEngine::new(spec)],
+            engines: [0, 1].map(|side| Subject::of(pair[side], specs[side])),
             conns: Default::default(),
             log: Vec::new(),
             keeps_log: true,
             weather: Weather::FAIR,
+            bottleneck: None,
             largest: 0,
             is_whole: false,
             v6: false,
@@ -88,8 +104,8 @@ impl World {
     }
 
     /// An open connection from side 0 to side 1.
-    pub fn opened(seed: u64, spec: EngineSpec) -> (Self, [ConnId; 2]) {
-        let mut world = Self::new(seed, spec);
+    pub fn opened(pair: Pair, seed: u64, spec: EngineSpec) -> (Self, [ConnId; 2]) {
+        let mut world = Self::new(pair, seed, spec);
         let ids = world.open(1000);
         (world, ids)
     }
@@ -129,9 +145,17 @@ impl World {
             if done(self) {
                 return;
             }
-            assert!(self.step().is_some(), "nothing more happens");
+            assert!(self.step().is_some(), "nothing more happens: {:?}", self.states());
         }
         panic!("it never ends");
+    }
+
+    /// How everything stands.
+    pub fn states(&self) -> Vec<(usize, u16, State)> {
+        let of = |side: usize| {
+            self.conns[side].iter().map(move |(port, id)| (side, *port, self.engines[side].state(*id)))
+        };
+        of(0).chain(of(1)).collect()
     }
 
     /// Goes on for so long.
@@ -218,7 +242,12 @@ impl World {
     pub fn touch(&mut self, side: usize, port: u16) {
         let Some(id) = self.conns[side].get(&port).copied() else { return };
         let mut sink = Wire { room: 1000, largest: self.largest, packets: Vec::new() };
+        let has_output = self.engines[side].has_output(id, self.now);
         assert!(!self.engines[side].transmit(id, &mut sink, self.now), "this sink has room");
+        assert!(has_output || sink.packets.is_empty(), "it said that there was nothing");
+        let is_segment =
+            |(packet, segment): &(Vec<u8>, Option<u16>)| segment.is_some() || packet.len() <= 1500;
+        assert!(sink.packets.iter().all(is_segment), "it is larger than a segment");
         sink.packets.into_iter().for_each(|packet| self.send(side, packet));
         if let Some(at) = self.due_of[side].remove(&port) {
             self.due.remove(&(at, side, port));
@@ -243,10 +272,17 @@ impl World {
     /// Puts a packet of a side on the wire.
     pub fn carry(&mut self, side: usize, packet: &[u8]) {
         let tcp = Tcp::read(packet);
+        let tcp_payload = tcp.payload.len();
         if self.keeps_log {
             self.log.push((side, tcp));
         }
-        let Weather { lost, doubled, late, delay } = self.weather;
+        let Weather { lost, doubled, late, mut delay } = self.weather;
+        if let Some(bottleneck) = self.bottleneck.as_mut().filter(|_| side == 0) {
+            match bottleneck.passes(packet.len(), tcp_payload, self.now) {
+                Some(wait) => delay += wait,
+                None => return,
+            }
+        }
         let copies = if self.chance(lost) { 0 } else { 1 + u64::from(self.chance(doubled)) };
         for _ in 0..copies {
             let behind =
@@ -310,7 +346,6 @@ impl Sink for Wire {
     fn packet(&mut self, len: usize, segment: Option<u16>, fill: impl FnOnce(&mut [u8])) {
         let mut packet = vec![0xa5; len];
         fill(&mut packet);
-        assert!(segment.is_some() || len <= 1500, "a packet of {len} bytes is no segment");
         self.packets.push((packet, segment));
     }
 }

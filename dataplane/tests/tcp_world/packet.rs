@@ -20,14 +20,16 @@ pub struct Tcp {
     pub mss: Option<u16>,
     pub scale: Option<u8>,
     pub sack: bool,
+    /// Selective acknowledgements (RFC 2018 section 3).
+    pub blocks: Vec<(u32, u32)>,
     pub payload: Vec<u8>,
 }
 
 impl Tcp {
     /// A segment of one end to the other; everything else is to be set.
     pub fn new(from: (Address, u16), to: (Address, u16), flags: u8, seq: u32, ack: u32) -> Self {
-        let payload = Vec::new();
-        Self { from, to, seq, ack, flags, window: 8192, mss: None, scale: None, sack: false, payload }
+        let (window, blocks, payload) = (8192, Vec::new(), Vec::new());
+        Self { from, to, seq, ack, flags, window, mss: None, scale: None, sack: false, blocks, payload }
     }
 
     pub fn read(packet: &[u8]) -> Self {
@@ -58,6 +60,10 @@ impl Tcp {
                         2 => self.mss = Some(be16(option, 2)),
                         3 => self.scale = Some(option[2]),
                         4 => self.sack = true,
+                        5 => {
+                            let edges = |pair| (be32(pair, 0), be32(pair, 4));
+                            self.blocks = option[2..].chunks(8).map(edges).collect();
+                        }
                         _ => {}
                     }
                     options = after;
@@ -72,6 +78,12 @@ impl Tcp {
         self.scale.iter().for_each(|scale| options.extend([1, 3, 3, *scale]));
         if self.sack {
             options.extend([1, 1, 4, 2]);
+        }
+        if !self.blocks.is_empty() {
+            options.extend([1, 1, 5, 2 + 8 * self.blocks.len() as u8]);
+        }
+        for (from, to) in &self.blocks {
+            options.extend(from.to_be_bytes().into_iter().chain(to.to_be_bytes()));
         }
         let mut tcp = [self.from.1.to_be_bytes(), self.to.1.to_be_bytes()].concat();
         tcp.extend(self.seq.to_be_bytes());
