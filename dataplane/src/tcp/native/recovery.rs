@@ -189,9 +189,13 @@ impl Recovery {
         }
     }
 
-    /// Nothing was heard: everything is lost, and what the peer said it holds may be, too (RFC 2018 section 8).
-    pub(super) fn on_timeout(&mut self, una: Seq, nxt: Seq, buffers: &mut Buffers) {
-        self.clear(buffers);
+    /// Nothing was heard: everything is lost but what the peer holds. It may have thrown that away (RFC 2018 section 8): so
+    /// it has when it holds what it waits for, and so it may have when this is not the first timeout.
+    pub(super) fn on_timeout(&mut self, una: Seq, nxt: Seq, is_first: bool, buffers: &mut Buffers) {
+        let is_kept = |held: &Ranges| held.around(una).is_none();
+        if !is_first || !self.held.as_deref().is_some_and(is_kept) {
+            self.clear(buffers);
+        }
         (self.mode, self.dup_acks, self.probed) = (Mode::TimedOut, 0, None);
         (self.resent, self.lost, self.until) = (una, nxt, nxt);
     }

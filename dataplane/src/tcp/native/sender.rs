@@ -154,7 +154,7 @@ impl Sender {
     /// True when an acknowledgement is older than any that may still be underway (RFC 5961 section 5.2).
     #[inline]
     pub(super) fn is_old(&self, ack: Seq) -> bool {
-        self.una.since(ack) > self.window_max as i32
+        !ack.is_after(self.una) && self.una.ahead_of(ack) > self.window_max
     }
 
     /// The peer's window is closed.
@@ -373,11 +373,11 @@ impl Sender {
                 false
             }
             Timer::Retransmit => {
+                let is_first = self.rtt.backoff == 0;
                 if !self.is_shut() {
-                    let is_first = self.rtt.backoff == 0;
                     self.congestion.on_timeout(is_first, self.underway(), self.mss);
                 }
-                self.recovery.on_timeout(self.una, self.nxt, buffers);
+                self.recovery.on_timeout(self.una, self.nxt, is_first, buffers);
                 self.rtt.on_resent();
                 self.wait(Timer::Retransmit, now)
             }
