@@ -118,14 +118,19 @@ impl Addresses {
 
     /// True when a client of an address may not keep this port: a well-known one (RFC 4787 section 4.2.1) only where
     /// somebody listens on it, which is given to nobody else.
-    pub(super) fn is_barred(&self, number: u32, by_port: bool, port: u16) -> bool {
-        let usage = &self.all[number as usize];
+    /// It stands at `place` of `class`.
+    pub(super) fn is_barred(
+        &self,
+        number: u32,
+        by_port: bool,
+        port: u16,
+        (class, place): (usize, usize),
+    ) -> bool {
         if !(1..PORT_MIN).contains(&port) {
-            let (class, place) = Classes::of_family(usage.address.is_v4()).place_of(port);
             return self.barred(number, by_port)[class][place / 64] >> (place % 64) & 1 == 1;
         }
         let is_foreign = by_port && self.owners.of_port(port) != self.worker;
-        is_foreign || usage.listened_low.contains(&port)
+        is_foreign || self.all[number as usize].listened_low.contains(&port)
     }
 
     /// Replaces the ports that somebody listens on.

@@ -9,6 +9,8 @@
 //! servers, and the precedence holds by the order of the shapes alone: destination (host, longest prefix, any),
 //! then source (the same), then a port before `*`, then a protocol before any.
 
+use std::hash::{Hash, Hasher};
+
 use hashbrown::HashMap;
 
 use crate::address::{Address, Prefix};
@@ -34,12 +36,28 @@ struct Shape {
     has_protocol: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     destination: Prefix,
     source: Prefix,
     port: u16,
     protocol: u8,
+}
+
+impl Hash for Row {
+    /// Two words hold all of an IPv4 row.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (destination, source) = (self.destination.address, self.source.address);
+        if destination.high | source.high == 0 {
+            state.write_u64(destination.low << 32 | source.low & 0xffff_ffff);
+        } else {
+            (destination, source).hash(state);
+        }
+        let [upper, lower] = self.port.to_be_bytes();
+        let rest = [upper, lower, self.protocol, self.destination.bits, self.source.bits, 0, 0, 0];
+        state.write_u64(u64::from_le_bytes(rest));
+    }
 }
 
 impl VirtualIndex {
