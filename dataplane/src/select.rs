@@ -99,7 +99,9 @@ impl Pipeline {
             }
             Some(item) => match self.open(item, link, frame, packet) {
                 Ok(id) => {
-                    self.keep_syn(id, port, frame, packet);
+                    if packet.class == Class::Tcp {
+                        self.keep_syn(id, port, frame, packet);
+                    }
                     self.forward(port, frame, packet, id, Direction::FromClient, out)
                 }
                 Err(reason) => self.not_opened(item, port, frame, packet, reason, out),
@@ -267,6 +269,7 @@ impl Pipeline {
     }
 
     /// What choosing a member of this pool looks at and changes.
+    #[inline]
     pub(crate) fn chooser<'c>(
         &'c mut self,
         pool: PoolId,

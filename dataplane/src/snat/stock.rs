@@ -2,7 +2,7 @@
 
 use sluice_ffi::memory::{Backing, Slab};
 
-use super::classes::{Classes, PortBits};
+use super::classes::{Classes, PORT_MIN};
 use super::random::Random;
 use super::rest::generation_at;
 use super::set::{Set, bit_from};
@@ -81,9 +81,7 @@ impl Stock {
         let set = &mut self.sets[tenant.set as usize];
         let is_free =
             if strictly { !set.is_used(class, place) } else { set.is_fresh(class, place, self.generation) };
-        let spot = Spot { class, place };
-        (is_free && !self.addresses.is_barred(tenant.address, by_port, wanted, (class, place)))
-            .then_some(spot)
+        (is_free && !self.is_barred(tenant, by_port, wanted, (class, place))).then_some(Spot { class, place })
     }
 
     /// A port for a tenant: of all classes one that has a fresh port, and else one that rests. Counts when there is
@@ -94,7 +92,7 @@ impl Stock {
         let (first, start) = ((random % BUCKETS as u64) as u32, (random >> 32) as usize);
         let by_port = self.is_owned_by_port(tenant);
         let elsewhere = if by_port { !tenant.home } else { 0 };
-        let barred = self.addresses.barred(tenant.address, by_port);
+        let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
         let set = &mut self.sets[tenant.set as usize];
         // A class without a fresh port is noted, and not looked at again in this generation.
         for classes in [tenant.home, elsewhere] {
@@ -117,7 +115,7 @@ impl Stock {
         (first, start): (u32, usize),
         by_port: bool,
     ) -> Option<Spot> {
-        let barred: &PortBits = self.addresses.barred(tenant.address, by_port);
+        let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
         let set = &mut self.sets[tenant.set as usize];
         let mut open = classes & set.open();
         while let Some(class) = bit_from(open, first) {
@@ -183,6 +181,16 @@ impl Stock {
         self.addresses.at(set.address).resting.remove_all(set.resting, self.generation);
         set.wake_all();
         true
+    }
+
+    /// True when a client may not keep `port`, which stands at `place` of `class`.
+    #[inline(always)]
+    fn is_barred(&self, tenant: &Tenant, by_port: bool, port: u16, (class, place): (usize, usize)) -> bool {
+        if (1..PORT_MIN).contains(&port) {
+            return self.addresses.is_low_barred(tenant.address, by_port, port);
+        }
+        let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
+        barred[class][place / 64] >> (place % 64) & 1 == 1
     }
 
     /// True when the tenant's ports are this worker's by number, not by where their replies arrive.
