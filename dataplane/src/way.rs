@@ -25,6 +25,8 @@ pub(crate) struct Way {
     link: LinkId,
 }
 
+const _: () = assert!(size_of::<Way>() == 48);
+
 /// The ways of one worker, by member.
 pub(crate) struct Ways(Slab<Way>);
 

@@ -174,7 +174,8 @@ impl FlowTable {
     /// [`InsertError`]; the table is as it was.
     pub fn insert(&mut self, flow: &Flow) -> Result<FlowId, InsertError> {
         let (keys, hashes) = ([flow.client_key(), flow.member_key()], self.hashes(flow));
-        if keys[0] == keys[1] || (0..2).any(|side| self.has(&keys[side], hashes[side])) {
+        let is_one = hashes[0] == hashes[1] && keys[0] == keys[1];
+        if is_one || (0..2).any(|side| self.has(&keys[side], hashes[side])) {
             return Err(InsertError::Duplicate);
         }
         let id = self.allocate().ok_or(InsertError::Full)?;

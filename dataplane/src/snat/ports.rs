@@ -176,7 +176,7 @@ impl SnatPorts {
     fn take_by(
         &mut self,
         pair: Pair,
-        choose: impl FnOnce(&mut Stock, &Tenant) -> Option<Spot>,
+        choose: impl FnOnce(&mut Stock, &mut Tenant) -> Option<Spot>,
     ) -> Option<u16> {
         let tenant = match self.pairs.get_mut(&pair) {
             Some(tenant) => tenant,
@@ -201,6 +201,7 @@ impl SnatPorts {
         self.stock.addresses.at(address).members += 1;
         let tenant = Tenant {
             home: shifted(self.mine, base),
+            draw: self.stock.draw(),
             classes: Classes::of_family(pair.address.is_v4()),
             set,
             address,

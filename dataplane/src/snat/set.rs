@@ -10,6 +10,7 @@
 //! and to give it back each touch one line of the words, however many ports are in use or rest.
 
 use bytemuck::Zeroable;
+use sluice_ffi::hint;
 
 use super::classes::{PortBits, WORDS};
 use super::rest::Resting;
@@ -43,7 +44,7 @@ struct Word {
     seen: u64,
 }
 
-const _: () = assert!(size_of::<Word>() == 32);
+const _: () = assert!(size_of::<Word>() == 32 && size_of::<Set>() == 32_832);
 
 impl Set {
     /// Classes with a port that is not in use, as far as is known.
@@ -77,6 +78,12 @@ impl Set {
             self.worn[class / 64] |= 1 << (class % 64);
         }
         found
+    }
+
+    /// Asks for the memory of a place.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, class: usize, place: usize) {
+        hint::prefetch(&self.classes[class][place / 64 % WORDS]);
     }
 
     /// A place of `class` that is not in use nor `barred`, rather one that has rested longer.
@@ -203,4 +210,45 @@ fn bit_of(place: usize) -> u64 {
 #[inline(always)]
 fn joined(halves: [u64; 2]) -> u128 {
     u128::from(halves[0]) | u128::from(halves[1]) << 64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snat::classes::no_ports;
+    use sluice_ffi::memory::{Backing, Slab};
+
+    #[test]
+    fn what_was_woken_rests_no_more_whatever_the_time() {
+        let (mut sets, none) = (Slab::<Set>::new(1, Backing::Ordinary), no_ports());
+        let set = &mut sets[0];
+        for now in [2, 3, 3, 3, 4, 9] {
+            set.occupy(5, 70, &none, now);
+            set.vacate(5, 70, true, now);
+            assert!(
+                !set.is_fresh(5, 70, now) && !set.is_fresh(5, 70, now + 1) && set.is_fresh(5, 71, now + 1)
+            );
+            set.wake_all();
+            assert!(set.is_fresh(5, 70, now + 1) && !set.is_used(5, 70));
+            set.wake_all();
+        }
+    }
+
+    #[test]
+    fn a_class_is_full_with_its_last_port_and_open_with_the_first_given_back() {
+        let (mut sets, none) = (Slab::<Set>::new(1, Backing::Ordinary), no_ports());
+        let set = &mut sets[0];
+        for place in (0..WORDS * 64).rev() {
+            assert_eq!(set.open(), u128::MAX, "before place {place}");
+            set.occupy(7, place, &none, 2);
+        }
+        assert_eq!(set.open(), !(1 << 7));
+        set.vacate(7, 300, true, 2);
+        assert_eq!((set.open(), set.fresh(2)), (u128::MAX, u128::MAX));
+        assert_eq!((set.fresh_place(7, 0, &none, 2), set.fresh(2)), (None, !(1 << 7)));
+        assert_eq!(
+            (set.rested_place(7, 0, &none, 2), set.fresh_place(7, 0, &none, 4)),
+            (Some(300), Some(300))
+        );
+    }
 }

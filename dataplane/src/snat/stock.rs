@@ -24,6 +24,8 @@ pub(super) struct Stock {
 pub(super) struct Tenant {
     /// The classes whose ports bring replies to this worker.
     pub(super) home: u128,
+    /// Drawn for its next port.
+    pub(super) draw: u64,
     /// Of the address's family.
     pub(super) classes: &'static Classes,
     pub(super) set: u32,
@@ -65,7 +67,12 @@ impl Stock {
 
     /// A set for those who must share.
     pub(super) fn any_set(&mut self) -> u32 {
-        (self.random.next() >> 32) as u32 % self.sets.len() as u32
+        (self.draw() >> 32) as u32 % self.sets.len() as u32
+    }
+
+    /// A random number.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.random.next()
     }
 
     /// Where `wanted` stands when the tenant may have it. `strictly`: though it rests, and where ports have owners by
@@ -87,9 +94,10 @@ impl Stock {
     /// A port for a tenant: of all classes one that has a fresh port, and else one that rests. Counts when there is
     /// none.
     #[inline]
-    pub(super) fn any(&mut self, tenant: &Tenant) -> Option<Spot> {
-        let (random, now) = (self.random.next(), self.generation);
-        let (first, start) = ((random % BUCKETS as u64) as u32, (random >> 32) as usize);
+    pub(super) fn any(&mut self, tenant: &mut Tenant) -> Option<Spot> {
+        let now = self.generation;
+        let (first, start) = parted(tenant.draw);
+        self.prepare(tenant);
         let by_port = self.is_owned_by_port(tenant);
         let elsewhere = if by_port { !tenant.home } else { 0 };
         let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
@@ -105,6 +113,17 @@ impl Stock {
             }
         }
         self.rested(tenant, tenant.home | elsewhere, (first, start), by_port)
+    }
+
+    /// Draws for the tenant's next port, and asks for the memory where that will be looked for.
+    #[inline(always)]
+    fn prepare(&mut self, tenant: &mut Tenant) {
+        tenant.draw = self.random.next();
+        let (first, start) = parted(tenant.draw);
+        let set = &self.sets[tenant.set as usize];
+        if let Some(class) = bit_from(tenant.home & set.open(), first) {
+            set.prefetch(class, start);
+        }
     }
 
     #[cold]
@@ -198,4 +217,10 @@ impl Stock {
     fn is_owned_by_port(&self, tenant: &Tenant) -> bool {
         self.addresses.is_by_port(tenant.address) && !tenant.is_echo
     }
+}
+
+/// Where to begin: at which class, and at which place there.
+#[inline(always)]
+fn parted(draw: u64) -> (u32, usize) {
+    ((draw % BUCKETS as u64) as u32, (draw >> 32) as usize)
 }
