@@ -73,7 +73,9 @@ impl Set {
         barred: &PortBits,
         now: u32,
     ) -> Option<usize> {
-        let found = self.place_from(class, start, now, |word, at| !(word.taken() | barred[class][at]));
+        let mut words = words_from(start);
+        let found = words
+            .find_map(|at| place_in(at, !(self.current(class, at, now).taken() | barred[class][at]), start));
         if found.is_none() {
             self.worn[class / 64] |= 1 << (class % 64);
         }
@@ -94,9 +96,17 @@ impl Set {
         barred: &PortBits,
         now: u32,
     ) -> Option<usize> {
-        let longer = |word: &Word, at: usize| !(word.used | word.resting[0] | barred[class][at]);
-        let any = |word: &Word, at: usize| !(word.used | barred[class][at]);
-        self.place_from(class, start, now, longer).or_else(|| self.place_from(class, start, now, any))
+        let mut shorter = None;
+        for at in words_from(start) {
+            let word = self.current(class, at, now);
+            let free = !(word.used | barred[class][at]);
+            let longer = free & !word.resting[0];
+            if longer != 0 {
+                return place_in(at, longer, start);
+            }
+            shorter = shorter.or(place_in(at, free, start));
+        }
+        shorter
     }
 
     /// True when the place is in use.
@@ -152,23 +162,6 @@ impl Set {
         }
     }
 
-    /// A place of `class` that is `free`, by word: the first from word and bit `start` on.
-    #[inline(always)]
-    fn place_from(
-        &mut self,
-        class: usize,
-        start: usize,
-        now: u32,
-        free: impl Fn(&Word, usize) -> u64,
-    ) -> Option<usize> {
-        let bit = start as u32 % 64;
-        (0..WORDS).find_map(|step| {
-            let at = (start / 64 + step) % WORDS;
-            let free = free(self.current(class, at, now), at);
-            (free != 0).then(|| at * 64 + ((free.rotate_right(bit).trailing_zeros() + bit) % 64) as usize)
-        })
-    }
-
     /// A word with its resting bits of this generation.
     #[inline(always)]
     fn current(&mut self, class: usize, at: usize, now: u32) -> &mut Word {
@@ -200,6 +193,19 @@ pub(super) fn bit_from(bits: u128, start: u32) -> Option<usize> {
     }
     let turned = bits.rotate_right(start);
     Some(((turned.trailing_zeros() + start) % 128) as usize)
+}
+
+/// The words of a class, from that of place `start` on, around the end.
+#[inline(always)]
+fn words_from(start: usize) -> impl Iterator<Item = usize> {
+    (0..WORDS).map(move |step| (start / 64 + step) % WORDS)
+}
+
+/// A place of word `at` whose bit is set in `free`: the first from the bit of `start` on, around the end.
+#[inline(always)]
+fn place_in(at: usize, free: u64, start: usize) -> Option<usize> {
+    let bit = start as u32 % 64;
+    (free != 0).then(|| at * 64 + ((free.rotate_right(bit).trailing_zeros() + bit) % 64) as usize)
 }
 
 #[inline(always)]
