@@ -143,7 +143,7 @@ fn rewrite_of(bytes: &[u8], src: &str, dst: &str) -> Box<dyn FnMut()> {
 fn table(flows: u32) -> (FlowTable, Vec<FlowKey>) {
     let mut table = FlowTable::new(flows as usize + flows as usize / 4, HashSeed::fixed(7), Backing::Auto);
     for number in 0..flows {
-        table.insert(flow(number)).expect("there is room, and no flow comes twice");
+        table.insert(&flow(number)).expect("there is room, and no flow comes twice");
     }
     let order = Shuffled::new(flows);
     let keys = order.take(KEYS.min(flows as usize)).map(|number| flow(number).client_key()).collect();

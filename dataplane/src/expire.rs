@@ -15,12 +15,59 @@ impl Pipeline {
     /// Ends what is due, at most [`EXPIRED_A_TURN`] flows. True when there may be more.
     pub fn expire(&mut self, out: &mut Outgoing) -> bool {
         self.expire_fragments();
-        let now_ms = self.now_ms();
-        for _ in 0..EXPIRED_A_TURN {
-            let Some(id) = self.timers.poll_due(now_ms) else { return false };
-            self.fire(id, out);
+        let mut fired = [FlowId(0); FIRED_AT_ONCE];
+        let mut over = [Over { id: FlowId(0), hashes: [0; 2] }; FIRED_AT_ONCE];
+        for _ in 0..EXPIRED_A_TURN / FIRED_AT_ONCE {
+            let fired = self.take_fired(&mut fired);
+            for one in self.sort_out(fired, &mut over) {
+                self.end_over(one, out);
+            }
+            if fired.len() < FIRED_AT_ONCE {
+                return false;
+            }
         }
         true
+    }
+
+    /// Takes out flows whose timers have fired, and asks for their records.
+    fn take_fired<'f>(&mut self, fired: &'f mut [FlowId; FIRED_AT_ONCE]) -> &'f [FlowId] {
+        let (now_ms, mut count) = (self.now_ms(), 0);
+        for place in fired.iter_mut() {
+            let Some(id) = self.timers.poll_due(now_ms) else { break };
+            self.flows.prefetch_record(id);
+            *place = id;
+            count += 1;
+        }
+        &fired[..count]
+    }
+
+    /// Those of `fired` that are over, with their places in the index asked for. The timers of the others are armed for
+    /// what is left.
+    fn sort_out<'o>(&mut self, fired: &[FlowId], over: &'o mut [Over; FIRED_AT_ONCE]) -> &'o [Over] {
+        let mut count = 0;
+        for &id in fired {
+            let Some(flow) = self.flows.get(id) else { continue };
+            let (timeout_ms, idle_ms) = (self.timeout_of(flow), self.idle_ms(flow));
+            if idle_ms < timeout_ms {
+                self.timers.arm(id, self.now_ms() + u64::from(timeout_ms - idle_ms));
+                continue;
+            }
+            let hashes = self.flows.hashes(flow);
+            hashes.iter().for_each(|hash| self.flows.prefetch_bucket(*hash));
+            over[count] = Over { id, hashes };
+            count += 1;
+        }
+        &over[..count]
+    }
+
+    /// Ends a flow whose time is up.
+    fn end_over(&mut self, over: &Over, out: &mut Outgoing) {
+        if let Some(flow) = self.flows.get(over.id).filter(|flow| is_open(flow)).copied()
+            && self.timeouts(&flow).reset_on_timeout
+        {
+            self.reset_both(&flow, out);
+        }
+        self.close_hashed(over.id, over.hashes);
     }
 
     /// Moves the flow's timer to what its new state asks for.
@@ -48,9 +95,19 @@ impl Pipeline {
 
     /// Forgets a flow and gives back all it held.
     pub(crate) fn close(&mut self, id: FlowId) {
+        if let Some(hashes) = self.flows.get(id).map(|flow| self.flows.hashes(flow)) {
+            self.close_hashed(id, hashes);
+        }
+    }
+
+    /// As [`Pipeline::close`], where the hashes of the flow's keys are known.
+    #[inline]
+    fn close_hashed(&mut self, id: FlowId, hashes: [u64; 2]) {
+        let Some(flow) = self.flows.remove_hashed(id, hashes) else { return };
         self.timers.disarm(id);
-        self.half_open.leave(id);
-        let Some(flow) = self.flows.remove(id) else { return };
+        if flow.protocol == protocol::TCP {
+            self.half_open.leave(id);
+        }
         self.give_back_port(&flow);
         if flow.has(flow_flag::RESELECT) {
             self.attempts.forget(&flow.client_key());
@@ -66,23 +123,6 @@ impl Pipeline {
 
     pub(crate) fn now_ms(&self) -> u64 {
         self.now.as_ns() / 1_000_000
-    }
-
-    /// A timer has fired: the flow is over, or its timer is armed for what is left.
-    fn fire(&mut self, id: FlowId, out: &mut Outgoing) {
-        let Some(flow) = self.flows.get(id).copied() else { return };
-        let (timeout_ms, idle_ms) = (self.timeout_of(&flow), self.idle_ms(&flow));
-        if idle_ms < timeout_ms {
-            self.timers.arm(id, self.now_ms() + u64::from(timeout_ms - idle_ms));
-            return;
-        }
-        let is_open = flow.protocol == protocol::TCP
-            && !flow.tcp_state().is_over()
-            && flow.tcp_state() != TcpState::SynSent;
-        if is_open && self.timeouts(&flow).reset_on_timeout {
-            self.reset_both(&flow, out);
-        }
-        self.close(id);
     }
 
     fn idle_ms(&self, flow: &Flow) -> u32 {
@@ -143,5 +183,20 @@ impl Pipeline {
     }
 }
 
+/// A flow whose time is up, and the hashes of its keys.
+#[derive(Clone, Copy)]
+struct Over {
+    id: FlowId,
+    hashes: [u64; 2],
+}
+
+/// A connection that both ends may think open.
+fn is_open(flow: &Flow) -> bool {
+    let state = || flow.tcp_state();
+    flow.protocol == protocol::TCP && !state().is_over() && state() != TcpState::SynSent
+}
+
 /// Bounds the work that timers may do in one turn of the loop.
 const EXPIRED_A_TURN: usize = 64;
+/// Flows whose memory is asked for together.
+const FIRED_AT_ONCE: usize = 16;

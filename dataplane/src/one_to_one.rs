@@ -111,7 +111,8 @@ impl Pipeline {
             neighbor: self.neighbors.resolve(hop, self.now)?,
             flags: flow_flag::AUTO_LAST_HOP,
         };
-        self.take_in(self.new_flow(link, frame, packet, &selection))
+        let flow = self.new_flow(link, frame, packet, &selection);
+        self.take_in(&flow)
     }
 }
 

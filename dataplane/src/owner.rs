@@ -24,8 +24,8 @@ impl Pipeline {
             return Home::Here(self.worker);
         }
         let snapshot = &self.snapshot;
-        let is_source = snapshot.owned(key.dst).is_some_and(|owned| owned.is_source);
-        if is_source && !matched.is_some_and(|item| item.names(key.dst)) {
+        let is_source = || snapshot.owned(key.dst).is_some_and(|owned| owned.is_source);
+        if !matched.is_some_and(|item| item.names(key.dst)) && is_source() {
             let by_port = self.snat.is_by_port(key.dst);
             return self.home_of_translated(key, by_port.then_some(key.dst_port));
         }

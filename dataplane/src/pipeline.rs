@@ -31,6 +31,7 @@ use crate::handoff::{Handoff, Stray, Trail};
 use crate::lb::Balancer;
 use crate::lb::latency::LatencyBook;
 use crate::limits::Limits;
+use crate::loan::Loans;
 use crate::neighbor::{NeighborRef, NeighborTable};
 use crate::outgoing::Outgoing;
 use crate::packet::parse::{self, Class, Found, Packet};
@@ -45,15 +46,18 @@ use crate::service_down::Sweep;
 use crate::snat::ports::SnatPorts;
 use crate::snat::steer::Owners;
 use crate::verdict::DropReason;
+use crate::way::Ways;
 
 /// Everything one worker decides with. Owns its tables; shares only what is immutable or single-writer.
 pub struct Pipeline {
     pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) loans: Loans,
     pub(crate) ports: Vec<PortFacts>,
     pub(crate) flows: FlowTable,
     pub(crate) timers: Timers,
     pub(crate) half_open: HalfOpen,
     pub(crate) neighbors: NeighborTable,
+    pub(crate) ways: Ways,
     pub(crate) balancers: hashbrown::HashMap<PoolId, Balancer>,
     pub(crate) snat: SnatPorts,
     pub(crate) snat_cursor: usize,
@@ -164,11 +168,13 @@ impl Pipeline {
         Self {
             epoch: spec.snapshot.generation() as u32,
             snapshot: spec.snapshot,
+            loans: Loans::default(),
             ports: spec.ports,
             flows: FlowTable::new(spec.limits.flows, spec.seed, spec.backing),
             timers: Timers::new(spec.limits.flows, spec.backing),
             half_open: HalfOpen::new(spec.limits.flows, spec.backing),
             neighbors: NeighborTable::new(spec.limits.neighbors),
+            ways: Ways::new(spec.limits.members),
             balancers: hashbrown::HashMap::new(),
             snat,
             snat_cursor: 0,

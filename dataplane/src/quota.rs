@@ -109,13 +109,15 @@ pub struct QuotaShare {
     worker: usize,
     /// By [`Limited::kind`]: one bit for each object that is counted here.
     counted: [Vec<u64>; KINDS],
+    /// How many those are. Where there are none, nothing else is looked at.
+    counted_len: usize,
 }
 
 impl QuotaShare {
     /// `worker`'s share.
     pub fn new(quotas: Arc<Quotas>, worker: usize) -> Self {
         let counted = std::array::from_fn(|kind| vec![0; quotas.tables[kind].rooms.len().div_ceil(64)]);
-        Self { quotas, worker, counted }
+        Self { quotas, worker, counted, counted_len: 0 }
     }
 
     /// Brings in the connections of what is limited from now on, and takes out those of what is not any more.
@@ -252,14 +254,16 @@ impl QuotaShare {
 
     #[inline]
     fn is_counted(&self, what: Limited) -> bool {
-        let word = self.counted[what.kind()].get(what.index() / 64);
-        word.is_some_and(|word| word >> (what.index() % 64) & 1 == 1)
+        let word = || self.counted[what.kind()].get(what.index() / 64);
+        self.counted_len != 0 && word().is_some_and(|word| word >> (what.index() % 64) & 1 == 1)
     }
 
     fn set_counted(&mut self, what: Limited, counted: bool) {
         if let Some(word) = self.counted[what.kind()].get_mut(what.index() / 64) {
-            *word &= !(1 << (what.index() % 64));
-            *word |= u64::from(counted) << (what.index() % 64);
+            let bit = 1 << (what.index() % 64);
+            self.counted_len -= usize::from(*word & bit != 0);
+            self.counted_len += usize::from(counted);
+            *word = if counted { *word | bit } else { *word & !bit };
         }
     }
 }

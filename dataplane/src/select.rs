@@ -51,7 +51,6 @@ impl Pipeline {
         if let Some(fate) = self.proxied(port, frame, packet, out) {
             return fate;
         }
-        let link = LinkId::new(port, packet.vlan);
         if packet.class == Class::Other {
             if !self.snapshot.parts().settings.reject_unmatched {
                 return self.dropped(DropReason::UnknownProtocol, VirtualId::NONE);
@@ -59,7 +58,22 @@ impl Pipeline {
             let error = IcmpError::ProtocolUnreachable;
             return self.refuse_with_icmp(port, frame, packet, DropReason::UnknownProtocol, error, out);
         }
-        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let snapshot = self.borrow_snapshot();
+        let fate = self.select(&snapshot, port, frame, packet, out);
+        self.return_snapshot(snapshot);
+        fate
+    }
+
+    /// Opens a flow under the configuration `snapshot`, or refuses it.
+    fn select(
+        &mut self,
+        snapshot: &Snapshot,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        out: &mut Outgoing,
+    ) -> Fate {
+        let link = LinkId::new(port, packet.vlan);
         let matched = snapshot.match_virtual(&packet.key, link);
         let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
         if let Some(owner) = self.passage_to_ask(&packet.key) {
@@ -85,7 +99,9 @@ impl Pipeline {
             }
             Some(item) => match self.open(item, link, frame, packet) {
                 Ok(id) => {
-                    self.keep_syn(id, port, frame, packet);
+                    if packet.class == Class::Tcp {
+                        self.keep_syn(id, port, frame, packet);
+                    }
                     self.forward(port, frame, packet, id, Direction::FromClient, out)
                 }
                 Err(reason) => self.not_opened(item, port, frame, packet, reason, out),
@@ -170,20 +186,19 @@ impl Pipeline {
         frame: &Frame,
         packet: &Packet,
     ) -> Result<FlowId, DropReason> {
-        let hop = self.snapshot.route(target.address).ok_or(DropReason::NoRoute)?;
-        let neighbor = self.neighbors.resolve(hop, self.now)?;
-        let (source, has_snat_port) = self.source(virtual_server, packet, &target, hop)?;
+        let way = self.way_to(&target)?;
+        let (source, has_snat_port) = self.source_by(virtual_server, packet, &target, &way)?;
         let last_hop = if virtual_server.auto_last_hop { flow_flag::AUTO_LAST_HOP } else { 0 };
         let selection = Selection {
             virtual_id: virtual_server.id,
             member_id: target.member_id,
             member: (target.address, target.port),
             source,
-            neighbor,
+            neighbor: way.neighbor,
             flags: last_hop | if has_snat_port { flow_flag::SNAT_PORT } else { 0 },
         };
         let flow = self.new_flow(link, frame, packet, &selection);
-        self.take_in(flow).inspect_err(|_| self.give_back_port(&flow))
+        self.take_in(&flow).inspect_err(|_| self.give_back_port(&flow))
     }
 
     /// The member, or the packet's own destination when the virtual server only forwards. Takes from the member's
@@ -206,15 +221,28 @@ impl Pipeline {
         failed: &[MemberId],
     ) -> Result<Target, DropReason> {
         let own = Target { member_id: MemberId::NONE, address: packet.key.dst, port: packet.key.dst_port };
-        let Some(pool_id) = pool else { return Ok(own) };
-        let snapshot = std::sync::Arc::clone(&self.snapshot);
-        let pool = snapshot.pool(pool_id).ok_or(DropReason::NoMember)?;
+        let Some(pool) = pool else { return Ok(own) };
+        let snapshot = self.borrow_snapshot();
+        let target = self.target_of_pool(&snapshot, virtual_server, pool, packet, failed);
+        self.return_snapshot(snapshot);
+        target
+    }
+
+    fn target_of_pool(
+        &mut self,
+        snapshot: &Snapshot,
+        virtual_server: &Virtual,
+        pool: PoolId,
+        packet: &Packet,
+        failed: &[MemberId],
+    ) -> Result<Target, DropReason> {
+        let pool = snapshot.pool(pool).ok_or(DropReason::NoMember)?;
         let request = Request {
             client: (packet.key.src, packet.key.src_port),
             destination: (packet.key.dst, packet.key.dst_port),
         };
         for _ in 0..PICKS_MAX {
-            let chosen = self.choose(virtual_server, pool, &snapshot, request, failed)?;
+            let chosen = self.choose(virtual_server, pool, snapshot, request, failed)?;
             if self.admit_to(chosen).is_ok() {
                 let Chosen { member, .. } = chosen;
                 let port = if member.port == 0 { packet.key.dst_port } else { member.port };
@@ -241,6 +269,7 @@ impl Pipeline {
     }
 
     /// What choosing a member of this pool looks at and changes.
+    #[inline]
     pub(crate) fn chooser<'c>(
         &'c mut self,
         pool: PoolId,
@@ -298,7 +327,7 @@ impl Pipeline {
     }
 
     /// Puts the flow into the table and starts its timer, making room by ending the oldest half-open flow.
-    pub(crate) fn take_in(&mut self, flow: Flow) -> Result<FlowId, DropReason> {
+    pub(crate) fn take_in(&mut self, flow: &Flow) -> Result<FlowId, DropReason> {
         let is_tcp = flow.protocol == crate::packet::parse::protocol::TCP;
         if is_tcp && self.half_open.count() >= self.half_open_max && !self.evict_half_open() {
             return Err(DropReason::HalfOpenFull);
@@ -314,9 +343,9 @@ impl Pipeline {
         if is_tcp {
             self.half_open.enter(id);
         }
-        let timeout_ms = self.timeout_of(&flow);
+        let timeout_ms = self.timeout_of(flow);
         self.timers.arm(id, self.now_ms() + u64::from(timeout_ms));
-        self.count_opened(&flow);
+        self.count_opened(flow);
         self.begin_to_wait(id);
         Ok(id)
     }

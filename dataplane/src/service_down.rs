@@ -141,7 +141,7 @@ impl Pipeline {
     }
 
     fn take_in_moved(&mut self, flow: Flow) -> Option<FlowId> {
-        let id = self.flows.insert(flow).ok()?;
+        let id = self.flows.insert(&flow).ok()?;
         if flow.protocol == protocol::TCP && flow.tcp_state().is_half_open() {
             self.half_open.enter(id);
         }

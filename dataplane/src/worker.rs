@@ -271,6 +271,7 @@ impl Pipeline {
     fn apply(&mut self, snapshot: Arc<Snapshot>, now: Instant) {
         self.now = now;
         let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.loans.clear();
         self.epoch = self.snapshot.generation() as u32;
         let settings = &self.snapshot.parts().settings;
         self.rejects.set_rate(self.owners.share_of(settings.max_reject_rate));

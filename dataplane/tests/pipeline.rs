@@ -4,7 +4,9 @@ mod world;
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::{LinkId, MemberId, PortId, VirtualId};
-use sluice_dataplane::config::snapshot::{Ingress, Method, Parts, Protocol, Snat, SourcePort, VirtualKind};
+use sluice_dataplane::config::snapshot::{
+    Ingress, Method, Parts, Protocol, Route, Snat, SourcePort, VirtualKind,
+};
 use sluice_dataplane::frame::{Checksum, SegmentKind, Segmentation};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp, address};
@@ -1117,6 +1119,43 @@ fn a_changed_route_moves_open_connections() {
     assert_eq!(only(&send(&mut world, EXTERNAL, &syn())).dst_mac, member_mac(13));
     world.apply(|parts| parts.routes[0].gateway = address("10.1.0.14"));
     assert_eq!(only(&send(&mut world, EXTERNAL, &syn())).dst_mac, member_mac(14));
+}
+
+#[test]
+fn new_connections_go_where_the_member_is_now() {
+    let mut world = World::started(|parts| {
+        parts.pools[0].members.truncate(1);
+        parts.self_ips.push(self_ip("10.9.0.10/24", INSIDE));
+    });
+    let mut port = 5_000;
+    let mut next = |world: &mut World| {
+        port += 1;
+        only(&send(world, EXTERNAL, &Tcp { src_port: port, ..syn() }))
+    };
+    for _ in 0..2 {
+        assert_eq!(next(&mut world).dst_mac, member_mac(11));
+    }
+    world.teach("10.1.0.11", member_mac(14));
+    assert_eq!(next(&mut world).dst_mac, member_mac(14), "another link address");
+    world.apply(|parts| parts.pools[0].members[0].address = address("10.1.0.12"));
+    let seen = next(&mut world);
+    assert_eq!((seen.dst_mac, seen.dst.0.as_str()), (member_mac(12), "10.1.0.12"), "another address");
+    world.apply(|parts| {
+        parts.routes.push(Route {
+            destination: prefix("10.1.0.12/32"),
+            gateway: address("10.9.0.1"),
+            link: INSIDE,
+        });
+    });
+    world.teach("10.9.0.1", member_mac(13));
+    let seen = next(&mut world);
+    assert_eq!((seen.dst_mac, seen.src.0.as_str()), (member_mac(13), "10.9.0.10"), "another route");
+    world.apply(|parts| {
+        parts.self_ips.retain(|ip| ip.address != address("10.9.0.10"));
+        parts.routes.pop();
+    });
+    let seen = next(&mut world);
+    assert_eq!((seen.dst_mac, seen.src.0.as_str()), (member_mac(12), SELF_IN), "its own subnet again");
 }
 
 #[test]

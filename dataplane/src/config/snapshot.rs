@@ -157,8 +157,8 @@ impl Snapshot {
     /// False when `item` only covers `address` by a network and the address is ours: a wildcard takes what passes
     /// through, not what is meant for a self IP or a SNAT address, and never forwards us to ourselves.
     pub fn may_take(&self, item: &Virtual, address: Address) -> bool {
-        let own = self.owned(address);
-        item.names(address) || own.is_none_or(|own| !own.is_source && item.pool.is_some())
+        let is_free = |own: &Owned| !own.is_source && item.pool.is_some();
+        item.names(address) || self.owned(address).is_none_or(is_free)
     }
 
     /// True when `address` is in a subnet of ours on `link`, or link-local.

@@ -16,8 +16,9 @@ use super::table::FlowId;
 /// Timers for the flows of one table.
 pub struct Timers {
     /// By slot: the first flow in it, as id + 1; 0 is none.
-    heads: Vec<u32>,
-    slot_ms: u64,
+    heads: Box<[u32; SLOTS]>,
+    /// A slot is this power of two of milliseconds long.
+    slot_bits: u32,
     links: Slab<Link>,
     /// The next slot to fire, counted since the start.
     tick: u64,
@@ -39,9 +40,10 @@ impl Timers {
         Self::with_slot_ms(capacity, SLOT_MS, backing)
     }
 
-    /// With slots of another length, in milliseconds.
+    /// With slots of another length, in milliseconds: the next power of two.
     pub fn with_slot_ms(capacity: usize, slot_ms: u64, backing: Backing) -> Self {
-        Self { slot_ms, heads: vec![0; SLOTS], links: Slab::new(capacity, backing), tick: 0 }
+        let slot_bits = slot_ms.next_power_of_two().trailing_zeros();
+        Self { slot_bits, heads: Box::new([0; SLOTS]), links: Slab::new(capacity, backing), tick: 0 }
     }
 
     /// Bytes taken.
@@ -51,24 +53,31 @@ impl Timers {
 
     /// Fires `id` not before `due_ms`; moves it when it is armed already. Beyond the wheel's span it
     /// fires early, to be armed again. A time that has passed fires on the next [`Timers::poll_due`].
+    #[inline]
     pub fn arm(&mut self, id: FlowId, due_ms: u64) {
         self.disarm(id);
-        let tick = (due_ms / self.slot_ms + 1).clamp(self.tick, self.tick + SLOTS as u64 - 1);
+        let tick = ((due_ms >> self.slot_bits) + 1).clamp(self.tick, self.tick + SLOTS as u64 - 1);
         self.push_front(id, tick as usize % SLOTS);
     }
 
     /// Takes `id` out of its slot, if it is in one.
+    #[inline]
     pub fn disarm(&mut self, id: FlowId) {
         let link = self.links[id.index()];
-        let Some(slot) = (link.slot as usize).checked_sub(1) else { return };
+        if let Some(slot) = (link.slot as usize).checked_sub(1) {
+            self.unlink(id, link, slot);
+        }
+    }
+
+    fn unlink(&mut self, id: FlowId, link: Link, slot: usize) {
         match link.previous {
-            0 => self.heads[slot] = link.next,
+            0 => self.heads[slot % SLOTS] = link.next,
             previous => self.links[previous as usize - 1].next = link.next,
         }
         if link.next != 0 {
             self.links[link.next as usize - 1].previous = link.previous;
         }
-        self.links[id.index()] = Link { previous: 0, next: 0, slot: 0 };
+        self.links[id.index()] = Link::NONE;
     }
 
     /// When the first slot with a flow in it has passed, in milliseconds; `None` when there is none. Looks at every
@@ -76,20 +85,21 @@ impl Timers {
     pub fn next_due_ms(&self) -> Option<u64> {
         let ticks = self.tick..self.tick + SLOTS as u64;
         let mut used = ticks.filter(|tick| self.heads[*tick as usize % SLOTS] != 0);
-        used.next().map(|tick| tick * self.slot_ms)
+        used.next().map(|tick| tick << self.slot_bits)
     }
 
     /// Takes out and returns one flow whose slot has passed at `now_ms`; `None` when there is no more. The caller
     /// decides whether the flow is really due, and bounds how many it takes a turn.
+    #[inline]
     pub fn poll_due(&mut self, now_ms: u64) -> Option<FlowId> {
-        let now_tick = now_ms / self.slot_ms;
+        let now_tick = now_ms >> self.slot_bits;
         if now_tick > self.tick + SLOTS as u64 {
             // Asleep for longer than the wheel's span: one full turn visits every slot.
             self.tick = now_tick - SLOTS as u64;
         }
         while self.tick <= now_tick {
             if let Some(first) = self.heads[self.tick as usize % SLOTS].checked_sub(1) {
-                self.disarm(FlowId(first));
+                self.pop_front(FlowId(first), self.tick as usize % SLOTS);
                 return Some(FlowId(first));
             }
             self.tick += 1;
@@ -97,6 +107,16 @@ impl Timers {
         None
     }
 
+    #[inline]
+    fn pop_front(&mut self, id: FlowId, slot: usize) {
+        let next = std::mem::replace(&mut self.links[id.index()], Link::NONE).next;
+        if next != 0 {
+            self.links[next as usize - 1].previous = 0;
+        }
+        self.heads[slot] = next;
+    }
+
+    #[inline]
     fn push_front(&mut self, id: FlowId, slot: usize) {
         let next = self.heads[slot];
         self.links[id.index()] = Link { previous: 0, next, slot: slot as u32 + 1 };
@@ -105,6 +125,11 @@ impl Timers {
         }
         self.heads[slot] = id.0 + 1;
     }
+}
+
+impl Link {
+    /// In no slot.
+    const NONE: Self = Self { previous: 0, next: 0, slot: 0 };
 }
 
 const SLOT_MS: u64 = 64;

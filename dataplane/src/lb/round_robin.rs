@@ -5,12 +5,13 @@
 use super::roster::Pick;
 
 pub(super) fn pick(cursor: &mut usize, pick: &Pick) -> Option<usize> {
-    let count = pick.at_work().len();
-    let in_turn = (0..count).map(|step| (*cursor).wrapping_add(step) % count);
-    let mut takers = in_turn.filter(|&turn| pick.takes(pick.at_work()[turn].place()));
-    let turn = takers.next()?;
-    *cursor = (turn + 1) % count;
-    Some(pick.at_work()[turn].place())
+    let at_work = pick.at_work();
+    // A division only where members have gone.
+    let first = if *cursor < at_work.len() { *cursor } else { cursor.checked_rem(at_work.len())? };
+    let mut in_turn = (first..at_work.len()).chain(0..first);
+    let turn = in_turn.find(|&turn| pick.takes(at_work[turn].place()))?;
+    *cursor = if turn + 1 == at_work.len() { 0 } else { turn + 1 };
+    Some(at_work[turn].place())
 }
 
 #[cfg(test)]

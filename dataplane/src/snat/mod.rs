@@ -9,5 +9,6 @@ mod rest;
 mod set;
 pub(crate) mod source;
 pub mod steer;
+mod stock;
 pub mod toeplitz;
 mod usage;

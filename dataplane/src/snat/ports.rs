@@ -1,17 +1,18 @@
 //! The SNAT ports of one worker: which are in use, for each pair of SNAT address and member.
 //!
 //! ```text
-//!   (SNAT address, member) ─▶ base: the hash of the reply without its SNAT port
-//!                          └▶ set ─┬ classes with a port to give   u128
-//!                                  └ class ─▶ 512 bits             in use, and resting
-//!   base ^ class of the port = bucket of the reply, which must be one of mine
+//!   (SNAT address, member) ─▶ tenant ─┬ home: the classes whose ports bring replies to my buckets     u128
+//!                                     └▶ set ─┬ classes with a port to give                           u128
+//!                                             └ class ─▶ 512 bits                      in use, and resting
+//!   base ^ class of the port = bucket of the reply, which must be one of mine; base: the hash without the port
 //! ```
 //!
 //! Behind some addresses clients keep their ports whatever the hash of the reply ([`SnatPorts::own_by_port`]). There a
 //! port's number alone names its owner, which every worker asks before it gives one, so that no two give the same.
 //!
 //! So a port is made, not searched for: a random one of the classes that are my buckets shifted by the base, then a
-//! free bit of 512 from a random place on (RFC 6056 section 3.3.1), a few loads whatever the use.
+//! free bit of 512 from a random place on (RFC 6056 section 3.3.1), a few loads whatever the use. A pair is looked up
+//! once to take a port and once to give it back.
 //!
 //! The same port serves every member at once; only (address, port, member) must be unique. A port that was given
 //! back rests before the same member meets it again, so that a connection in TIME-WAIT there, or what is late from a
@@ -19,18 +20,15 @@
 //! outnumber sets they share one, which costs ports and rest, never correctness.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use hashbrown::HashMap;
-use sluice_ffi::memory::{Backing, Slab};
 
 use super::classes::Classes;
 pub use super::classes::PORT_MIN;
-use super::random::Random;
-use super::rest::generation_at;
-use super::set::{Set, bit_from};
 use super::steer::{Owners, shifted};
-use super::toeplitz::{BUCKETS, bucket_of, ports_word};
-use super::usage::Addresses;
+use super::stock::{Spot, Stock, Tenant};
+use super::toeplitz::{bucket_of, ports_word};
 pub use super::usage::SnatUse;
 use crate::address::Address;
 use crate::packet::parse::protocol;
@@ -40,7 +38,7 @@ use crate::packet::parse::protocol;
 pub struct Exhausted;
 
 /// The two ends that share a set of ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, bytemuck::Zeroable)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Zeroable)]
 pub struct Pair {
     /// The SNAT address.
     pub address: Address,
@@ -52,127 +50,97 @@ pub struct Pair {
     pub protocol: u8,
 }
 
+impl Hash for Pair {
+    /// Two words hold all of an IPv4 pair.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if self.address.high | self.member.high == 0 {
+            state.write_u64(self.address.low << 32 | self.member.low & 0xffff_ffff);
+        } else {
+            (self.address, self.member).hash(state);
+        }
+        state.write_u64(u64::from(self.member_port) << 8 | u64::from(self.protocol));
+    }
+}
+
 /// One worker's SNAT ports.
 pub struct SnatPorts {
-    sets: Slab<Set>,
+    stock: Stock,
     /// Which set a pair has, and how many ports it holds there.
     pairs: HashMap<Pair, Tenant>,
     free_sets: Vec<u32>,
     fresh_sets: usize,
     /// Pairs without ports in use that keep their set while ports rest there, each once; some have come back.
     idle: VecDeque<Pair>,
-    addresses: Addresses,
     /// The buckets whose replies come to this worker.
     mine: u128,
-    random: Random,
-    generation: u32,
-    in_use: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Tenant {
-    set: u32,
-    /// The SNAT address, by number.
-    address: u32,
-    /// Ports in use.
-    ports: u32,
-    /// The bucket of a reply, but for its destination port.
-    base: u8,
-    /// Of ICMP echo, whose replies all come to one worker.
-    is_echo: bool,
-    /// In the list of idle pairs.
-    is_listed: bool,
-    /// The generation in which its last port was given back.
-    idle_since: u32,
 }
 
 impl SnatPorts {
     /// Ports whose replies come to buckets that `worker` owns, for `sets_max` pairs before they share.
     pub fn new(owners: Owners, worker: usize, sets_max: usize, seed: u64) -> Self {
         Self {
-            sets: Slab::new(sets_max.max(1), Backing::Ordinary),
+            stock: Stock::new(owners, worker, sets_max, seed),
             pairs: HashMap::new(),
             free_sets: Vec::with_capacity(sets_max),
             fresh_sets: 0,
             idle: VecDeque::with_capacity(sets_max),
-            addresses: Addresses::new(owners, worker),
             mine: owners.buckets_of(worker),
-            random: Random::new(seed),
-            generation: generation_at(0),
-            in_use: 0,
         }
     }
 
     /// Bytes taken, resident only where used.
     pub fn bytes(&self) -> usize {
-        self.sets.bytes()
+        self.stock.sets.bytes()
     }
 
     /// Sets there are.
     pub fn capacity(&self) -> usize {
-        self.sets.len()
+        self.stock.sets.len()
     }
 
     /// Ports in use now.
     pub fn in_use(&self) -> usize {
-        self.in_use
+        self.stock.in_use
     }
 
     /// What each SNAT address is at.
     pub fn list(&self) -> Vec<SnatUse> {
-        self.addresses.list(self.generation)
+        self.stock.addresses.list(self.stock.generation)
     }
 
     /// Says what time it is. To be said once a second; ports rest in steps of a minute.
     pub fn advance(&mut self, now_ms: u64) {
-        self.generation = self.generation.max(generation_at(now_ms));
+        self.stock.advance(now_ms);
     }
 
     /// From now on `listened`, and no others, are never given, because somebody listens on them.
     pub fn exclude(&mut self, listened: &[(Address, u16)]) {
-        self.addresses.listen(listened);
+        self.stock.addresses.listen(listened);
     }
 
     /// From now on the ports of `addresses` belong to [`Owners::of_port`], so that clients may keep theirs. To be said
     /// before [`SnatPorts::exclude`]. An address never goes back, nor loses what it has given.
     pub fn own_by_port(&mut self, addresses: &[Address]) {
-        self.addresses.own_by_port(addresses);
+        self.stock.addresses.own_by_port(addresses);
     }
 
     /// True when the number of a port of `address` names its owner. One look-up.
     #[inline]
     pub fn is_by_port(&self, address: Address) -> bool {
-        self.addresses.has_by_port(address)
+        self.stock.addresses.has_by_port(address)
     }
 
     /// Takes `wanted` for `pair` when it is free, does not rest, and its replies reach this worker. A well-known port is
     /// taken in no other way. O(1), and linear in the well-known ports that are listened on.
     pub fn take_exactly(&mut self, pair: Pair, wanted: u16) -> bool {
-        self.take_one(pair, wanted, false)
+        self.take_by(pair, |stock, tenant| stock.exactly(tenant, wanted, false)).is_some()
     }
 
     /// As [`SnatPorts::take_exactly`], whether it rests or not; where ports have owners by number, whatever worker its
     /// replies reach first.
     pub fn take_strictly(&mut self, pair: Pair, wanted: u16) -> bool {
-        self.take_one(pair, wanted, true)
-    }
-
-    fn take_one(&mut self, pair: Pair, wanted: u16, strictly: bool) -> bool {
-        let crosses = is_echo(&pair) || strictly && self.is_by_port(pair.address);
-        let reply = bucket_of(pair.member, pair.address, ports_word(pair.member_port, wanted));
-        if !crosses && self.mine >> reply & 1 == 0 {
-            return false;
-        }
-        let (class, place) = classes_of(&pair).place_of(wanted);
-        let (tenant, now) = (self.tenant(pair), self.generation);
-        let is_barred = self.addresses.is_barred(tenant.address, self.is_owned_by_port(tenant), wanted);
-        let set = &mut self.sets[tenant.set as usize];
-        if is_barred || set.is_used(class, place) || !strictly && set.age(class, place, now).is_some() {
-            self.leave_if_unused(pair);
-            return false;
-        }
-        self.occupy(pair, tenant, class, place);
-        true
+        self.take_by(pair, |stock, tenant| stock.exactly(tenant, wanted, true)).is_some()
     }
 
     /// Takes any free port for `pair` whose replies reach this worker. O(1), no allocation but for a pair's first
@@ -181,116 +149,68 @@ impl SnatPorts {
     /// # Errors
     /// [`Exhausted`] when this worker has no free port towards this member.
     pub fn take(&mut self, pair: Pair) -> Result<u16, Exhausted> {
-        let tenant = self.tenant(pair);
-        let Some((class, place)) = self.choose(tenant) else {
-            self.addresses.at(tenant.address).exhausted += 1;
-            self.leave_if_unused(pair);
-            return Err(Exhausted);
-        };
-        self.occupy(pair, tenant, class, place);
-        Ok(classes_of(&pair).port(class, place))
+        self.take_by(pair, Stock::any).ok_or(Exhausted)
+    }
+
+    /// `wanted` as by [`SnatPorts::take_exactly`], and else any as by [`SnatPorts::take`].
+    ///
+    /// # Errors
+    /// As of [`SnatPorts::take`].
+    pub fn take_rather(&mut self, pair: Pair, wanted: u16) -> Result<u16, Exhausted> {
+        let chosen = self.take_by(pair, |stock, tenant| {
+            stock.exactly(tenant, wanted, false).or_else(|| stock.any(tenant))
+        });
+        chosen.ok_or(Exhausted)
     }
 
     /// Gives `port` back. O(1).
     pub fn release(&mut self, pair: Pair, port: u16) {
-        let (class, place) = classes_of(&pair).place_of(port);
-        let now = self.generation;
         let Some(tenant) = self.pairs.get_mut(&pair) else { return };
-        let set = &mut self.sets[tenant.set as usize];
-        if !set.is_used(class, place) {
-            return;
-        }
-        tenant.ports = tenant.ports.saturating_sub(1);
-        let is_last = tenant.ports == 0;
-        tenant.idle_since = now;
-        // Ports of one address rest in a set, so that the count of each is exact.
-        if set.resting.total(now) == 0 {
-            set.address = tenant.address;
-        }
-        let rests = set.address == tenant.address;
-        set.vacate(class, place, rests, now);
-        let usage = self.addresses.at(tenant.address);
-        usage.in_use -= 1;
-        if rests {
-            set.resting.add(now);
-            usage.resting.add(now);
-        }
-        self.in_use -= 1;
-        if is_last {
+        if self.stock.give_back(tenant, port) && tenant.ports == 0 {
             self.leave_if_unused(pair);
         }
     }
 
-    /// A class and place for a tenant: of all classes one that has a fresh port, and else one that rests.
-    #[inline]
-    fn choose(&mut self, tenant: Tenant) -> Option<(usize, usize)> {
-        let (random, now) = (self.random.next(), self.generation);
-        let (first, start) = ((random % BUCKETS as u64) as u32, (random >> 32) as usize);
-        let home = shifted(self.mine, tenant.base.into());
-        let by_port = self.is_owned_by_port(tenant);
-        let elsewhere = if by_port { !home } else { 0 };
-        let barred = self.addresses.barred(tenant.address, by_port);
-        let set = &mut self.sets[tenant.set as usize];
-        // A class without a fresh port is noted, and not looked at again in this generation.
-        for classes in [home, elsewhere] {
-            let mut fresh = classes & set.fresh(now);
-            while let Some(class) = bit_from(fresh, first) {
-                if let Some(place) = set.fresh_place(class, start, barred, now) {
-                    return Some((class, place));
-                }
-                fresh &= !(1 << class);
-            }
-        }
-        let mut open = (home | elsewhere) & set.open();
-        while let Some(class) = bit_from(open, first) {
-            if let Some(place) = set.rested_place(class, start, barred, now) {
-                return Some((class, place));
-            }
-            open &= !(1 << class);
-        }
-        None
-    }
-
-    /// True when the tenant's ports are this worker's by number, not by where their replies arrive.
+    /// Takes the port that is chosen for the pair, which is given a place among the sets if it has none.
     #[inline(always)]
-    fn is_owned_by_port(&self, tenant: Tenant) -> bool {
-        self.addresses.is_by_port(tenant.address) && !tenant.is_echo
-    }
-
-    fn occupy(&mut self, pair: Pair, tenant: Tenant, class: usize, place: usize) {
-        let now = self.generation;
-        let set = &mut self.sets[tenant.set as usize];
-        if let Some(age) = set.occupy(class, place, classes_of(&pair).low(), now) {
-            set.resting.remove(age, now);
-            self.addresses.at(set.address).resting.remove(age, now);
-        }
-        self.in_use += 1;
-        self.addresses.at(tenant.address).in_use += 1;
-        if let Some(tenant) = self.pairs.get_mut(&pair) {
-            tenant.ports += 1;
-        }
-    }
-
-    /// The pair's place among the sets, which it is given if it has none.
-    #[inline]
-    fn tenant(&mut self, pair: Pair) -> Tenant {
-        match self.pairs.get(&pair) {
-            Some(tenant) => *tenant,
-            None => self.move_in(pair),
-        }
+    fn take_by(
+        &mut self,
+        pair: Pair,
+        choose: impl FnOnce(&mut Stock, &mut Tenant) -> Option<Spot>,
+    ) -> Option<u16> {
+        let tenant = match self.pairs.get_mut(&pair) {
+            Some(tenant) => tenant,
+            None => {
+                self.move_in(pair);
+                self.pairs.get_mut(&pair)?
+            }
+        };
+        let Some(spot) = choose(&mut self.stock, tenant) else {
+            self.leave_if_unused(pair);
+            return None;
+        };
+        Some(self.stock.occupy(tenant, spot))
     }
 
     #[cold]
-    fn move_in(&mut self, pair: Pair) -> Tenant {
+    fn move_in(&mut self, pair: Pair) {
         let set = self.set_for_new();
-        let address = self.addresses.number_of(pair.address);
-        let base = bucket_of(pair.member, pair.address, ports_word(pair.member_port, 0)) as u8;
-        let is_echo = is_echo(&pair);
-        let tenant = Tenant { set, address, ports: 0, base, is_echo, is_listed: false, idle_since: 0 };
-        self.sets[set as usize].tenants += 1;
-        self.addresses.at(address).members += 1;
+        let address = self.stock.addresses.number_of(pair.address);
+        let base = bucket_of(pair.member, pair.address, ports_word(pair.member_port, 0));
+        self.stock.sets[set as usize].tenants += 1;
+        self.stock.addresses.at(address).members += 1;
+        let tenant = Tenant {
+            home: shifted(self.mine, base),
+            draw: self.stock.draw(),
+            classes: Classes::of_family(pair.address.is_v4()),
+            set,
+            address,
+            ports: 0,
+            is_echo: is_echo(&pair),
+            is_listed: false,
+            idle_since: 0,
+        };
         self.pairs.insert(pair, tenant);
-        tenant
     }
 
     /// A set nobody has; else that of the pair that has been idle longest; else any.
@@ -305,14 +225,14 @@ impl SnatPorts {
             return set;
         }
         self.evict_idle();
-        let shared = (self.random.next() >> 32) as u32 % self.sets.len() as u32;
+        let shared = self.stock.any_set();
         self.free_sets.pop().unwrap_or(shared)
     }
 
     /// A set that no pair has had yet.
     fn fresh_set(&mut self) -> Option<u32> {
         let set = self.fresh_sets;
-        (set < self.sets.len()).then(|| {
+        (set < self.capacity()).then(|| {
             self.fresh_sets += 1;
             set as u32
         })
@@ -320,7 +240,7 @@ impl SnatPorts {
 
     fn is_oldest_idle_rested(&self) -> bool {
         let oldest = self.idle.front().and_then(|pair| self.pairs.get(pair));
-        let is_over = |tenant: &Tenant| self.generation.wrapping_sub(tenant.idle_since) >= 2;
+        let is_over = |tenant: &Tenant| self.stock.generation.wrapping_sub(tenant.idle_since) >= 2;
         oldest.is_some_and(|tenant| tenant.ports == 0 && is_over(tenant))
     }
 
@@ -339,13 +259,14 @@ impl SnatPorts {
     }
 
     /// A pair without ports in use leaves a set that it shares; one that it has alone it keeps while ports rest.
+    #[cold]
     fn leave_if_unused(&mut self, pair: Pair) {
         let Some(tenant) = self.pairs.get_mut(&pair) else { return };
         if tenant.ports > 0 || tenant.is_listed {
             return;
         }
-        let set = &self.sets[tenant.set as usize];
-        if set.tenants == 1 && set.resting.total(self.generation) > 0 {
+        let set = &self.stock.sets[tenant.set as usize];
+        if set.tenants == 1 && set.resting.total(self.stock.generation) > 0 {
             tenant.is_listed = true;
             self.idle.push_back(pair);
         } else {
@@ -355,12 +276,7 @@ impl SnatPorts {
 
     fn move_out(&mut self, pair: Pair) {
         let Some(tenant) = self.pairs.remove(&pair) else { return };
-        self.addresses.at(tenant.address).members -= 1;
-        let set = &mut self.sets[tenant.set as usize];
-        set.tenants -= 1;
-        if set.tenants == 0 {
-            self.addresses.at(set.address).resting.remove_all(set.resting, self.generation);
-            set.wake_all();
+        if self.stock.leave(&tenant) {
             self.free_sets.push(tenant.set);
         }
     }
@@ -371,10 +287,6 @@ fn is_echo(pair: &Pair) -> bool {
     matches!(pair.protocol, protocol::ICMP | protocol::ICMPV6)
 }
 
-fn classes_of(pair: &Pair) -> &'static Classes {
-    Classes::of_family(pair.address.is_v4())
-}
-
 /// Idle pairs looked at for a set in one go.
 const IDLE_LOOKS: usize = 8;
 
@@ -382,7 +294,9 @@ const IDLE_LOOKS: usize = 8;
 mod tests {
     use super::*;
     use crate::packet::build::address;
+    use crate::snat::random::Random;
     use crate::snat::rest::GENERATION_MS;
+    use crate::snat::toeplitz::BUCKETS;
     use std::collections::HashSet;
 
     fn pair(member: &str) -> Pair {
@@ -634,7 +548,7 @@ mod tests {
             let member = format!("10.1.{}.{}", n / 250, n % 250 + 1);
             assert!(given.insert(ports.take(pair(&member)).unwrap()));
         }
-        assert_eq!(ports.sets[0].tenants, 1_000);
+        assert_eq!(ports.stock.sets[0].tenants, 1_000);
     }
 
     #[test]
@@ -643,7 +557,7 @@ mod tests {
         for n in 0..5_000u32 {
             let pair = Pair { member_port: n as u16, ..pair("10.1.0.11") };
             let port = ports.take(pair).unwrap();
-            assert_eq!((ports.sets[0].tenants, ports.pairs.len()), (1, 1));
+            assert_eq!((ports.stock.sets[0].tenants, ports.pairs.len()), (1, 1));
             ports.release(pair, port);
         }
         assert_eq!((ports.in_use(), ports.idle.len(), usage(&ports)), (0, 1, (0, 1, 0)));
@@ -662,7 +576,7 @@ mod tests {
         for last in 11..15 {
             ports.take(pair(&format!("10.1.0.{last}"))).unwrap();
         }
-        assert!(ports.sets.iter().all(|set| set.tenants == 1), "nobody shares while there are sets");
+        assert!(ports.stock.sets.iter().all(|set| set.tenants == 1), "nobody shares while there are sets");
     }
 
     #[test]
@@ -690,7 +604,8 @@ mod tests {
                 }
             }
             ports.advance(now_ms);
-            let resting: u32 = ports.sets.iter().map(|set| set.resting.total(ports.generation)).sum();
+            let resting: u32 =
+                ports.stock.sets.iter().map(|set| set.resting.total(ports.stock.generation)).sum();
             assert_eq!((ports.in_use(), usage(&ports).0 as usize), (held.len(), held.len()), "step {step}");
             assert_eq!(usage(&ports).1, resting, "step {step}");
         }

@@ -1,9 +1,7 @@
 //! The address and port that a member sees.
 
-use std::sync::Arc;
-
 use crate::address::Address;
-use crate::config::snapshot::{Snat, SourcePort, Virtual};
+use crate::config::snapshot::{Snapshot, Snat, SourcePort, Virtual};
 use crate::flow::{Flow, flow_flag};
 use crate::packet::parse::Packet;
 use crate::pipeline::Pipeline;
@@ -11,6 +9,7 @@ use crate::route::NextHop;
 use crate::select::Target;
 use crate::snat::ports::Pair;
 use crate::verdict::DropReason;
+use crate::way::Way;
 
 /// What a connection asks of a SNAT address.
 struct Asked<'a> {
@@ -33,14 +32,28 @@ impl Pipeline {
         target: &Target,
         hop: NextHop,
     ) -> Result<((Address, u16), bool), DropReason> {
+        self.source_by(virtual_server, packet, target, &Way::by(hop))
+    }
+
+    /// As [`Pipeline::source`], on a way that was found.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn source_by(
+        &mut self,
+        virtual_server: &Virtual,
+        packet: &Packet,
+        target: &Target,
+        way: &Way,
+    ) -> Result<((Address, u16), bool), DropReason> {
         let client = (packet.key.src, packet.key.src_port);
         let (choice, protocol) = (virtual_server.source_port, packet.key.protocol);
         let asked = Asked { choice, wanted: client.1, target, protocol };
         let source = match self.snapshot.snat_of(virtual_server, client.0) {
             Snat::None | Snat::List(_) => return Ok((client, false)),
             Snat::Automap => {
-                let address = self.snapshot.self_ip_towards(hop.link, hop.address);
-                self.source_at(address.ok_or(DropReason::NoSnatAddress)?, &asked)
+                let address = self.own_address(way).ok_or(DropReason::NoSnatAddress)?;
+                self.source_at(address, &asked)
             }
             Snat::Pool(place) => self.source_of_pool(place, &asked),
         };
@@ -49,7 +62,18 @@ impl Pipeline {
 
     /// From the next address in turn of a SNAT pool, of the member's family, that has a port for the member.
     fn source_of_pool(&mut self, place: usize, asked: &Asked) -> Result<(Address, u16), DropReason> {
-        let snapshot = Arc::clone(&self.snapshot);
+        let snapshot = self.borrow_snapshot();
+        let source = self.source_of_addresses(&snapshot, place, asked);
+        self.return_snapshot(snapshot);
+        source
+    }
+
+    fn source_of_addresses(
+        &mut self,
+        snapshot: &Snapshot,
+        place: usize,
+        asked: &Asked,
+    ) -> Result<(Address, u16), DropReason> {
         let pool = snapshot.parts().snat_pools.get(place).ok_or(DropReason::NoSnatAddress)?;
         let first = self.snat_cursor.checked_rem(pool.addresses.len()).unwrap_or(0);
         self.snat_cursor = self.snat_cursor.wrapping_add(1);
@@ -74,12 +98,12 @@ impl Pipeline {
 
     fn source_port(&mut self, choice: SourcePort, pair: Pair, wanted: u16) -> Result<u16, DropReason> {
         match choice {
-            SourcePort::Preserve if self.snat.take_exactly(pair, wanted) => Ok(wanted),
             SourcePort::PreserveStrict if self.snat.take_strictly(pair, wanted) => Ok(wanted),
             SourcePort::PreserveStrict => Err(DropReason::SnatPortTaken),
-            SourcePort::Preserve | SourcePort::Change => {
-                self.snat.take(pair).map_err(|_| DropReason::SnatExhausted)
+            SourcePort::Preserve => {
+                self.snat.take_rather(pair, wanted).map_err(|_| DropReason::SnatExhausted)
             }
+            SourcePort::Change => self.snat.take(pair).map_err(|_| DropReason::SnatExhausted),
         }
     }
 

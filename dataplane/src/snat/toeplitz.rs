@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The hash is linear over GF(2): each of its bits is the parity of some of the input's bits. So a bucket is seven
-//! ANDs and parities of whole words, in Rust as in the program that the kernel runs, and the bucket of a tuple is
+//! ANDs and parities of whole words, the parities of all seven at once, in Rust as in the program that the kernel runs, and the bucket of a tuple is
 //! the xor of the buckets of its parts.
 
 use crate::address::Address;
@@ -59,7 +59,7 @@ pub fn hash_of(key: &FlowKey) -> u32 {
     }
 }
 
-/// The bucket of a tuple of either family, below [`BUCKETS`]. About 120 instructions for IPv4.
+/// The bucket of a tuple of either family, below [`BUCKETS`]. About 80 instructions for IPv4.
 #[inline]
 pub fn bucket_of(src: Address, dst: Address, ports: u32) -> usize {
     if src.is_v4() { bucket_v4(src.low as u32, dst.low as u32, ports) } else { bucket_v6(src, dst, ports) }
@@ -85,11 +85,21 @@ pub const fn ports_word(src_port: u16, dst_port: u16) -> u32 {
 
 #[inline(always)]
 fn bucket<const WORDS: usize>(tuple: [u64; WORDS], masks: &[[u64; WORDS]; BITS]) -> usize {
-    let parity = |mask: &[u64; WORDS]| {
-        let picked = tuple.iter().zip(mask).fold(0, |picked, (word, mask)| picked ^ (word & mask));
-        picked.count_ones() as usize & 1
+    let picked = |bit: usize| tuple.iter().zip(&masks[bit]).fold(0, |sum, (word, mask)| sum ^ (word & mask));
+    // Halves of two words are added up into one word, over and over, until each has a byte of its own.
+    let added = |one: u64, other: u64, bits: u32, lower: u64| {
+        (one ^ one >> bits) & lower | (other ^ other << bits) & !lower
     };
-    masks.iter().enumerate().fold(0, |bucket, (bit, mask)| bucket | parity(mask) << bit)
+    let pair = |bit: usize| added(picked(bit), picked(bit + 4), 32, 0xffff_ffff);
+    let fourth = (picked(3) ^ picked(3) >> 32) & 0xffff_ffff;
+    let even = added(pair(0), pair(2), 16, 0xffff_0000_ffff);
+    let odd = added(pair(1), fourth, 16, 0xffff_0000_ffff);
+    let mut bytes = added(even, odd, 8, 0x00ff_00ff_00ff_00ff);
+    for bits in [4, 2, 1] {
+        bytes ^= bytes >> bits;
+    }
+    // The lowest bit of each byte, gathered in the highest byte.
+    ((bytes & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56) as usize
 }
 
 /// Bit `b` of the hash is the parity of the tuple's bits at which the key, `31 - b` bits further on, has a one.

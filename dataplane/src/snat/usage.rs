@@ -106,26 +106,23 @@ impl Addresses {
         &mut self.all[number as usize]
     }
 
-    /// The ports of an address that are never given; where they have owners `by_port`, never here.
+    /// The ports of an address, whose family has these `classes`, that are never given; where they have owners
+    /// `by_port`, never here.
     #[inline(always)]
-    pub(super) fn barred(&self, number: u32, by_port: bool) -> &PortBits {
+    pub(super) fn barred(&self, number: u32, by_port: bool, classes: &'static Classes) -> &PortBits {
         let usage = &self.all[number as usize];
         if by_port {
             return usage.barred_here.as_deref().unwrap_or(&self.foreign[usize::from(usage.address.is_v4())]);
         }
-        usage.barred()
+        usage.barred.as_deref().unwrap_or(classes.low())
     }
 
-    /// True when a client of an address may not keep this port: a well-known one (RFC 4787 section 4.2.1) only where
-    /// somebody listens on it, which is given to nobody else.
-    pub(super) fn is_barred(&self, number: u32, by_port: bool, port: u16) -> bool {
-        let usage = &self.all[number as usize];
-        if !(1..PORT_MIN).contains(&port) {
-            let (class, place) = Classes::of_family(usage.address.is_v4()).place_of(port);
-            return self.barred(number, by_port)[class][place / 64] >> (place % 64) & 1 == 1;
-        }
+    /// True when a client of an address may not keep a well-known port (RFC 4787 section 4.2.1): where somebody listens
+    /// on it, it is given to nobody else.
+    #[cold]
+    pub(super) fn is_low_barred(&self, number: u32, by_port: bool, port: u16) -> bool {
         let is_foreign = by_port && self.owners.of_port(port) != self.worker;
-        is_foreign || usage.listened_low.contains(&port)
+        is_foreign || self.all[number as usize].listened_low.contains(&port)
     }
 
     /// Replaces the ports that somebody listens on.
@@ -169,11 +166,6 @@ impl Usage {
             listened_low: Vec::new(),
             is_by_port: false,
         }
-    }
-
-    #[inline(always)]
-    fn barred(&self) -> &PortBits {
-        self.barred.as_deref().unwrap_or_else(|| Classes::of_family(self.address.is_v4()).low())
     }
 
     fn bar(&mut self, port: u16, foreign: &PortBits) {

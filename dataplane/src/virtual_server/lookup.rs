@@ -9,9 +9,11 @@
 //! servers, and the precedence holds by the order of the shapes alone: destination (host, longest prefix, any),
 //! then source (the same), then a port before `*`, then a protocol before any.
 
+use std::hash::{Hash, Hasher};
+
 use hashbrown::HashMap;
 
-use crate::address::{Address, Prefix};
+use crate::address::Address;
 use crate::config::ids::LinkId;
 use crate::config::snapshot::{Ingress, Match, Protocol, Virtual};
 use crate::flow::key::FlowKey;
@@ -20,8 +22,8 @@ use crate::packet::parse::protocol;
 /// Finds virtual servers by what a packet asks for.
 #[derive(Debug, Default)]
 pub struct VirtualIndex {
-    shapes_v4: Vec<Shape>,
-    shapes_v6: Vec<Shape>,
+    masks_v4: Vec<Mask>,
+    masks_v6: Vec<Mask>,
     rows: HashMap<Row, Vec<u32>>,
 }
 
@@ -34,12 +36,37 @@ struct Shape {
     has_protocol: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a row and a packet that it matches have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
-    destination: Prefix,
-    source: Prefix,
-    port: u16,
-    protocol: u8,
+    destination: Address,
+    source: Address,
+    /// Port, protocol, destination bits, source bits, in the five lowest bytes.
+    rest: u64,
+}
+
+impl Hash for Row {
+    /// Two words hold all of an IPv4 row.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if self.destination.high | self.source.high == 0 {
+            state.write_u64(self.destination.low << 32 | self.source.low & 0xffff_ffff);
+        } else {
+            (self.destination, self.source).hash(state);
+        }
+        state.write_u64(self.rest);
+    }
+}
+
+/// A shape as it is laid over packets.
+#[derive(Debug)]
+struct Mask {
+    destination: Address,
+    source: Address,
+    /// Ones where a row has a port, and a protocol.
+    rest: u64,
+    /// The bits of both prefixes.
+    bits: u64,
 }
 
 impl VirtualIndex {
@@ -51,24 +78,27 @@ impl VirtualIndex {
     /// Indexes those of `virtuals` that are `taken`, by their place in the slice.
     pub fn build_of(virtuals: &[Virtual], taken: impl Fn(&Virtual) -> bool) -> Self {
         let mut index = Self::default();
+        let (mut shapes_v4, mut shapes_v6) = (Vec::new(), Vec::new());
         for (place, virtual_server) in virtuals.iter().enumerate().filter(|(_, item)| taken(item)) {
             for row in &virtual_server.matches {
+                let shapes = if row.destination.is_v4() { &mut shapes_v4 } else { &mut shapes_v6 };
+                let shape = Shape::of(row);
+                if shapes.last() != Some(&shape) {
+                    shapes.push(shape);
+                }
                 index.add(row, place as u32, virtuals);
             }
         }
-        for shapes in [&mut index.shapes_v4, &mut index.shapes_v6] {
-            shapes.sort_unstable_by(|a, b| b.cmp(a));
-            shapes.dedup();
-        }
+        (index.masks_v4, index.masks_v6) = (masks(shapes_v4), masks(shapes_v6));
         index
     }
 
     /// The virtual server for a packet with `key` that came in on `link`, as its place in the slice that the index
     /// was built from. One hash look-up for each shape of row in the packet's family.
     pub fn find(&self, key: &FlowKey, link: LinkId, virtuals: &[Virtual]) -> Option<usize> {
-        let shapes = if key.dst.is_v4() { &self.shapes_v4 } else { &self.shapes_v6 };
-        for shape in shapes {
-            if let Some(places) = self.rows.get(&shape.row_of(key)) {
+        let masks = if key.dst.is_v4() { &self.masks_v4 } else { &self.masks_v6 };
+        for mask in masks {
+            if let Some(places) = self.rows.get(&mask.row_of(key)) {
                 let here = |place: &&u32| virtuals[**place as usize].ingress.contains(link);
                 if let Some(place) = places.iter().find(here) {
                     return Some(*place as usize);
@@ -79,25 +109,15 @@ impl VirtualIndex {
     }
 
     fn add(&mut self, row: &Match, place: u32, virtuals: &[Virtual]) {
-        let shape = Shape {
-            destination_bits: row.destination.bits,
-            source_bits: row.source.bits,
-            has_port: row.port != 0,
-            has_protocol: row.protocol != Protocol::Any,
+        let protocol = match row.protocol {
+            Protocol::Tcp => protocol::TCP,
+            Protocol::Udp => protocol::UDP,
+            Protocol::Any => ANY,
         };
-        let shapes = if row.destination.is_v4() { &mut self.shapes_v4 } else { &mut self.shapes_v6 };
-        if shapes.last() != Some(&shape) {
-            shapes.push(shape);
-        }
         let key = Row {
-            destination: row.destination,
-            source: row.source,
-            port: row.port,
-            protocol: match row.protocol {
-                Protocol::Tcp => protocol::TCP,
-                Protocol::Udp => protocol::UDP,
-                Protocol::Any => ANY,
-            },
+            destination: row.destination.address,
+            source: row.source.address,
+            rest: rest_of(row.port, protocol) | bits_of(row.destination.bits, row.source.bits),
         };
         let places = self.rows.entry(key).or_default();
         places.push(place);
@@ -107,15 +127,55 @@ impl VirtualIndex {
 }
 
 impl Shape {
-    fn row_of(&self, key: &FlowKey) -> Row {
-        let masked = |address: Address, bits| Prefix { address: address.masked(bits), bits };
-        Row {
-            destination: masked(key.dst, self.destination_bits),
-            source: masked(key.src, self.source_bits),
-            port: if self.has_port { key.dst_port } else { 0 },
-            protocol: if self.has_protocol { key.protocol } else { ANY },
+    fn of(row: &Match) -> Self {
+        Self {
+            destination_bits: row.destination.bits,
+            source_bits: row.source.bits,
+            has_port: row.port != 0,
+            has_protocol: row.protocol != Protocol::Any,
         }
     }
+
+    fn mask(self) -> Mask {
+        let ones = Address { high: u64::MAX, low: u64::MAX };
+        let port = if self.has_port { u16::MAX } else { 0 };
+        let protocol = if self.has_protocol { u8::MAX } else { 0 };
+        Mask {
+            destination: ones.masked(self.destination_bits),
+            source: ones.masked(self.source_bits),
+            rest: rest_of(port, protocol),
+            bits: bits_of(self.destination_bits, self.source_bits),
+        }
+    }
+}
+
+impl Mask {
+    #[inline(always)]
+    fn row_of(&self, key: &FlowKey) -> Row {
+        let both =
+            |one: Address, other: Address| Address { high: one.high & other.high, low: one.low & other.low };
+        Row {
+            destination: both(key.dst, self.destination),
+            source: both(key.src, self.source),
+            rest: rest_of(key.dst_port, key.protocol) & self.rest | self.bits,
+        }
+    }
+}
+
+/// The masks of `shapes`, most specific first, each once.
+fn masks(mut shapes: Vec<Shape>) -> Vec<Mask> {
+    shapes.sort_unstable_by(|a, b| b.cmp(a));
+    shapes.dedup();
+    shapes.into_iter().map(Shape::mask).collect()
+}
+
+#[inline(always)]
+fn rest_of(port: u16, protocol: u8) -> u64 {
+    u64::from(port) << 24 | u64::from(protocol) << 16
+}
+
+fn bits_of(destination: u8, source: u8) -> u64 {
+    u64::from(destination) << 8 | u64::from(source)
 }
 
 fn breadth(ingress: &Ingress) -> u8 {
@@ -131,6 +191,7 @@ const ANY: u8 = 0;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Prefix;
     use crate::config::ids::{PortId, VirtualId};
     use crate::packet::build::address;
 

@@ -1,0 +1,226 @@
+//! [`Stock`]: the sets of ports that tenants choose from, take from and give back to. It does not know who they are.
+
+use sluice_ffi::memory::{Backing, Slab};
+
+use super::classes::{Classes, PORT_MIN};
+use super::random::Random;
+use super::rest::generation_at;
+use super::set::{Set, bit_from};
+use super::steer::Owners;
+use super::toeplitz::BUCKETS;
+use super::usage::Addresses;
+
+/// What one worker has of ports.
+pub(super) struct Stock {
+    pub(super) sets: Slab<Set>,
+    pub(super) addresses: Addresses,
+    pub(super) generation: u32,
+    pub(super) in_use: usize,
+    random: Random,
+}
+
+/// A pair of SNAT address and member that has its ports in a set.
+#[derive(Clone, Copy)]
+pub(super) struct Tenant {
+    /// The classes whose ports bring replies to this worker.
+    pub(super) home: u128,
+    /// Drawn for its next port.
+    pub(super) draw: u64,
+    /// Of the address's family.
+    pub(super) classes: &'static Classes,
+    pub(super) set: u32,
+    /// The SNAT address, by number.
+    pub(super) address: u32,
+    /// Ports in use.
+    pub(super) ports: u32,
+    /// The generation in which its last port was given back.
+    pub(super) idle_since: u32,
+    /// Of ICMP echo, whose replies all come to one worker.
+    pub(super) is_echo: bool,
+    /// In the list of idle pairs.
+    pub(super) is_listed: bool,
+}
+
+/// Where a port stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    class: usize,
+    place: usize,
+}
+
+impl Stock {
+    /// As [`super::ports::SnatPorts::new`].
+    pub(super) fn new(owners: Owners, worker: usize, sets_max: usize, seed: u64) -> Self {
+        Self {
+            sets: Slab::new(sets_max.max(1), Backing::Ordinary),
+            addresses: Addresses::new(owners, worker),
+            generation: generation_at(0),
+            in_use: 0,
+            random: Random::new(seed),
+        }
+    }
+
+    /// As [`super::ports::SnatPorts::advance`].
+    pub(super) fn advance(&mut self, now_ms: u64) {
+        self.generation = self.generation.max(generation_at(now_ms));
+    }
+
+    /// A set for those who must share.
+    pub(super) fn any_set(&mut self) -> u32 {
+        (self.draw() >> 32) as u32 % self.sets.len() as u32
+    }
+
+    /// A random number.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.random.next()
+    }
+
+    /// Where `wanted` stands when the tenant may have it. `strictly`: though it rests, and where ports have owners by
+    /// number, whatever worker its replies reach first.
+    #[inline]
+    pub(super) fn exactly(&mut self, tenant: &Tenant, wanted: u16, strictly: bool) -> Option<Spot> {
+        let (class, place) = tenant.classes.place_of(wanted);
+        let by_port = self.is_owned_by_port(tenant);
+        let crosses = tenant.is_echo || strictly && by_port;
+        if !crosses && tenant.home >> class & 1 == 0 {
+            return None;
+        }
+        let set = &mut self.sets[tenant.set as usize];
+        let is_free =
+            if strictly { !set.is_used(class, place) } else { set.is_fresh(class, place, self.generation) };
+        (is_free && !self.is_barred(tenant, by_port, wanted, (class, place))).then_some(Spot { class, place })
+    }
+
+    /// A port for a tenant: of all classes one that has a fresh port, and else one that rests. Counts when there is
+    /// none.
+    #[inline]
+    pub(super) fn any(&mut self, tenant: &mut Tenant) -> Option<Spot> {
+        let now = self.generation;
+        let (first, start) = parted(tenant.draw);
+        self.prepare(tenant);
+        let by_port = self.is_owned_by_port(tenant);
+        let elsewhere = if by_port { !tenant.home } else { 0 };
+        let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
+        let set = &mut self.sets[tenant.set as usize];
+        // A class without a fresh port is noted, and not looked at again in this generation.
+        for classes in [tenant.home, elsewhere] {
+            let mut fresh = classes & set.fresh(now);
+            while let Some(class) = bit_from(fresh, first) {
+                if let Some(place) = set.fresh_place(class, start, barred, now) {
+                    return Some(Spot { class, place });
+                }
+                fresh &= !(1 << class);
+            }
+        }
+        self.rested(tenant, tenant.home | elsewhere, (first, start), by_port)
+    }
+
+    /// Draws for the tenant's next port, and asks for the memory where that will be looked for.
+    #[inline(always)]
+    fn prepare(&mut self, tenant: &mut Tenant) {
+        tenant.draw = self.random.next();
+        let (first, start) = parted(tenant.draw);
+        let set = &self.sets[tenant.set as usize];
+        if let Some(class) = bit_from(tenant.home & set.open(), first) {
+            set.prefetch(class, start);
+        }
+    }
+
+    #[cold]
+    fn rested(
+        &mut self,
+        tenant: &Tenant,
+        classes: u128,
+        (first, start): (u32, usize),
+        by_port: bool,
+    ) -> Option<Spot> {
+        let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
+        let set = &mut self.sets[tenant.set as usize];
+        let mut open = classes & set.open();
+        while let Some(class) = bit_from(open, first) {
+            if let Some(place) = set.rested_place(class, start, barred, self.generation) {
+                return Some(Spot { class, place });
+            }
+            open &= !(1 << class);
+        }
+        self.addresses.at(tenant.address).exhausted += 1;
+        None
+    }
+
+    /// Takes the port at `spot`, which is free.
+    #[inline]
+    pub(super) fn occupy(&mut self, tenant: &mut Tenant, spot: Spot) -> u16 {
+        let (Spot { class, place }, now) = (spot, self.generation);
+        let set = &mut self.sets[tenant.set as usize];
+        if let Some(age) = set.occupy(class, place, tenant.classes.low(), now) {
+            set.resting.remove(age, now);
+            self.addresses.at(set.address).resting.remove(age, now);
+        }
+        self.in_use += 1;
+        self.addresses.at(tenant.address).in_use += 1;
+        tenant.ports += 1;
+        tenant.classes.port(class, place)
+    }
+
+    /// Takes `port` back. False when it was not in use.
+    #[inline]
+    pub(super) fn give_back(&mut self, tenant: &mut Tenant, port: u16) -> bool {
+        let (class, place) = tenant.classes.place_of(port);
+        let now = self.generation;
+        let set = &mut self.sets[tenant.set as usize];
+        if !set.is_used(class, place) {
+            return false;
+        }
+        // Ports of one address rest in a set, so that the count of each is exact.
+        if set.resting.total(now) == 0 {
+            set.address = tenant.address;
+        }
+        let rests = set.address == tenant.address;
+        set.vacate(class, place, rests, now);
+        let usage = self.addresses.at(tenant.address);
+        usage.in_use -= 1;
+        if rests {
+            set.resting.add(now);
+            usage.resting.add(now);
+        }
+        self.in_use -= 1;
+        tenant.ports = tenant.ports.saturating_sub(1);
+        tenant.idle_since = now;
+        true
+    }
+
+    /// A tenant without ports in use goes. True when nobody has its set any more.
+    pub(super) fn leave(&mut self, tenant: &Tenant) -> bool {
+        self.addresses.at(tenant.address).members -= 1;
+        let set = &mut self.sets[tenant.set as usize];
+        set.tenants -= 1;
+        if set.tenants > 0 {
+            return false;
+        }
+        self.addresses.at(set.address).resting.remove_all(set.resting, self.generation);
+        set.wake_all();
+        true
+    }
+
+    /// True when a client may not keep `port`, which stands at `place` of `class`.
+    #[inline(always)]
+    fn is_barred(&self, tenant: &Tenant, by_port: bool, port: u16, (class, place): (usize, usize)) -> bool {
+        if (1..PORT_MIN).contains(&port) {
+            return self.addresses.is_low_barred(tenant.address, by_port, port);
+        }
+        let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
+        barred[class][place / 64] >> (place % 64) & 1 == 1
+    }
+
+    /// True when the tenant's ports are this worker's by number, not by where their replies arrive.
+    #[inline(always)]
+    fn is_owned_by_port(&self, tenant: &Tenant) -> bool {
+        self.addresses.is_by_port(tenant.address) && !tenant.is_echo
+    }
+}
+
+/// Where to begin: at which class, and at which place there.
+#[inline(always)]
+fn parted(draw: u64) -> (u32, usize) {
+    ((draw % BUCKETS as u64) as u32, (draw >> 32) as usize)
+}
