@@ -10,11 +10,13 @@
 use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use sluice_dataplane::config::ids::{MemberId, NodeId, PoolId, VirtualId};
 
-use crate::model::{LimitsModel, Member, Model, Name};
+use crate::model::shared::{Changed, changes};
+use crate::model::{LimitsModel, Member, Model, Name, Pool, VirtualServer};
 use crate::parse::Fault;
 
 /// What makes a pool member the same one: its pool, address and port.
@@ -91,23 +93,67 @@ impl IdBook {
         generation: u64,
         held: &dyn Holders,
     ) -> Result<Reused, Vec<Fault>> {
+        let pools = || model.pools.iter().map(|(name, pool)| (name, &**pool));
+        let missing = Missing {
+            virtuals: self.virtuals.keep_only(model.virtual_servers.keys().cloned(), generation),
+            pools: self.pools.keep_only(model.pools.keys().cloned(), generation),
+            members: self.members.keep_only(pools().flat_map(member_keys), generation),
+            nodes: self.nodes.keep_only(pools().flat_map(addresses), generation),
+        };
+        self.number(missing, held)
+    }
+
+    /// As [`IdBook::assign`], where the numbers are those of `former`: looks only at what is another object now, so
+    /// its cost is that of the difference.
+    ///
+    /// # Errors
+    /// As [`IdBook::assign`].
+    pub fn assign_after(
+        &mut self,
+        former: &Model,
+        model: &Model,
+        generation: u64,
+        held: &dyn Holders,
+    ) -> Result<Reused, Vec<Fault>> {
+        let servers = changes(&former.virtual_servers, &model.virtual_servers);
+        let servers_of = |is_there: fn(&Changed<'_, Arc<VirtualServer>>) -> bool| {
+            servers.iter().filter(move |changed| is_there(changed)).map(|changed| changed.name.clone())
+        };
+        let (old, new) =
+            (servers_of(|changed| changed.old.is_some()), servers_of(|changed| changed.new.is_some()));
+        let virtuals = self.virtuals.exchange(old, new, generation);
+        let pools = changes(&former.pools, &model.pools);
+        let old = || pools.iter().filter_map(|changed| Some((changed.name, &**changed.old?)));
+        let new = || pools.iter().filter_map(|changed| Some((changed.name, &**changed.new?)));
+        let name = |(name, _): (&Name, &Pool)| name.clone();
+        let of_others = addresses_of_others(model, old().flat_map(addresses), new().flat_map(addresses));
+        let new_addresses = new().flat_map(addresses).chain(of_others);
+        let missing = Missing {
+            virtuals,
+            pools: self.pools.exchange(old().map(name), new().map(name), generation),
+            members: self.members.exchange(
+                old().flat_map(member_keys),
+                new().flat_map(member_keys),
+                generation,
+            ),
+            nodes: self.nodes.exchange(old().flat_map(addresses), new_addresses, generation),
+        };
+        self.number(missing, held)
+    }
+
+    /// Gives numbers to what has none.
+    fn number(&mut self, missing: Missing, held: &dyn Holders) -> Result<Reused, Vec<Fault>> {
         let settled = held.oldest_generation();
         let free = |retired: u64, connections: u64| retired <= settled && connections == 0;
         let virtuals =
-            self.virtuals.assign(model.virtual_servers.keys().cloned(), generation, |_, id, at| {
-                free(at, held.of_virtual(VirtualId(id)))
-            });
-        let pools =
-            self.pools.assign(model.pools.keys().cloned(), generation, |_, _, at| free(at, held.of_any()));
-        let members = self
-            .members
-            .assign(member_keys(model), generation, |_, id, at| free(at, held.of_member(MemberId(id))));
+            self.virtuals.number(missing.virtuals, |_, id, at| free(at, held.of_virtual(VirtualId(id))));
+        let pools = self.pools.number(missing.pools, |_, _, at| free(at, held.of_any()));
+        let members = self.members.number(missing.members, |_, id, at| free(at, held.of_member(MemberId(id))));
         // There are no more nodes than members, so numbers never run out for nodes alone.
         let of_node = self.held_nodes(held);
-        let addresses = model.pools.values().flat_map(|pool| &pool.members).map(|member| member.address.0);
-        let nodes = self
-            .nodes
-            .assign(addresses, generation, |address, _, at| free(at, u64::from(of_node.contains(address))));
+        let nodes = self.nodes.number(missing.nodes, |address, _, at| {
+            free(at, u64::from(of_node.contains(address)))
+        });
         match (virtuals, pools, members) {
             (Ok(virtuals), Ok(_), Ok(members)) => Ok(Reused {
                 virtuals: virtuals.into_iter().map(VirtualId).collect(),
@@ -154,10 +200,35 @@ impl IdBook {
     }
 }
 
-fn member_keys(model: &Model) -> impl Iterator<Item = MemberKey> {
-    model.pools.iter().flat_map(|(name, pool)| {
-        pool.members.iter().map(|member| (name.clone(), member.address.0, member.port.0))
-    })
+fn member_keys<'a>((name, pool): (&'a Name, &'a Pool)) -> impl Iterator<Item = MemberKey> + use<'a> {
+    pool.members.iter().map(|member| (name.clone(), member.address.0, member.port.0))
+}
+
+fn addresses<'a>((_, pool): (&'a Name, &'a Pool)) -> impl Iterator<Item = IpAddr> + use<'a> {
+    pool.members.iter().map(|member| member.address.0)
+}
+
+/// Of addresses that are `gone` from the pools that changed and not `new` in one, those that `model` still has.
+fn addresses_of_others(
+    model: &Model,
+    gone: impl Iterator<Item = IpAddr>,
+    new: impl Iterator<Item = IpAddr>,
+) -> Vec<IpAddr> {
+    let new: HashSet<IpAddr> = new.collect();
+    let leaving: HashSet<IpAddr> = gone.filter(|address| !new.contains(address)).collect();
+    if leaving.is_empty() {
+        return Vec::new();
+    }
+    let all = model.pools.values().flat_map(|pool| &pool.members).map(|member| member.address.0);
+    all.filter(|address| leaving.contains(address)).collect()
+}
+
+/// What has no number yet. A key may stand in it more than once.
+struct Missing {
+    virtuals: Vec<Name>,
+    pools: Vec<Name>,
+    members: Vec<MemberKey>,
+    nodes: Vec<IpAddr>,
 }
 
 fn full<'a>(
@@ -221,22 +292,48 @@ impl<K: Hash + Eq + Ord + Clone> Space<K> {
         self.live.get(key).map(|live| live.id)
     }
 
-    /// Makes exactly `keys` live; returns the numbers that changed their object.
-    fn assign(
+    /// Retires all but `keys`; returns those that have no number.
+    fn keep_only(&mut self, keys: impl Iterator<Item = K>, generation: u64) -> Vec<K> {
+        self.turn += 1;
+        let (missing, kept) = self.mark(keys);
+        if kept < self.live.len() {
+            let unmarked = self.live.extract_if(|_, live| live.turn != self.turn);
+            let unmarked = unmarked.map(|(key, live)| (key, live.id)).collect();
+            self.retire(unmarked, generation);
+        }
+        missing
+    }
+
+    /// Retires what is `gone` and not `new`, and leaves everything else as it is; returns what is new and has no
+    /// number.
+    fn exchange(
         &mut self,
-        keys: impl Iterator<Item = K>,
+        gone: impl Iterator<Item = K>,
+        new: impl Iterator<Item = K>,
         generation: u64,
+    ) -> Vec<K> {
+        self.turn += 1;
+        let (missing, _) = self.mark(new);
+        let mut unmarked = Vec::new();
+        for key in gone {
+            if self.live.get(&key).is_some_and(|live| live.turn != self.turn) {
+                unmarked.extend(self.live.remove_entry(&key).map(|(key, live)| (key, live.id)));
+            }
+        }
+        self.retire(unmarked, generation);
+        missing
+    }
+
+    /// Gives numbers to what is `missing`; returns those that changed their object.
+    fn number(
+        &mut self,
+        mut missing: Vec<K>,
         is_free: impl Fn(&K, u32, u64) -> bool,
     ) -> Result<Vec<u32>, Full> {
-        self.turn += 1;
-        let (mut missing, kept) = self.mark(keys);
-        if kept < self.live.len() {
-            self.retire_unmarked(generation);
-        }
         // Numbers do not depend on the order of hashes.
         missing.sort_unstable();
         missing.dedup();
-        let wanted = kept + missing.len();
+        let wanted = self.live.len() + missing.len();
         self.revive(&mut missing);
         let mut reused = Vec::new();
         for key in missing {
@@ -263,9 +360,7 @@ impl<K: Hash + Eq + Ord + Clone> Space<K> {
         (missing, kept)
     }
 
-    fn retire_unmarked(&mut self, generation: u64) {
-        let gone = self.live.extract_if(|_, live| live.turn != self.turn);
-        let mut gone: Vec<(K, u32)> = gone.map(|(key, live)| (key, live.id)).collect();
+    fn retire(&mut self, mut gone: Vec<(K, u32)>, generation: u64) {
         gone.sort_unstable_by_key(|(_, id)| *id);
         self.retired.extend(gone.into_iter().map(|(key, id)| (key, id, generation)));
     }
@@ -308,7 +403,8 @@ mod tests {
         keys: &[&'static str],
         generation: u64,
     ) -> Result<Vec<u32>, Full> {
-        space.assign(keys.iter().copied(), generation, |_, _, _| true)
+        let missing = space.keep_only(keys.iter().copied(), generation);
+        space.number(missing, |_, _, _| true)
     }
 
     #[test]
@@ -328,9 +424,10 @@ mod tests {
         let mut space = Space::new(2);
         assign(&mut space, &["a", "b"], 1).unwrap();
         let a = space.of("a").unwrap();
-        let held = space.clone().assign(["b", "c"].into_iter(), 2, |_, id, _| id != a);
+        let missing = space.keep_only(["b", "c"].into_iter(), 2);
+        let held = space.clone().number(missing.clone(), |_, id, _| id != a);
         assert_eq!(held, Err(Full { wanted: 2, capacity: 2, retired: 1 }));
-        let early = space.clone().assign(["b", "c"].into_iter(), 2, |_, _, at| at <= 1);
+        let early = space.clone().number(missing, |_, _, at| at <= 1);
         assert!(early.is_err(), "a worker may still run the generation that names it");
         assert_eq!(assign(&mut space, &["b", "c"], 2), Ok(vec![a]));
         assert_eq!(space.of("c"), Some(a));

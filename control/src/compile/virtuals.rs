@@ -6,7 +6,7 @@ use sluice_dataplane::config::snapshot as plane;
 
 use super::network::unusable_host;
 use super::proxy::needs_no_pool;
-use super::{Compile, pointer};
+use super::{Compile, Former, pointer};
 use crate::model::{
     Destination, Member, Name, OneOrMany, Protocol, SourcePortChoice, Span, VirtualServer, VirtualType,
 };
@@ -15,11 +15,23 @@ use crate::parse::Pointer;
 impl Compile<'_> {
     pub(super) fn virtual_servers(&mut self) {
         let model = self.model;
+        let former = self.former.filter(|former| former.context.links == self.context.links);
+        let mut walk = former.map(Former::virtual_servers);
         for (name, server) in &model.virtual_servers {
-            let path = pointer("virtual_servers", name);
-            let virtual_server = self.virtual_server(&path, name, server);
+            let taken = walk.as_mut().and_then(|walk| walk.taken(name, server));
+            let taken = taken.filter(|_| former.is_some_and(|former| former.has_pools_of(server, model)));
+            let virtual_server = taken.cloned().unwrap_or_else(|| self.new_virtual_server(name, server));
             self.parts.virtuals.push(virtual_server);
         }
+    }
+
+    fn new_virtual_server(&mut self, name: &Name, server: &VirtualServer) -> plane::Virtual {
+        let warnings = self.warnings.len();
+        let compiled = self.virtual_server(&pointer("virtual_servers", name), name, server);
+        if self.warnings.len() > warnings {
+            self.context.odd_virtual_servers.insert(name.clone());
+        }
+        compiled
     }
 
     fn virtual_server(&mut self, path: &Pointer, name: &Name, server: &VirtualServer) -> plane::Virtual {
@@ -208,6 +220,7 @@ impl Compile<'_> {
         server: &VirtualServer,
         name: &Name,
     ) -> Option<PoolId> {
+        debug_assert!(server.pools().any(|known| known == name), "what names a pool must say so");
         let Some(pool) = self.model.pools.get(name) else {
             self.unknown(place, "pool", "pools", name, self.model.pools.keys());
             return None;
