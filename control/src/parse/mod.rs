@@ -12,6 +12,7 @@ mod de;
 mod json;
 mod node;
 mod quick;
+mod source;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,6 +20,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use node::{Entry, Node, Value};
+pub use source::{Kept, Source};
 
 use crate::model::Model;
 
