@@ -143,7 +143,7 @@ impl Process {
             Document::Whole(source) if partial => {
                 source.whole().and_then(|node| check_partially(node.into_owned(), &against))
             }
-            Document::Whole(source) => check_source(source, &against).map(alone),
+            Document::Whole(source) => check_source(&source, &against).map(alone),
             Document::Patch(patch) => {
                 let node = patched(&view.model, &patch);
                 if partial { check_partially(node, &against) } else { check(&node, &against).map(alone) }

@@ -9,7 +9,7 @@ use crate::compile::{self, Context, Former};
 use crate::diff;
 use crate::ids::{Holders, IdBook, Reused, Unheld};
 use crate::model::Model;
-use crate::parse::{self, ERRORS_MAX, Fault, Format, Kept, Node, Parsed, Pointer, Source};
+use crate::parse::{self, ERRORS_MAX, Fault, Format, Kept, Node, Pointer, Source};
 
 /// A configuration without errors.
 #[derive(Debug)]
@@ -56,7 +56,8 @@ impl Against<'_> {
 /// Everything that is wrong, with lines; a file that cannot be read is one error without a line.
 pub fn check_file(path: &Path) -> Result<Candidate, Vec<Fault>> {
     let text = Arc::new(read_text(path).map_err(|why| vec![Fault::new("", why)])?);
-    check_source(Source::read(&text, format_of(path, &text), &Kept::default())?, &Against::NOTHING)
+    let kept = Kept::default();
+    check_source(&Source::read(&text, format_of(path, &text), &kept)?, &Against::NOTHING)
 }
 
 /// The text of the file at `path`; `-` is standard input.
@@ -84,16 +85,13 @@ pub fn format_of(path: &Path, text: &str) -> Format {
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_source(source: Source<'_>, against: &Against<'_>) -> Result<Candidate, Vec<Fault>> {
+pub fn check_source(source: &Source<'_>, against: &Against<'_>) -> Result<Candidate, Vec<Fault>> {
     let line_of = |path: &Pointer| source.line_of(path);
-    let shared = against.former.and_then(|former| share(source.model()?, former, against, line_of));
-    if let Some(candidate) = shared {
-        let kept = source.keep(&candidate.model);
-        return Ok(Candidate { kept, ..candidate });
-    }
-    let unshared = Against { former: None, ..*against };
-    let whole = source.whole()?;
-    let candidate = check(&whole, &unshared)?;
+    let shared = against.former.and_then(|former| check_beside(source.model()?, former, against, line_of));
+    let candidate = match shared {
+        Some(candidate) => candidate,
+        None => check_alone(source.whole()?.as_ref(), against)?,
+    };
     let kept = source.keep(&candidate.model);
     Ok(Candidate { kept, ..candidate })
 }
@@ -103,21 +101,15 @@ pub fn check_source(source: Source<'_>, against: &Against<'_>) -> Result<Candida
 /// # Errors
 /// Everything that is wrong, by line; [`ERRORS_MAX`] at most and then one that says how many more.
 pub fn check(document: &Node<'_>, against: &Against<'_>) -> Result<Candidate, Vec<Fault>> {
-    let mut parsed = parse::parse(document);
-    if let (true, Some(former)) = (parsed.faults.is_empty(), against.former) {
-        let model = parsed.model.clone();
-        let shared = model.and_then(|model| share(model, former, against, |path| document.line_of(path)));
-        if let Some(candidate) = shared {
-            return Ok(candidate);
-        }
-    }
-    let faults = std::mem::take(&mut parsed.faults);
-    check_parsed(document, parsed, faults, against)
+    let model = || parse::parse_right(document);
+    let line_of = |path: &Pointer| document.line_of(path);
+    let shared = against.former.and_then(|former| check_beside(model()?, former, against, line_of));
+    shared.map_or_else(|| check_alone(document, against), Ok)
 }
 
-/// Makes `model` a candidate with what it shares with `former`; `None` when something is wrong with it, which is then
-/// for the long way to say.
-fn share(
+/// Makes `model` a candidate that shares with `former` what did not change; `None` when something is wrong with it,
+/// which [`check_alone`] says then.
+fn check_beside(
     mut model: Model,
     former: Former<'_>,
     against: &Against<'_>,
@@ -128,24 +120,18 @@ fn share(
     let reused = book.assign_after(former.model, &model, against.generation, against.held).ok()?;
     let compiled = compile::compile_after(&model, &book, against.generation, former);
     let is_right = compiled.errors.is_empty() && needs_restart(former.model, &model).is_empty();
-    is_right.then(|| Candidate {
-        model,
-        parts: compiled.parts,
-        book,
-        reused,
-        warnings: in_order(line_of, compiled.warnings),
-        context: compiled.context,
-        kept: Kept::default(),
+    is_right.then(|| {
+        let (parts, context, kept) = (compiled.parts, compiled.context, Kept::default());
+        let warnings = in_order(line_of, compiled.warnings);
+        Candidate { model, parts, book, reused, warnings, context, kept }
     })
 }
 
-fn check_parsed(
-    document: &Node<'_>,
-    parsed: Parsed,
-    mut faults: Vec<Fault>,
-    against: &Against<'_>,
-) -> Result<Candidate, Vec<Fault>> {
+/// Checks a document that shares nothing.
+fn check_alone(document: &Node<'_>, against: &Against<'_>) -> Result<Candidate, Vec<Fault>> {
+    let parsed = parse::parse(document);
     let line_of = |path: &Pointer| document.line_of(path);
+    let mut faults = parsed.faults;
     let Some(model) = parsed.model else { return Err(in_order(line_of, faults)) };
     let mut book = against.book.cloned().unwrap_or_else(|| IdBook::new(&model.system.limits));
     let assigned = book.assign(&model, against.generation, against.held);
@@ -157,8 +143,8 @@ fn check_parsed(
     }
     match assigned {
         Ok(reused) if faults.is_empty() => {
-            let warnings = in_order(line_of, compiled.warnings);
             let (parts, context, kept) = (compiled.parts, compiled.context, Kept::default());
+            let warnings = in_order(line_of, compiled.warnings);
             Ok(Candidate { model, parts, book, reused, warnings, context, kept })
         }
         assigned => {

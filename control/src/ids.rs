@@ -115,30 +115,37 @@ impl IdBook {
         generation: u64,
         held: &dyn Holders,
     ) -> Result<Reused, Vec<Fault>> {
+        let missing = Missing {
+            virtuals: self.exchange_virtuals(former, model, generation),
+            ..self.exchange_members(former, model, generation)
+        };
+        self.number(missing, held)
+    }
+
+    fn exchange_virtuals(&mut self, former: &Model, model: &Model, generation: u64) -> Vec<Name> {
         let servers = changes(&former.virtual_servers, &model.virtual_servers);
-        let servers_of = |is_there: fn(&Changed<'_, Arc<VirtualServer>>) -> bool| {
+        let names = |is_there: fn(&Changed<'_, Arc<VirtualServer>>) -> bool| {
             servers.iter().filter(move |changed| is_there(changed)).map(|changed| changed.name.clone())
         };
-        let (old, new) =
-            (servers_of(|changed| changed.old.is_some()), servers_of(|changed| changed.new.is_some()));
-        let virtuals = self.virtuals.exchange(old, new, generation);
+        let (old, new) = (names(|changed| changed.old.is_some()), names(|changed| changed.new.is_some()));
+        self.virtuals.exchange(old, new, generation)
+    }
+
+    /// Pools, members and nodes.
+    fn exchange_members(&mut self, former: &Model, model: &Model, generation: u64) -> Missing {
         let pools = changes(&former.pools, &model.pools);
         let old = || pools.iter().filter_map(|changed| Some((changed.name, &**changed.old?)));
         let new = || pools.iter().filter_map(|changed| Some((changed.name, &**changed.new?)));
         let name = |(name, _): (&Name, &Pool)| name.clone();
+        let (old_members, new_members) = (old().flat_map(member_keys), new().flat_map(member_keys));
         let of_others = addresses_of_others(model, old().flat_map(addresses), new().flat_map(addresses));
-        let new_addresses = new().flat_map(addresses).chain(of_others);
-        let missing = Missing {
-            virtuals,
+        let new_nodes = new().flat_map(addresses).chain(of_others);
+        Missing {
+            virtuals: Vec::new(),
             pools: self.pools.exchange(old().map(name), new().map(name), generation),
-            members: self.members.exchange(
-                old().flat_map(member_keys),
-                new().flat_map(member_keys),
-                generation,
-            ),
-            nodes: self.nodes.exchange(old().flat_map(addresses), new_addresses, generation),
-        };
-        self.number(missing, held)
+            members: self.members.exchange(old_members, new_members, generation),
+            nodes: self.nodes.exchange(old().flat_map(addresses), new_nodes, generation),
+        }
     }
 
     /// Gives numbers to what has none.

@@ -213,11 +213,16 @@ pub struct Parsed {
 
 /// Makes a model of a tree.
 pub fn parse(document: &Node<'_>) -> Parsed {
-    let whole = (!node::has_duplicates(document)).then(|| Model::deserialize(de::Reader(document)).ok());
-    match whole.flatten() {
+    match parse_right(document) {
         Some(model) => Parsed { model: Some(model), faults: Vec::new(), removed: BTreeSet::new() },
         None => parse_by_parts(document),
     }
+}
+
+/// Makes a model of a tree with which nothing is wrong; `None` of any other.
+pub(crate) fn parse_right(document: &Node<'_>) -> Option<Model> {
+    let is_clear = !node::has_duplicates(document);
+    is_clear.then(|| Model::deserialize(de::Reader(document)).ok()).flatten()
 }
 
 /// Takes out of a copy of the tree whatever is wrong, until the rest makes a model.

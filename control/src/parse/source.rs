@@ -14,10 +14,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::quick::{self, Found, Objects, Place};
-use super::{Fault, Format, Node, Pointer, de, node};
+use super::{Fault, Format, Node, Pointer};
 use crate::model::{Model, Name, Pool, VirtualServer};
 
 /// Sections whose objects are kept: there are many.
@@ -107,10 +105,7 @@ impl<'t> Source<'t> {
 
     /// What it says; `None` when something is wrong with it.
     pub(crate) fn model(&self) -> Option<Model> {
-        if self.has_twice || node::has_duplicates(&self.tree) {
-            return None;
-        }
-        let mut model = Model::deserialize(de::Reader(&self.tree)).ok()?;
+        let mut model = if self.has_twice { None } else { super::parse_right(&self.tree) }?;
         let [pools, virtual_servers] = &self.lines;
         self.kept.pools.add_to(&mut model.pools, pools)?;
         self.kept.virtual_servers.add_to(&mut model.virtual_servers, virtual_servers)?;
