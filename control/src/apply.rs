@@ -129,8 +129,7 @@ impl Process {
         document: Document<'_>,
         partial: bool,
     ) -> Result<(Candidate, Vec<Fault>), ApplyError> {
-        let former =
-            Former { model: &view.model, parts: view.snapshot.parts(), context: &view.context };
+        let former = Former { model: &view.model, parts: view.snapshot.parts(), context: &view.context };
         let against = Against {
             running: Some(&view.model),
             former: Some(former),

@@ -47,7 +47,8 @@ pub struct Against<'a> {
 
 impl Against<'_> {
     /// Nothing runs yet.
-    pub const NOTHING: Against<'static> = Against { running: None, former: None, book: None, held: &Unheld, generation: 1 };
+    pub const NOTHING: Against<'static> =
+        Against { running: None, former: None, book: None, held: &Unheld, generation: 1 };
 }
 
 /// Reads and checks the file at `path`; JSON by its name, or by what it looks like.

@@ -155,12 +155,12 @@ impl IdBook {
         let virtuals =
             self.virtuals.number(missing.virtuals, |_, id, at| free(at, held.of_virtual(VirtualId(id))));
         let pools = self.pools.number(missing.pools, |_, _, at| free(at, held.of_any()));
-        let members = self.members.number(missing.members, |_, id, at| free(at, held.of_member(MemberId(id))));
+        let members =
+            self.members.number(missing.members, |_, id, at| free(at, held.of_member(MemberId(id))));
         // There are no more nodes than members, so numbers never run out for nodes alone.
         let of_node = self.held_nodes(held);
-        let nodes = self.nodes.number(missing.nodes, |address, _, at| {
-            free(at, u64::from(of_node.contains(address)))
-        });
+        let nodes =
+            self.nodes.number(missing.nodes, |address, _, at| free(at, u64::from(of_node.contains(address))));
         match (virtuals, pools, members) {
             (Ok(virtuals), Ok(_), Ok(members)) => Ok(Reused {
                 virtuals: virtuals.into_iter().map(VirtualId).collect(),

@@ -184,6 +184,8 @@ fn more_lines_of_an_object_make_it_another() {
     ] {
         last(&[&first, &first.replacen(from, to, 1), &first]);
     }
+    let marked = format!("\u{feff}{first}");
+    last(&[&marked, &first, &marked]);
     let last_line = first.trim_end();
     last(&[last_line, &first, last_line, &format!("{last_line}, snat: automap}}")]);
     let empty = written("", "  web:\n  mail: {}\n", "  r: {destination: 192.0.2.1:80, type: reject}\n");
@@ -228,7 +230,10 @@ fn another_pool_is_looked_at_for_the_virtual_servers_that_name_it() {
     let gone = written("", POOLS.split_once("  mail").unwrap().0, SERVERS);
     assert_eq!(at(&last(&[&first, &gone]).0), [(15, "/virtual_servers/mail/pool")]);
     let method = first.replacen("mail: {", "mail: {load_balancing: least-sessions, ", 1);
-    assert_eq!(at(&last(&[&first, &method, &method.replace("24,", "24 ,")]).0), [(16, "/virtual_servers/mail/pool")]);
+    assert_eq!(
+        at(&last(&[&first, &method, &method.replace("24,", "24 ,")]).0),
+        [(16, "/virtual_servers/mail/pool")]
+    );
     let site = "  site:
     destination: 192.0.2.101:80
     type: standard
@@ -244,6 +249,17 @@ fn another_pool_is_looked_at_for_the_virtual_servers_that_name_it() {
     let (of_mirror, of_route) = (last(&[&whole, &v6("10.1.0.12")]).0, last(&[&whole, &v6("10.1.0.14")]).0);
     assert!(at(&of_mirror).iter().any(|(_, path)| path.contains("site/filters")), "{of_mirror:#?}");
     assert!(at(&of_route).iter().any(|(_, path)| path.contains("site/routes")), "{of_route:#?}");
+}
+
+#[test]
+fn a_virtual_server_that_takes_the_packets_of_another_is_refused() {
+    let first = written("", POOLS, SERVERS);
+    let changed = first.replacen("192.0.2.100:25", "192.0.2.100:80", 1);
+    assert_eq!(at(&last(&[&first, &changed]).0), [(13, "/virtual_servers/web/destination")]);
+    let added = format!("{first}  zone: {{destination: 192.0.2.100:80, type: reject}}\n");
+    assert_eq!(at(&last(&[&first, &added]).0), [(17, "/virtual_servers/zone/destination")]);
+    let swapped = changed.replacen("100:80", "100:25", 1);
+    assert_eq!(at(&last(&[&first, &swapped]).0), [(0, ""); 0]);
 }
 
 #[test]
@@ -267,9 +283,7 @@ fn what_is_the_same_is_the_same_object() {
     assert!(running.apply(&changed, Format::Yaml, &UNHELD).0.is_ok());
     let same = |section: [&str; 2]| match section {
         ["pools", name] => Arc::ptr_eq(&before.pools[name], &running.shared.model.pools[name]),
-        [_, name] => {
-            Arc::ptr_eq(&before.virtual_servers[name], &running.shared.model.virtual_servers[name])
-        }
+        [_, name] => Arc::ptr_eq(&before.virtual_servers[name], &running.shared.model.virtual_servers[name]),
     };
     assert!(same(["pools", "web"]) && !same(["pools", "mail"]));
     assert!(same(["virtual_servers", "web"]) && same(["virtual_servers", "mail"]));
@@ -413,7 +427,8 @@ fn random_edits_have_the_same_outcome() {
             pieces.change(&mut random);
         }
         let text = pieces.text();
-        let held = Held { salt: random.below(12) as u64, oldest: running.generation - random.below(2) as u64 };
+        let held =
+            Held { salt: random.below(12) as u64, oldest: running.generation - random.below(2) as u64 };
         let (text, format) = match (random.below(4), read(&text, Format::Yaml)) {
             (0, Ok(node)) => (json(&node), Format::Json),
             _ => (text, Format::Yaml),
@@ -434,7 +449,9 @@ fn random_edits_have_the_same_outcome() {
 fn plain_pieces() -> Pieces {
     Pieces {
         frame: Vec::new(),
-        pools: ["a", "b", "c"].map(|name| format!("{name}: {{members: [{{address: 10.1.0.7, port: 80}}]}}")).into(),
+        pools: ["a", "b", "c"]
+            .map(|name| format!("{name}: {{members: [{{address: 10.1.0.7, port: 80}}]}}"))
+            .into(),
         servers: vec!["a: {destination: 192.0.2.9:80, pool: a}".into()],
         indents: [2, 2],
         form: 2,

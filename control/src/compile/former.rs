@@ -9,9 +9,11 @@ use std::iter::{Peekable, Zip};
 use std::slice;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use sluice_dataplane::config::ids::LinkId;
 use sluice_dataplane::config::snapshot::{Parts, Pool, Virtual};
 
+use crate::model::shared::changes;
 use crate::model::{self, Model, Name, VirtualServer};
 
 /// A configuration that was compiled without an error, and what became of it.
@@ -42,17 +44,14 @@ impl<'a> Former<'a> {
         Walk::new(&self.model.pools, &self.parts.pools, &self.context.odd_pools)
     }
 
-    /// Virtual servers that may be taken over, as far as `names_same` is true of them.
+    /// Virtual servers that may be taken over, as far as none of their pools is among [`Former::changed_pools`].
     pub(super) fn virtual_servers(self) -> Walk<'a, VirtualServer, Virtual> {
         Walk::new(&self.model.virtual_servers, &self.parts.virtuals, &self.context.odd_virtual_servers)
     }
 
-    /// True when every pool that `server` names is the same object in `model`.
-    pub(super) fn has_pools_of(self, server: &VirtualServer, model: &Model) -> bool {
-        server.pools().all(|name| match (self.model.pools.get(name), model.pools.get(name)) {
-            (Some(was), Some(is)) => Arc::ptr_eq(was, is),
-            _ => false,
-        })
+    /// Pools that are not the same in `model`.
+    pub(super) fn changed_pools(self, model: &'a Model) -> HashSet<&'a Name> {
+        changes(&self.model.pools, &model.pools).into_iter().map(|changed| changed.name).collect()
     }
 }
 
@@ -62,15 +61,22 @@ pub(super) struct Walk<'a, T, C> {
     odd: &'a BTreeSet<Name>,
 }
 
+/// What became of an object.
+pub(super) struct Was<'a, C> {
+    pub(super) compiled: &'a C,
+    /// True when it was the same object, and nothing was odd about it.
+    pub(super) is_same: bool,
+}
+
 impl<'a, T, C> Walk<'a, T, C> {
     fn new(objects: &'a BTreeMap<Name, Arc<T>>, compiled: &'a [C], odd: &'a BTreeSet<Name>) -> Self {
         Self { before: objects.iter().zip(compiled).peekable(), odd }
     }
 
-    /// What became of `object`, if it was the same object before. Names come in their order.
-    pub(super) fn taken(&mut self, name: &Name, object: &Arc<T>) -> Option<&'a C> {
+    /// What became of the object of that name before. Names come in their order.
+    pub(super) fn step(&mut self, name: &Name, object: &Arc<T>) -> Option<Was<'a, C>> {
         while self.before.next_if(|((before, _), _)| *before < name).is_some() {}
         let ((_, was), compiled) = self.before.next_if(|((before, _), _)| *before == name)?;
-        (Arc::ptr_eq(was, object) && !self.odd.contains(name)).then_some(compiled)
+        Some(Was { compiled, is_same: Arc::ptr_eq(was, object) && !self.odd.contains(name) })
     }
 }

@@ -40,7 +40,8 @@ impl Compile<'_> {
             .virtual_servers
             .values()
             .map(|server| Asked::from(&**server))
-            .chain(self.model.nats.values().map(Asked::from));
+            .chain(self.model.nats.values().map(Asked::from))
+            .filter(|asked| asked.vlan.is_some());
         let named = asked.flat_map(|asked| {
             let ports: Vec<PortId> = match asked.ports {
                 Some(names) => {

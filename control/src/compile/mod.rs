@@ -104,6 +104,8 @@ struct Compile<'a> {
     /// What there is to take over from; never while something is `removed`.
     former: Option<Former<'a>>,
     context: Context,
+    /// A virtual server takes other packets than it did.
+    takes_otherwise: bool,
     parts: Parts,
     errors: Vec<parse::Fault>,
     warnings: Vec<parse::Fault>,
@@ -125,6 +127,7 @@ impl<'a> Compile<'a> {
             has_node: Vec::new(),
             former: None,
             context: Context::default(),
+            takes_otherwise: false,
             parts,
             errors: Vec::new(),
             warnings: Vec::new(),

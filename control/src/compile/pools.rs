@@ -15,10 +15,10 @@ impl Compile<'_> {
         let model = self.model;
         let mut former = self.former.map(Former::pools);
         for (name, pool) in &model.pools {
-            let taken = former.as_mut().and_then(|former| former.taken(name, pool));
-            let compiled = match taken {
-                Some(compiled) => self.pool_as_it_was(pool, compiled),
-                None => self.new_pool(name, pool),
+            let was = former.as_mut().and_then(|former| former.step(name, pool));
+            let compiled = match was {
+                Some(was) if was.is_same => self.pool_as_it_was(pool, was.compiled),
+                Some(_) | None => self.new_pool(name, pool),
             };
             self.parts.pools.push(compiled);
         }

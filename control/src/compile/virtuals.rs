@@ -4,6 +4,7 @@ use sluice_dataplane::address::{Address, Prefix};
 use sluice_dataplane::config::ids::PoolId;
 use sluice_dataplane::config::snapshot as plane;
 
+use super::former::Was;
 use super::network::unusable_host;
 use super::proxy::needs_no_pool;
 use super::{Compile, Former, pointer};
@@ -17,11 +18,20 @@ impl Compile<'_> {
         let model = self.model;
         let former = self.former.filter(|former| former.context.links == self.context.links);
         let mut walk = former.map(Former::virtual_servers);
+        let changed = former.map(|former| former.changed_pools(model)).unwrap_or_default();
         for (name, server) in &model.virtual_servers {
-            let taken = walk.as_mut().and_then(|walk| walk.taken(name, server));
-            let taken = taken.filter(|_| former.is_some_and(|former| former.has_pools_of(server, model)));
-            let virtual_server = taken.cloned().unwrap_or_else(|| self.new_virtual_server(name, server));
-            self.parts.virtuals.push(virtual_server);
+            let was = walk.as_mut().and_then(|walk| walk.step(name, server));
+            let is_same =
+                |was: &Was<'_, _>| was.is_same && !server.pools().any(|pool| changed.contains(pool));
+            let compiled = match &was {
+                Some(was) if is_same(was) => was.compiled.clone(),
+                Some(_) | None => self.new_virtual_server(name, server),
+            };
+            let takes_as_before = |was: Was<'_, plane::Virtual>| {
+                (&was.compiled.matches, &was.compiled.ingress) == (&compiled.matches, &compiled.ingress)
+            };
+            self.takes_otherwise |= !was.is_some_and(takes_as_before);
+            self.parts.virtuals.push(compiled);
         }
     }
 

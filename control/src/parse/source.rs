@@ -100,7 +100,11 @@ impl<'t> Source<'t> {
     /// As [`super::read`].
     pub fn whole(&self) -> Result<Cow<'_, Node<'t>>, Vec<Fault>> {
         let is_whole = self.lines.iter().flatten().all(|line| *line == 0);
-        if is_whole { Ok(Cow::Borrowed(&self.tree)) } else { super::read(self.text, self.format).map(Cow::Owned) }
+        if is_whole {
+            Ok(Cow::Borrowed(&self.tree))
+        } else {
+            super::read(self.text, self.format).map(Cow::Owned)
+        }
     }
 
     /// What it says; `None` when something is wrong with it.
@@ -191,7 +195,8 @@ impl<T> Section<T> {
     fn add_to(&self, objects: &mut BTreeMap<Name, Arc<T>>, lines: &[u32]) -> Option<()> {
         let there = self.objects.iter().zip(lines).filter(|(_, line)| **line > 0);
         // In their order, which makes the map at once.
-        let same: BTreeMap<_, _> = there.map(|((name, object), _)| (name.clone(), Arc::clone(object))).collect();
+        let same: BTreeMap<_, _> =
+            there.map(|((name, object), _)| (name.clone(), Arc::clone(object))).collect();
         for (name, object) in std::mem::replace(objects, same) {
             if objects.insert(name, object).is_some() {
                 return None;
@@ -202,7 +207,8 @@ impl<T> Section<T> {
 
     /// What is kept of the document after this one, in which `found` stands and means `objects`.
     fn next(&self, found: &[Found<'_>], objects: &BTreeMap<Name, Arc<T>>) -> Self {
-        let objects: Vec<_> = objects.iter().map(|(name, object)| (name.clone(), Arc::clone(object))).collect();
+        let objects: Vec<_> =
+            objects.iter().map(|(name, object)| (name.clone(), Arc::clone(object))).collect();
         let numbers = self.numbers_in(&objects);
         let mut next = Self { place_of: vec![None; objects.len()], objects, ..Self::default() };
         for one in found {

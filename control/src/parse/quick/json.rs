@@ -48,7 +48,11 @@ impl<'t> Cursor<'t> {
         }
         loop {
             self.skip_blank();
-            if is_section { self.json_object()? } else { self.json_entry()? }
+            if is_section {
+                self.json_object()?
+            } else {
+                self.json_entry()?
+            }
             self.skip_blank();
             if self.take(b'}') {
                 return Some(self.map_from(begin));

@@ -136,7 +136,13 @@ impl<'t> Objects<'t> {
     }
 
     /// An object was read that begins at `start` in `line`, and ends before `end` in `end_line`.
-    pub(super) fn push_new(&mut self, key: Cow<'t, str>, start: (usize, u32), end: (usize, u32), column: usize) {
+    pub(super) fn push_new(
+        &mut self,
+        key: Cow<'t, str>,
+        start: (usize, u32),
+        end: (usize, u32),
+        column: usize,
+    ) {
         let Some(section) = self.section else { return };
         if let Some(former) = self.former[section].place_of.as_ref().and_then(|place_of| place_of(&key)) {
             self.next = former + 1;
