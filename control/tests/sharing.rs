@@ -195,6 +195,23 @@ fn more_lines_of_an_object_make_it_another() {
 }
 
 #[test]
+fn a_last_line_without_an_end_belongs_to_its_object() {
+    let whole = written("", POOLS, SERVERS);
+    let (open, shorter) = (whole.trim_end(), whole.replacen("    pool: mail\n", "", 1));
+    assert_eq!(at(&last(&[open, &shorter]).0), [(14, "/virtual_servers/mail/pool")]);
+    assert_eq!(at(&last(&[open, &whole, open, &shorter]).0), [(14, "/virtual_servers/mail/pool")]);
+}
+
+#[test]
+fn the_same_text_in_another_column_may_be_another_object() {
+    let first = written("", POOLS, "  r: {destination: 192.0.2.1:80, type: reject}\n");
+    let right = first.replacen("  web:\n", "   web:\n", 1).replacen("  mail:", "   mail:", 1);
+    assert_eq!(at(&last(&[&first, &right]).0), [(0, ""); 0]);
+    let siblings = first.replacen("  web:\n", "    web:\n", 1).replacen("  mail:", "    mail:", 1);
+    assert_eq!(at(&last(&[&first, &siblings]).0), [(9, "/pools/members")]);
+}
+
+#[test]
 fn a_key_that_stands_twice_is_an_error_though_it_is_the_same() {
     let first = written("", POOLS, SERVERS);
     let twice = written("", &format!("{POOLS}{POOLS}"), SERVERS);

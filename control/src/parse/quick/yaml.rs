@@ -184,7 +184,7 @@ impl<'t> Lines<'t> {
         self.cursor.skip_same(former);
         self.begin = self.cursor.at;
         self.find_content();
-        let goes_on = self.column > column || (self.column == column && self.stands_alone(b'-'));
+        let goes_on = self.column > column;
         if goes_on {
             (self.cursor.at, self.cursor.line, self.begin, self.column) = (start, line, begin, column);
         } else {
