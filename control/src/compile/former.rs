@@ -57,9 +57,11 @@ impl<'a> Former<'a> {
 
 /// Goes through objects and what became of them, in step with those of another configuration.
 pub(super) struct Walk<'a, T, C> {
-    before: Peekable<Zip<btree_map::Iter<'a, Name, Arc<T>>, slice::Iter<'a, C>>>,
+    before: Peekable<Zip<Objects<'a, T>, slice::Iter<'a, C>>>,
     odd: &'a BTreeSet<Name>,
 }
+
+type Objects<'a, T> = btree_map::Iter<'a, Name, Arc<T>>;
 
 /// What became of an object.
 pub(super) struct Was<'a, C> {

@@ -48,10 +48,9 @@ impl<'t> Cursor<'t> {
         }
         loop {
             self.skip_blank();
-            if is_section {
-                self.json_object()?
-            } else {
-                self.json_entry()?
+            match is_section {
+                true => self.json_object()?,
+                false => self.json_entry()?,
             }
             self.skip_blank();
             if self.take(b'}') {
