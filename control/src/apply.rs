@@ -5,7 +5,6 @@
 //!                         │ refused: nothing has changed
 //! ```
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,12 +15,13 @@ use serde_json::Value;
 use sluice_dataplane::config::snapshot::Snapshot;
 
 use crate::access_log;
-use crate::check::{Against, Candidate, check};
+use crate::check::{Against, Candidate, check, check_source};
+use crate::compile::Former;
 use crate::diff::{Diff, diff};
 use crate::ids::MemberKey;
 use crate::merge::merge;
 use crate::model::{Model, Name, StatedMember};
-use crate::parse::{Fault, Node};
+use crate::parse::{Fault, Node, Source};
 use crate::partial::check_partially;
 use crate::process::{Process, View, etag};
 use crate::publish::{Late, publish};
@@ -41,7 +41,7 @@ pub struct Request<'t> {
 /// A configuration, or a change of one.
 pub enum Document<'t> {
     /// The whole configuration.
-    Whole(Node<'t>),
+    Whole(Source<'t>),
     /// A merge patch of the running one.
     Patch(Value),
 }
@@ -92,16 +92,17 @@ impl Process {
     /// # Errors
     /// [`ApplyError`].
     pub async fn apply(self: &Arc<Self>, request: Request<'_>) -> Result<Applied, ApplyError> {
+        let Request { document, dry_run, partial, if_match } = request;
         let _one_at_a_time = self.change.lock().await;
         let view = self.view();
-        check_match(request.if_match.as_deref(), &view.etag)?;
-        let (candidate, refused) = self.candidate(&view, &request.document, request.partial)?;
+        check_match(if_match.as_deref(), &view.etag)?;
+        let (mut candidate, refused) = self.candidate(&view, document, partial)?;
         let diff = diff(&view.model, &candidate.model);
-        if request.dry_run || diff.is_empty() {
-            if !request.dry_run {
-                self.state_members_again(&view, &candidate.model);
+        if dry_run || diff.is_empty() {
+            if !dry_run {
+                self.stay_with(&view, &mut candidate);
             }
-            return Ok(self.unchanged(&view, candidate, diff, refused, request.dry_run));
+            return Ok(self.unchanged(&view, candidate, diff, refused, dry_run));
         }
         let listener = self.telemetry.listen(&candidate.model).await;
         let listener = listener.map_err(|fault| ApplyError::Refused(vec![fault]))?;
@@ -125,27 +126,27 @@ impl Process {
     fn candidate(
         &self,
         view: &View,
-        document: &Document<'_>,
+        document: Document<'_>,
         partial: bool,
     ) -> Result<(Candidate, Vec<Fault>), ApplyError> {
-        let patched = |patch| {
-            let mut json = view.model.to_json();
-            merge(&mut json, patch);
-            Cow::Owned(Node::from_json(&json))
-        };
-        let document = match document {
-            Document::Whole(node) => Cow::Borrowed(node),
-            Document::Patch(patch) => patched(patch),
-        };
+        let former = Former { model: &view.model, parts: view.snapshot.parts(), context: &view.context };
         let against = Against {
             running: Some(&view.model),
+            former: Some(former),
             book: Some(&view.book),
             held: self,
             generation: view.snapshot.generation() + 1,
         };
-        let checked = match partial {
-            true => check_partially(document.into_owned(), &against),
-            false => check(&document, &against).map(|candidate| (candidate, Vec::new())),
+        let alone = |candidate| (candidate, Vec::new());
+        let checked = match document {
+            Document::Whole(source) if partial => {
+                source.whole().and_then(|node| check_partially(node.into_owned(), &against))
+            }
+            Document::Whole(source) => check_source(&source, &against).map(alone),
+            Document::Patch(patch) => {
+                let node = patched(&view.model, &patch);
+                if partial { check_partially(node, &against) } else { check(&node, &against).map(alone) }
+            }
         };
         checked.map_err(ApplyError::Refused)
     }
@@ -170,11 +171,14 @@ impl Process {
         }
     }
 
-    /// The document differs in nothing, but what it states of members wins over what was said since.
-    fn state_members_again(&self, view: &View, model: &Model) {
-        let said = still_said(&view.said, model);
-        if said != *view.said {
-            self.set_view(View { said: Arc::new(said), ..View::clone(view) });
+    /// The document differs in nothing, but what it states of members wins over what was said since, and the next one
+    /// will be written as it is.
+    fn stay_with(&self, view: &View, candidate: &mut Candidate) {
+        let said = still_said(&view.said, &candidate.model);
+        let kept = Some(std::mem::take(&mut candidate.kept)).filter(|kept| !kept.is_empty());
+        if said != *view.said || kept.is_some() {
+            let kept = kept.map_or_else(|| Arc::clone(&view.kept), Arc::new);
+            self.set_view(View { said: Arc::new(said), kept, ..View::clone(view) });
         }
     }
 
@@ -186,6 +190,8 @@ impl Process {
             snapshot: Arc::new(Snapshot::build_after(candidate.parts, &view.snapshot)),
             book: Arc::new(candidate.book),
             warnings: Arc::new(candidate.warnings.clone()),
+            context: Arc::new(candidate.context),
+            kept: Arc::new(candidate.kept),
             said: Arc::new(said),
             baselines: Arc::new(self.rebased(&view.baselines, &candidate.reused)),
         };
@@ -217,6 +223,12 @@ impl Process {
         tracing::info!(pool, member = %crate::stats::endpoint(member.0, member.1), ?state, "member state changed");
         Ok(())
     }
+}
+
+fn patched(model: &Model, patch: &Value) -> Node<'static> {
+    let mut json = model.to_json();
+    merge(&mut json, patch);
+    Node::from_json(&json)
 }
 
 /// What was said and still holds: the member is there, and the file does not state another state.

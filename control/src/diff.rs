@@ -1,10 +1,12 @@
 //! What one configuration changes about another, by object. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::model::shared::{Changed, Same, changes};
 use crate::model::{Model, Name, Node, Pool, VirtualServer};
 use crate::parse::Pointer;
 
@@ -77,8 +79,8 @@ fn without_shared(old: &Model, new: &Model) -> (Model, Model) {
 fn with(
     model: &Model,
     nodes: BTreeMap<Name, Node>,
-    pools: BTreeMap<Name, Pool>,
-    virtual_servers: BTreeMap<Name, VirtualServer>,
+    pools: BTreeMap<Name, Arc<Pool>>,
+    virtual_servers: BTreeMap<Name, Arc<VirtualServer>>,
 ) -> Model {
     Model {
         version: model.version,
@@ -98,25 +100,15 @@ fn with(
 }
 
 /// What is not the same in both, of each.
-fn different<T: Clone + PartialEq>(
+fn different<T: Clone + Same>(
     old: &BTreeMap<Name, T>,
     new: &BTreeMap<Name, T>,
 ) -> (BTreeMap<Name, T>, BTreeMap<Name, T>) {
-    let (mut of_old, mut of_new) = (BTreeMap::new(), BTreeMap::new());
-    let mut before = old.iter().peekable();
-    for (name, object) in new {
-        while let Some((gone, was)) = before.next_if(|(before, _)| *before < name) {
-            of_old.insert(gone.clone(), was.clone());
-        }
-        let was = before.next_if(|(before, _)| *before == name).map(|(_, was)| was);
-        if was == Some(object) {
-            continue;
-        }
-        of_old.extend(was.map(|was| (name.clone(), was.clone())));
-        of_new.insert(name.clone(), object.clone());
-    }
-    of_old.extend(before.map(|(name, was)| (name.clone(), was.clone())));
-    (of_old, of_new)
+    let changes = changes(old, new);
+    let each = |of: fn(&Changed<'_, T>) -> Option<T>| {
+        changes.iter().filter_map(|changed| Some((changed.name.clone(), of(changed)?))).collect()
+    };
+    (each(|changed| changed.old.cloned()), each(|changed| changed.new.cloned()))
 }
 
 /// Every object by its path: two levels down, and routes by their destination.

@@ -26,10 +26,10 @@ use sluice_dataplane::runtime::{self, Idle, WorkerHandle, WorkerSpec};
 
 use crate::access_log::AccessLogs;
 use crate::check::Candidate;
-use crate::compile;
+use crate::compile::{self, Context};
 use crate::ids::{Holders, IdBook, MemberKey, Reused};
 use crate::model::{IdleMode, Member, Model, Name, StatedMember};
-use crate::parse::Fault;
+use crate::parse::{Fault, Kept};
 use crate::stats::sums::{ConnectionsSum, MemberSums, VirtualSums, node_sum};
 use crate::telemetry::Telemetry;
 
@@ -71,6 +71,10 @@ pub struct View {
     pub etag: Arc<str>,
     /// What is odd about it.
     pub warnings: Arc<Vec<Fault>>,
+    /// What the next compilation is to know of it.
+    pub context: Arc<Context>,
+    /// Its text, as far as the next one need not say it anew.
+    pub kept: Arc<Kept>,
     /// Member states that were said by `sluice member`, or with PATCH.
     pub said: Arc<BTreeMap<MemberKey, StatedMember>>,
     /// What numbers had counted when they stood for something else.
@@ -126,6 +130,8 @@ impl Process {
             snapshot: Arc::new(Snapshot::build(candidate.parts)),
             book: Arc::new(candidate.book),
             warnings: Arc::new(candidate.warnings),
+            context: Arc::new(candidate.context),
+            kept: Arc::new(candidate.kept),
             said: Arc::default(),
             baselines: Arc::default(),
         };

@@ -9,12 +9,12 @@ use sluice_benches::large::{Size, configuration};
 use sluice_benches::report::{median, range};
 use sluice_benches::steady::SteadyWorker;
 use sluice_control::api;
-use sluice_control::check::{Against, Candidate, check};
+use sluice_control::check::{Against, Candidate, check, check_source};
 use sluice_control::client::Client;
-use sluice_control::compile::compile;
+use sluice_control::compile::{Former, compile, compile_after};
 use sluice_control::diff::diff;
 use sluice_control::ids::{IdBook, Unheld};
-use sluice_control::parse::{self, Format, Node};
+use sluice_control::parse::{self, Format, Kept, Node, Source};
 use sluice_control::process::{Opened, Process, etag};
 use sluice_control::socket::ControlSocket;
 use sluice_control::telemetry::Telemetry;
@@ -81,7 +81,7 @@ impl Stages {
         let node = read(&texts[1])?;
         let next = parse::parse(&node).model.ok_or("a configuration without a model")?;
         let json = serde_json::to_string(&next.to_json()).map_err(|error| error.to_string())?;
-        let against = Against { running: Some(model), book: Some(book), held: &Unheld, generation: 2 };
+        let alone = Against { running: Some(model), book: Some(book), generation: 2, ..Against::NOTHING };
         self.time("read YAML", || parse::read(&texts[1], Format::Yaml).is_ok());
         self.time("read JSON", || parse::read(&json, Format::Json).is_ok());
         self.time("parse", || parse::parse(&node).model.is_some());
@@ -100,12 +100,38 @@ impl Stages {
         self.time("diff", || diff(model, &next).changed.len());
         self.time("entity tag", || etag(&next));
         self.time("copy of the ids", || IdBook::clone(book));
-        self.time("check: parse to diff", || check(&node, &against).is_ok());
+        self.time("check: parse to diff", || check(&node, &alone).is_ok());
         let parts = compile(&next, &assigned, 2, &nothing).parts;
         self.time_with("build", || parts.clone(), Snapshot::build);
         let after = Snapshot::build(parts);
+        self.again(&running, &texts[1])?;
         let quotas = || Quotas::new(&limits(), 1);
         self.time_with("quotas", quotas, |quotas| quotas.set_limits(&after));
+        Ok(())
+    }
+
+    /// The same beside what runs.
+    fn again(&self, running: &Candidate, text: &str) -> Result<(), String> {
+        let Candidate { model, parts, context, book, kept, .. } = running;
+        let text = Arc::new(text.to_string());
+        let source = Source::read(&text, Format::Yaml, kept).map_err(|faults| explain(&faults))?;
+        let former = Some(Former { model, parts, context });
+        let (running, book) = (Some(model), Some(book));
+        let against = Against { running, former, book, generation: 2, ..Against::NOTHING };
+        let next = check_source(&source, &against).map_err(|faults| explain(&faults))?;
+        self.time("again: read YAML", || Source::read(&text, Format::Yaml, kept).is_ok());
+        self.time_with(
+            "again: ids",
+            || next.book.clone(),
+            |mut ids| {
+                let assigned = ids.assign_after(&next.model, model, 3, &Unheld).is_ok();
+                (ids, assigned)
+            },
+        );
+        let former = Former { model, parts, context };
+        self.time("again: compile", || compile_after(&next.model, &next.book, 2, former).errors.is_empty());
+        self.time("again: diff", || diff(model, &next.model).changed.len());
+        self.time("again: check", || check_source(&source, &against).is_ok());
         Ok(())
     }
 
@@ -192,7 +218,9 @@ fn read(text: &str) -> Result<Node<'_>, String> {
 }
 
 fn candidate(text: &str, against: &Against<'_>) -> Result<Candidate, String> {
-    check(&read(text)?, against).map_err(|faults| explain(&faults))
+    let (text, kept) = (Arc::new(text.to_string()), Kept::default());
+    let source = Source::read(&text, Format::Yaml, &kept).map_err(|faults| explain(&faults))?;
+    check_source(&source, against).map_err(|faults| explain(&faults))
 }
 
 fn explain(faults: &[parse::Fault]) -> String {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::problem::Problem;
 use crate::apply::{Document, Request};
 use crate::model::Model;
-use crate::parse::{self, Format};
+use crate::parse::{Format, Source};
 use crate::process::Process;
 
 #[derive(Debug, Deserialize)]
@@ -48,9 +48,10 @@ pub(super) async fn replace(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let text = text_of(body)?;
-    let node = parse::read(&text, format_of(&headers, &text)?).map_err(Problem::refused)?;
-    apply(&process, query, &headers, Document::Whole(node)).await
+    let text = Arc::new(text_of(body)?);
+    let kept = Arc::clone(&process.view().kept);
+    let source = Source::read(&text, format_of(&headers, &text)?, &kept).map_err(Problem::refused)?;
+    apply(&process, query, &headers, Document::Whole(source)).await
 }
 
 pub(super) async fn merge(

@@ -62,7 +62,7 @@ pub(super) async fn drops(State(process): Shared) -> Response {
 pub(super) async fn monitors(State(process): Shared) -> Json<Value> {
     let view = process.view();
     let monitor = |(name, monitor): (&crate::model::Name, &crate::model::Monitor)| {
-        let uses = |(_, pool): &(_, &crate::model::Pool)| pool.monitors.contains(name);
+        let uses = |(_, pool): &(_, &Arc<crate::model::Pool>)| pool.monitors.contains(name);
         let pools: Vec<_> = view.model.pools.iter().filter(uses).map(|(name, _)| name.to_string()).collect();
         json!({
             "name": name, "type": monitor.kind, "interval": monitor.interval, "timeout": monitor.timeout,

@@ -8,8 +8,12 @@ use crate::parse::{Fault, Pointer};
 
 impl Compile<'_> {
     pub(super) fn conflicts(&mut self) {
+        // There were none.
+        if !self.takes_otherwise {
+            return;
+        }
         let mut faults = Vec::new();
-        let mut holders: HashMap<&Match, Vec<usize>> = HashMap::new();
+        let mut holders: HashMap<&Match, Vec<usize>> = HashMap::with_capacity(self.parts.virtuals.len());
         for (number, server) in self.parts.virtuals.iter().enumerate() {
             let mut rows = server.matches.iter();
             let clash = rows.find_map(|row| Some((row, self.holder(holders.get(row)?, number)?)));

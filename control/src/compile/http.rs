@@ -131,7 +131,7 @@ impl Compile<'_> {
                 );
             }
             None if !lost => {
-                if let Some(pool) = pools_of(server).find(|pool| !legal::is_token(pool)) {
+                if let Some(pool) = server.pools_asked().find(|pool| !legal::is_token(pool.as_str())) {
                     let why = format!(
                         "expected \"name\": BIGipServer{pool}, which it would be, is no cookie's name"
                     );
@@ -149,15 +149,6 @@ impl Compile<'_> {
         }
         span.as_ms() / 1_000
     }
-}
-
-/// Every pool that requests may go to.
-fn pools_of(server: &VirtualServer) -> impl Iterator<Item = &str> {
-    let of_routes = server.routes.iter().flat_map(|route| {
-        let weighted = route.pools.iter().flatten().map(|weighted| &weighted.pool);
-        route.pool.iter().chain(weighted)
-    });
-    server.pool.iter().chain(of_routes).map(crate::model::Name::as_str)
 }
 
 fn limits(said: &Http) -> HttpLimits {

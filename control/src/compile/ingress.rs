@@ -39,8 +39,9 @@ impl Compile<'_> {
             .model
             .virtual_servers
             .values()
-            .map(Asked::from)
-            .chain(self.model.nats.values().map(Asked::from));
+            .map(|server| Asked::from(&**server))
+            .chain(self.model.nats.values().map(Asked::from))
+            .filter(|asked| asked.vlan.is_some());
         let named = asked.flat_map(|asked| {
             let ports: Vec<PortId> = match asked.ports {
                 Some(names) => {
@@ -50,7 +51,7 @@ impl Compile<'_> {
             };
             links_of(&ports, asked.vlan)
         });
-        self.links = untagged.into_iter().chain(own).chain(named).collect();
+        self.context.links = untagged.into_iter().chain(own).chain(named).collect();
     }
 
     fn every_port(&self) -> impl Iterator<Item = PortId> + use<> {
@@ -90,7 +91,7 @@ impl Compile<'_> {
         let rejected: BTreeSet<u16> = numbers(rejected).collect();
         let is_there = |link: &&LinkId| ports.as_ref().is_none_or(|ports| ports.contains(&link.port()));
         let taken = |link: &&LinkId| !rejected.contains(&link.vlan());
-        let links: Vec<LinkId> = self.links.iter().filter(is_there).filter(taken).copied().collect();
+        let links: Vec<LinkId> = self.context.links.iter().filter(is_there).filter(taken).copied().collect();
         let lost = self.lost_in("/ports") || self.lost_in(path.child("ports").as_str());
         if links.is_empty() && ports.is_none_or(|ports| !ports.is_empty()) && !lost {
             self.error(

@@ -5,6 +5,7 @@
 mod access_log;
 mod conflicts;
 mod filters;
+mod former;
 mod http;
 mod ingress;
 mod legal;
@@ -25,10 +26,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use hashbrown::HashMap;
-use sluice_dataplane::config::ids::{LinkId, PORTS_MAX, PortId};
+use sluice_dataplane::config::ids::{PORTS_MAX, PortId};
 use sluice_dataplane::config::snapshot::{Parts, Settings};
 use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{DriverSpec, PortSpec};
+
+pub use former::{Context, Former};
 
 use crate::ids::IdBook;
 use crate::model::{self, Driver, Fault, Model, Name, Port, Size, VirtualType, Workers};
@@ -43,30 +46,23 @@ pub struct Compiled {
     pub errors: Vec<parse::Fault>,
     /// What is odd, but can be run.
     pub warnings: Vec<parse::Fault>,
+    /// For the next one, which takes over what does not differ.
+    pub context: Context,
 }
 
 /// Compiles `model`, whose objects have their numbers in `ids`. Places in `removed` were refused already: what
 /// follows from their absence is not reported.
 pub fn compile(model: &Model, ids: &IdBook, generation: u64, removed: &BTreeSet<Pointer>) -> Compiled {
-    let mut compile = Compile::new(model, ids, removed);
-    compile.parts.generation = generation;
-    compile.system();
-    compile.ports();
-    compile.self_ips();
-    compile.routes();
-    compile.monitors();
-    compile.nodes();
-    compile.pools();
-    compile.snat_pools();
-    compile.snat_lists();
-    compile.configured_links();
-    compile.virtual_servers();
-    compile.nats();
-    compile.access_log();
-    compile.conflicts();
-    let Compile { parts, mut errors, warnings, .. } = compile;
-    errors.retain(|error| !removed.iter().any(|gone| error.path.is_within(gone)));
-    Compiled { parts, errors, warnings }
+    Compile::new(model, ids, removed).run(generation)
+}
+
+/// Compiles `model` as [`compile`] does, and to the same, taking over what is the same object in `former`. `ids` came
+/// from the numbers that `former` was compiled with.
+pub fn compile_after(model: &Model, ids: &IdBook, generation: u64, former: Former<'_>) -> Compiled {
+    let removed = BTreeSet::new();
+    let mut compile = Compile::new(model, ids, &removed);
+    compile.former = Some(former).filter(|former| former.model.has_frame_of(model));
+    compile.run(generation)
 }
 
 /// The ports that `model` asks for, in the order of their ids.
@@ -105,8 +101,11 @@ struct Compile<'a> {
     nodes: HashMap<IpAddr, &'a model::Node>,
     /// By the node's number: whether the parts have it.
     has_node: Vec<bool>,
-    /// Links that something is configured on.
-    links: BTreeSet<LinkId>,
+    /// What there is to take over from; never while something is `removed`.
+    former: Option<Former<'a>>,
+    context: Context,
+    /// A virtual server takes other packets than it did.
+    takes_otherwise: bool,
     parts: Parts,
     errors: Vec<parse::Fault>,
     warnings: Vec<parse::Fault>,
@@ -126,12 +125,35 @@ impl<'a> Compile<'a> {
             ports,
             nodes: HashMap::new(),
             has_node: Vec::new(),
-            links: BTreeSet::new(),
+            former: None,
+            context: Context::default(),
+            takes_otherwise: false,
             parts,
             errors: Vec::new(),
             warnings: Vec::new(),
             self_ip_refused: false,
         }
+    }
+
+    fn run(mut self, generation: u64) -> Compiled {
+        self.parts.generation = generation;
+        self.system();
+        self.ports();
+        self.self_ips();
+        self.routes();
+        self.monitors();
+        self.nodes();
+        self.pools();
+        self.snat_pools();
+        self.snat_lists();
+        self.configured_links();
+        self.virtual_servers();
+        self.nats();
+        self.access_log();
+        self.conflicts();
+        let Self { parts, mut errors, warnings, context, removed, .. } = self;
+        errors.retain(|error| !removed.iter().any(|gone| error.path.is_within(gone)));
+        Compiled { parts, errors, warnings, context }
     }
 
     fn error(&mut self, path: impl Into<Pointer>, message: impl Into<String>) {
@@ -199,8 +221,8 @@ impl<'a> Compile<'a> {
 
     /// A full proxy without room for a connection would refuse them all.
     fn proxies(&mut self) {
-        let standard = |(_, server): &(&Name, &model::VirtualServer)| server.kind == VirtualType::Standard;
-        let needed = self.model.virtual_servers.iter().find(standard);
+        let mut servers = self.model.virtual_servers.iter();
+        let needed = servers.find(|(_, server)| server.kind == VirtualType::Standard);
         if let (Some((name, _)), 0) = (needed, self.model.system.limits.proxies.get()) {
             let why = format!("expected more than 0: virtual server {name} is of type standard");
             self.error("/system/limits/proxies", why);

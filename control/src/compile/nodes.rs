@@ -27,9 +27,15 @@ impl Compile<'_> {
         }
     }
 
-    /// The node that a member at `ip` runs on; the first one of its members brings it into the parts.
+    /// The node that a member at `ip` runs on.
     pub(super) fn node_of(&mut self, ip: IpAddr) -> NodeId {
         let id = self.ids.node_id(ip);
+        self.bring_node(id, ip);
+        id
+    }
+
+    /// The first member of a node brings it into the parts.
+    pub(super) fn bring_node(&mut self, id: NodeId, ip: IpAddr) {
         if self.has_node.len() <= id.index() && id != NodeId::NONE {
             self.has_node.resize(id.index() + 1, false);
         }
@@ -38,7 +44,6 @@ impl Compile<'_> {
             let node = self.node(id, ip);
             self.parts.nodes.push(node);
         }
-        id
     }
 
     fn node_address(&mut self, place: &Pointer, node: &model::Node) {

@@ -6,36 +6,57 @@ use sluice_dataplane::config::ids::NodeId;
 use sluice_dataplane::config::snapshot as plane;
 
 use super::network::unusable_host;
-use super::{Compile, pointer};
+use super::{Compile, Former, pointer};
 use crate::model::{Member, Name, Pool, ServiceDownAction};
 use crate::parse::{Fault, Pointer};
 
 impl Compile<'_> {
     pub(super) fn pools(&mut self) {
         let model = self.model;
+        let mut former = self.former.map(Former::pools);
         for (name, pool) in &model.pools {
-            let path = pointer("pools", name);
-            for (index, monitor) in pool.monitors.iter().enumerate() {
-                if !model.monitors.contains_key(monitor) {
-                    let place = self.place_in(&path.child("monitors"), index);
-                    self.unknown(place, "monitor", "monitors", monitor, model.monitors.keys());
-                }
-            }
-            self.connection_limits(&path, pool);
-            self.priority_groups(&path, pool);
-            let compiled = plane::Pool {
-                id: self.ids.pool_id(name.as_str()),
-                name: name.as_str().into(),
-                method: pool.load_balancing.method(),
-                members: self.members(&path, name, pool),
-                min_active_members: pool.min_active_members.as_u16(),
-                slow_ramp_ms: pool.slow_ramp_time.as_ms(),
-                service_down_action: service_down_action(pool.service_down_action),
-                reselect_tries: pool.reselect_tries.get() as u8,
-                queue: self.queue(&path, pool),
+            let was = former.as_mut().and_then(|former| former.step(name, pool));
+            let compiled = match was {
+                Some(was) if was.is_same => self.pool_as_it_was(pool, was.compiled),
+                Some(_) | None => self.new_pool(name, pool),
             };
             self.parts.pools.push(compiled);
         }
+    }
+
+    /// Its numbers are those it had: they stay with their names.
+    fn pool_as_it_was(&mut self, pool: &Pool, compiled: &plane::Pool) -> plane::Pool {
+        for (member, compiled) in pool.members.iter().zip(&compiled.members) {
+            self.bring_node(compiled.node, member.address.0);
+        }
+        compiled.clone()
+    }
+
+    fn new_pool(&mut self, name: &Name, pool: &Pool) -> plane::Pool {
+        let (model, path, warnings) = (self.model, pointer("pools", name), self.warnings.len());
+        for (index, monitor) in pool.monitors.iter().enumerate() {
+            if !model.monitors.contains_key(monitor) {
+                let place = self.place_in(&path.child("monitors"), index);
+                self.unknown(place, "monitor", "monitors", monitor, model.monitors.keys());
+            }
+        }
+        self.connection_limits(&path, pool);
+        self.priority_groups(&path, pool);
+        let compiled = plane::Pool {
+            id: self.ids.pool_id(name.as_str()),
+            name: name.as_str().into(),
+            method: pool.load_balancing.method(),
+            members: self.members(&path, name, pool),
+            min_active_members: pool.min_active_members.as_u16(),
+            slow_ramp_ms: pool.slow_ramp_time.as_ms(),
+            service_down_action: service_down_action(pool.service_down_action),
+            reselect_tries: pool.reselect_tries.get() as u8,
+            queue: self.queue(&path, pool),
+        };
+        if self.warnings.len() > warnings {
+            self.context.odd_pools.insert(name.clone());
+        }
+        compiled
     }
 
     fn priority_groups(&mut self, path: &Pointer, pool: &Pool) {

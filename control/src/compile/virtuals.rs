@@ -4,9 +4,10 @@ use sluice_dataplane::address::{Address, Prefix};
 use sluice_dataplane::config::ids::PoolId;
 use sluice_dataplane::config::snapshot as plane;
 
+use super::former::Was;
 use super::network::unusable_host;
 use super::proxy::needs_no_pool;
-use super::{Compile, pointer};
+use super::{Compile, Former, pointer};
 use crate::model::{
     Destination, Member, Name, OneOrMany, Protocol, SourcePortChoice, Span, VirtualServer, VirtualType,
 };
@@ -15,11 +16,32 @@ use crate::parse::Pointer;
 impl Compile<'_> {
     pub(super) fn virtual_servers(&mut self) {
         let model = self.model;
+        let former = self.former.filter(|former| former.context.links == self.context.links);
+        let mut walk = former.map(Former::virtual_servers);
+        let changed = former.map(|former| former.changed_pools(model)).unwrap_or_default();
         for (name, server) in &model.virtual_servers {
-            let path = pointer("virtual_servers", name);
-            let virtual_server = self.virtual_server(&path, name, server);
-            self.parts.virtuals.push(virtual_server);
+            let was = walk.as_mut().and_then(|walk| walk.step(name, server));
+            let is_same =
+                |was: &Was<'_, _>| was.is_same && !server.pools().any(|pool| changed.contains(pool));
+            let compiled = match &was {
+                Some(was) if is_same(was) => was.compiled.clone(),
+                Some(_) | None => self.new_virtual_server(name, server),
+            };
+            let takes_as_before = |was: Was<'_, plane::Virtual>| {
+                (&was.compiled.matches, &was.compiled.ingress) == (&compiled.matches, &compiled.ingress)
+            };
+            self.takes_otherwise |= !was.is_some_and(takes_as_before);
+            self.parts.virtuals.push(compiled);
         }
+    }
+
+    fn new_virtual_server(&mut self, name: &Name, server: &VirtualServer) -> plane::Virtual {
+        let warnings = self.warnings.len();
+        let compiled = self.virtual_server(&pointer("virtual_servers", name), name, server);
+        if self.warnings.len() > warnings {
+            self.context.odd_virtual_servers.insert(name.clone());
+        }
+        compiled
     }
 
     fn virtual_server(&mut self, path: &Pointer, name: &Name, server: &VirtualServer) -> plane::Virtual {
@@ -208,6 +230,7 @@ impl Compile<'_> {
         server: &VirtualServer,
         name: &Name,
     ) -> Option<PoolId> {
+        debug_assert!(server.pools().any(|known| known == name), "what names a pool must say so");
         let Some(pool) = self.model.pools.get(name) else {
             self.unknown(place, "pool", "pools", name, self.model.pools.keys());
             return None;

@@ -38,6 +38,21 @@ impl Filter {
     pub fn answers(&self) -> bool {
         matches!(self, Filter::Redirect(_) | Filter::FixedResponse(_))
     }
+
+    /// The pool that it names.
+    pub fn pool(&self) -> Option<&Name> {
+        match self {
+            Filter::Mirror(mirror) => Some(&mirror.pool),
+            Filter::RequestHeaders(_)
+            | Filter::ResponseHeaders(_)
+            | Filter::Forwarded(_)
+            | Filter::Redirect(_)
+            | Filter::Rewrite(_)
+            | Filter::FixedResponse(_)
+            | Filter::Cors(_)
+            | Filter::RateLimit(_) => None,
+        }
+    }
 }
 
 /// Changes of fields: removed first, then set, then added.

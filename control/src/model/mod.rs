@@ -10,6 +10,7 @@ pub mod network;
 pub mod persistence;
 pub mod pools;
 pub mod proxy;
+pub mod shared;
 pub mod system;
 pub mod translation;
 pub mod units;
@@ -18,6 +19,7 @@ pub mod virtual_server;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -66,7 +68,7 @@ pub struct Model {
     pub nodes: BTreeMap<Name, Node>,
     /// Pools, by name.
     #[serde(default)]
-    pub pools: BTreeMap<Name, Pool>,
+    pub pools: BTreeMap<Name, Arc<Pool>>,
     /// SNAT pools, by name.
     #[serde(default)]
     pub snat_pools: BTreeMap<Name, SnatPool>,
@@ -78,7 +80,7 @@ pub struct Model {
     pub nats: BTreeMap<Name, Nat>,
     /// Virtual servers, by name.
     #[serde(default)]
-    pub virtual_servers: BTreeMap<Name, VirtualServer>,
+    pub virtual_servers: BTreeMap<Name, Arc<VirtualServer>>,
     /// What sluice tells about itself.
     #[serde(default)]
     pub telemetry: Telemetry,

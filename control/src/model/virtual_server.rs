@@ -105,6 +105,23 @@ pub struct VirtualServer {
     pub connection_reuse: Option<Box<ConnectionReuse>>,
 }
 
+impl VirtualServer {
+    /// Every pool that it names.
+    pub fn pools(&self) -> impl Iterator<Item = &Name> {
+        let filters = self.filters.iter().chain(self.routes.iter().flat_map(|route| &route.filters));
+        self.pools_asked().chain(filters.filter_map(Filter::pool))
+    }
+
+    /// Every pool that connections and requests may go to.
+    pub fn pools_asked(&self) -> impl Iterator<Item = &Name> {
+        let of_routes = self.routes.iter().flat_map(|route| {
+            let weighted = route.pools.iter().flatten().map(|weighted| &weighted.pool);
+            route.pool.iter().chain(weighted)
+        });
+        self.pool.iter().chain(of_routes)
+    }
+}
+
 /// Which upper-layer protocols a virtual server takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]

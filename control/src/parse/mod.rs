@@ -12,6 +12,7 @@ mod de;
 mod json;
 mod node;
 mod quick;
+mod source;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,6 +20,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use node::{Entry, Node, Value};
+pub use source::{Kept, Source};
 
 use crate::model::Model;
 
@@ -211,11 +213,16 @@ pub struct Parsed {
 
 /// Makes a model of a tree.
 pub fn parse(document: &Node<'_>) -> Parsed {
-    let whole = (!node::has_duplicates(document)).then(|| Model::deserialize(de::Reader(document)).ok());
-    match whole.flatten() {
+    match parse_right(document) {
         Some(model) => Parsed { model: Some(model), faults: Vec::new(), removed: BTreeSet::new() },
         None => parse_by_parts(document),
     }
+}
+
+/// Makes a model of a tree with which nothing is wrong; `None` of any other.
+pub(crate) fn parse_right(document: &Node<'_>) -> Option<Model> {
+    let is_clear = !node::has_duplicates(document);
+    is_clear.then(|| Model::deserialize(de::Reader(document)).ok()).flatten()
 }
 
 /// Takes out of a copy of the tree whatever is wrong, until the rest makes a model.

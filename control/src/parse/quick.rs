@@ -6,13 +6,18 @@
 //! values in brackets; in both: `\u`. `tests/quick.rs` holds both against each other.
 
 mod json;
+mod objects;
 mod yaml;
 
 use super::DEPTH_MAX;
 use super::node::{Entry, Node, Value};
 
-pub(super) use json::from_json;
-pub(super) use yaml::from_yaml;
+pub(super) use json::{from_json, from_json_beside};
+pub(super) use objects::{Found, Objects, Place, Section};
+pub(super) use yaml::{from_yaml, from_yaml_beside};
+
+/// A tree of what is new, and what stands in its sections.
+pub(super) type Quick<'t> = (Node<'t>, [Vec<Found<'t>>; 2]);
 
 /// A text, and how far it is read.
 struct Cursor<'t> {
@@ -24,11 +29,28 @@ struct Cursor<'t> {
     /// What is in them, one behind the other: each is copied out once, at its size.
     items: Vec<Node<'t>>,
     entries: Vec<Entry<'t>>,
+    objects: Objects<'t>,
 }
 
 impl<'t> Cursor<'t> {
-    fn new(text: &'t str) -> Self {
-        Self { text, at: 0, line: 1, open: 0, items: Vec::new(), entries: Vec::new() }
+    fn new(text: &'t str, objects: Objects<'t>) -> Self {
+        Self { text, at: 0, line: 1, open: 0, items: Vec::new(), entries: Vec::new(), objects }
+    }
+
+    /// What is not read yet.
+    fn rest(&self) -> &'t str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    /// True for the map of a section whose objects are kept, before it is entered.
+    fn is_section(&self) -> bool {
+        self.open == 1 && self.objects.is_in_section()
+    }
+
+    /// Steps over text that stood at a `former` place, too.
+    fn skip_same(&mut self, former: usize) {
+        let (len, breaks) = self.objects.size(former).unwrap_or_default();
+        (self.at, self.line) = (self.at + len, self.line + breaks);
     }
 
     /// The byte that comes next; none at the end.

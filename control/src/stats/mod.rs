@@ -6,6 +6,8 @@ pub mod rows;
 pub mod sums;
 pub mod tables;
 
+use std::sync::Arc;
+
 use sluice_dataplane::config::ids::{MemberId, PORTS_MAX, PortId};
 use sluice_dataplane::counters::Counter;
 use sluice_dataplane::runtime::WorkerHandle;
@@ -24,7 +26,7 @@ impl Process {
     /// Every virtual server.
     pub fn virtual_servers(&self) -> Vec<VirtualServerStats> {
         let view = self.view();
-        let stats = |(name, server): (&Name, &crate::model::VirtualServer)| {
+        let stats = |(name, server): (&Name, &Arc<crate::model::VirtualServer>)| {
             let sums = self.virtual_sums(&view, name.as_str());
             let pool = server.pool.as_ref().map(|pool| self.pool_availability(&view, pool));
             let (of_pool, members_available) = pool.unzip();
@@ -64,7 +66,7 @@ impl Process {
     /// Every pool.
     pub fn pools(&self) -> Vec<PoolStats> {
         let view = self.view();
-        let stats = |(name, pool): (&Name, &Pool)| {
+        let stats = |(name, pool): (&Name, &Arc<Pool>)| {
             let (mut connections, mut serverside) = (ConnectionsSum::default(), TrafficSum::default());
             for member in &pool.members {
                 let sums = self.member_sums(&view, view.book.member_id(name, member));
@@ -91,7 +93,7 @@ impl Process {
         let view = self.view();
         let all = view.model.pools.iter();
         let all = all.flat_map(|of| of.1.members.iter().map(move |member| (of, member)));
-        let stats = |(of, member): ((&Name, &Pool), &Member)| {
+        let stats = |(of, member): ((&Name, &Arc<Pool>), &Member)| {
             let pool = of.0;
             let id = view.book.member_id(pool, member);
             let sums = self.member_sums(&view, id);
@@ -102,7 +104,7 @@ impl Process {
                 member: endpoint(member.address, member.port.0),
                 address: member.address.to_string(),
                 port: member.port.0,
-                availability: self.member_availability(&view, of, member),
+                availability: self.member_availability(&view, (of.0, of.1), member),
                 state,
                 state_from: match (said, member.state) {
                     (true, _) => "runtime",

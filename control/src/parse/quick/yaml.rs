@@ -10,25 +10,38 @@
 
 use std::borrow::Cow;
 
-use super::Cursor;
+use super::{Cursor, Objects, Quick};
 use crate::parse::node::{Entry, Node, Value, key_text, scalar};
 
 /// Reads YAML; none when it is not plain.
 pub(in crate::parse) fn from_yaml(text: &str) -> Option<Node<'_>> {
-    // Control characters, and whatever could be a byte order mark.
-    let unusual = |byte: u8| byte < b' ' && byte != b'\n' || byte == 0x7f || byte == 0xef;
-    if text.bytes().any(unusual) {
+    from_yaml_beside(text, Objects::default()).map(|(node, _)| node)
+}
+
+/// Reads what is new in YAML; none when it is not plain.
+pub(in crate::parse) fn from_yaml_beside<'t>(text: &'t str, objects: Objects<'t>) -> Option<Quick<'t>> {
+    if is_unusual(text) {
         return None;
     }
-    let mut lines = Lines { cursor: Cursor::new(text), begin: 0, column: 0 };
+    let mut lines = Lines { cursor: Cursor::new(text, objects), begin: 0, column: 0 };
     lines.find_content();
     if lines.column == 0 && text.get(lines.cursor.at..)?.starts_with("---\n") {
         lines.cursor.at += 3;
         lines.end_line()?;
     }
     let node = lines.block(NOWHERE)?;
-    (lines.column == NOWHERE).then_some(node)
+    (lines.column == NOWHERE).then(|| (node, lines.cursor.objects.found()))
 }
+
+/// True when there are control characters, or what could be a byte order mark.
+fn is_unusual(text: &str) -> bool {
+    let unusual = |byte: &u8| *byte < b' ' && *byte != b'\n' || *byte == 0x7f || *byte == 0xef;
+    // By pieces without a way out in between: these are done many bytes at once.
+    text.as_bytes().chunks(PIECE).any(|piece| piece.iter().fold(false, |found, byte| found | unusual(byte)))
+}
+
+/// Bytes that are looked at together.
+const PIECE: usize = 4_096;
 
 /// The column left of all others: that of the document's parent, and of its end.
 const NOWHERE: isize = -1;
@@ -108,10 +121,18 @@ impl<'t> Lines<'t> {
 
     /// A map whose keys stand at `column`; the first one is read, and began at `start`.
     fn block_map(&mut self, column: isize, mut key: Scalar<'t>, mut start: usize) -> Option<Value<'t>> {
+        if self.cursor.is_section() {
+            self.cursor.at = start;
+            return self.section(column);
+        }
         let begin = self.cursor.entries.len();
         self.cursor.enter()?;
         loop {
             self.end_key(start)?;
+            if self.cursor.open == 1 {
+                let name = if let Value::Text(name) = &key.value { name } else { "" };
+                self.cursor.objects.enter(name);
+            }
             let node = self.map_value(column)?;
             self.cursor.entries.push(Entry { key: key_text(key.value), line: key.line, node });
             if self.column != column {
@@ -119,6 +140,57 @@ impl<'t> Lines<'t> {
             }
             (start, key) = (self.cursor.at, self.scalar(false)?);
         }
+    }
+
+    /// A map of objects whose keys stand at `column`, without those that stand as they did.
+    fn section(&mut self, column: isize) -> Option<Value<'t>> {
+        let begin = self.cursor.entries.len();
+        self.cursor.enter()?;
+        loop {
+            let expected = self.cursor.objects.expected(self.cursor.rest(), column as usize);
+            if !expected.is_some_and(|former| self.skip_same(former, column)) {
+                self.object(column)?;
+            }
+            if self.column != column {
+                return Some(self.cursor.map_from(begin));
+            }
+        }
+    }
+
+    /// An object that is not the one that should come next.
+    fn object(&mut self, column: isize) -> Option<()> {
+        let (start, line, rest) = (self.cursor.at, self.cursor.line, self.cursor.rest());
+        let key = key_text(self.scalar(false)?.value);
+        let behind = std::mem::replace(&mut self.cursor.at, start);
+        let named = self.cursor.objects.named(&key, rest, column as usize);
+        if named.is_some_and(|former| self.skip_same(former, column)) {
+            return Some(());
+        }
+        self.cursor.at = behind;
+        self.end_key(start)?;
+        let node = self.map_value(column)?;
+        // A last line without an end could go on.
+        if self.column != NOWHERE || self.cursor.text.ends_with('\n') {
+            let end = (self.begin, self.cursor.line);
+            self.cursor.objects.push_new(key.clone(), (start, line), end, column as usize);
+        }
+        self.cursor.entries.push(Entry { key, line, node });
+        Some(())
+    }
+
+    /// Steps over an object whose text stood at a `former` place, too; false when more belongs to it here.
+    fn skip_same(&mut self, former: usize, column: isize) -> bool {
+        let (start, line, begin) = (self.cursor.at, self.cursor.line, self.begin);
+        self.cursor.skip_same(former);
+        self.begin = self.cursor.at;
+        self.find_content();
+        let goes_on = self.column > column;
+        if goes_on {
+            (self.cursor.at, self.cursor.line, self.begin, self.column) = (start, line, begin, column);
+        } else {
+            self.cursor.objects.push_same(former, start, line);
+        }
+        !goes_on
     }
 
     /// Steps over the colon behind a key that began at `start`.
