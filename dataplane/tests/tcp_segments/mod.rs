@@ -13,6 +13,7 @@ mod congestion;
 mod doubts;
 mod ends;
 mod holes;
+mod oddities;
 mod receiver;
 mod timers;
 mod windows;
@@ -126,6 +127,8 @@ pub struct Peer {
     pub now: Instant,
     /// What the peer announces from now on, bytes.
     pub window: u32,
+    /// Where in its stream it says acknowledgements: all before is heard.
+    pub place: u32,
     /// Segments that [`Peer::said`] has not told yet.
     unheard: Vec<Said>,
     /// First sequence numbers of both streams: the engine's and the peer's.
@@ -151,9 +154,10 @@ impl Peer {
             id,
             now,
             window: setup.window,
+            place: 0,
             unheard: Vec::new(),
             begins: [setup.isn.wrapping_add(1), setup.agreed.peer_isn.wrapping_add(1)],
-            scales: [scale, setup.agreed.peer_scale.unwrap_or(0)],
+            scales: [scale, setup.agreed.peer_scale.unwrap_or(0).min(14)],
             mtu: setup.spec.mtu.into(),
             largest: 0,
             written: 0,
@@ -200,14 +204,14 @@ impl Peer {
         self.flush();
     }
 
-    /// An acknowledgement and no more, of a peer that has said nothing yet.
+    /// An acknowledgement and no more.
     pub fn says_ack(&mut self, acked: u32) {
-        self.says(&self.segment(ACK, 0, acked));
+        self.says(&self.segment(ACK, self.place, acked));
     }
 
     /// The same with blocks of what came beyond.
     pub fn says_blocks(&mut self, acked: u32, blocks: &[(u32, u32)]) {
-        let mut tcp = self.segment(ACK, 0, acked);
+        let mut tcp = self.segment(ACK, self.place, acked);
         let number = |offset| self.begins[0].wrapping_add(offset);
         tcp.blocks = blocks.iter().map(|(from, to)| (number(*from), number(*to))).collect();
         self.says(&tcp);

@@ -171,6 +171,27 @@ fn large_windows_are_scaled(kind: Kind) {
     assert_eq!(peer.readable() + 2 * MSS, 200_000 + MSS);
 }
 
+/// The largest window that there can be, and scales that are larger than any (RFC 7323 section 2.3).
+fn largest_windows_are_no_trouble(kind: Kind) {
+    for (scale, window) in [(14, 0xffff << 14), (255, 0xffff << 14), (14, 1 << 14)] {
+        let mut setup = Setup::new(kind);
+        setup.agreed.peer_scale = Some(scale);
+        setup.window = 0;
+        let mut peer = setup.open();
+        peer.window = window;
+        peer.says_ack(0);
+        peer.writes(100_000);
+        let said = peer.said();
+        let initial = (peer.facts().initial_window)(MSS as usize) as u32;
+        assert!(said.last().is_some_and(|said| said.to <= initial.min(window)), "{said:?}");
+        let mut receiver = super::receiver::Receiver::default();
+        said.iter().for_each(|said| receiver.takes(said));
+        receiver.answers(&mut peer);
+        receiver.takes_all(&mut peer, 10, 100_000, |_| false);
+        assert_eq!(peer.engine.unacknowledged(peer.id), 0);
+    }
+}
+
 /// A peer that goes back on its window is sent nothing new; what it has not had is sent again when it may be.
 fn window_that_is_taken_back_is_kept_to(kind: Kind) {
     let mut peer = Setup::unscaled(kind, 10_000).open();
@@ -210,6 +231,7 @@ for_kinds! {
         reader_of_all_tells_the_peer_at_once,
         window_smaller_than_a_segment_is_used,
         large_windows_are_scaled,
+        largest_windows_are_no_trouble,
         window_that_is_taken_back_is_kept_to,
     ],
     native: [window_does_not_open_by_a_little, small_openings_are_not_filled_at_once],

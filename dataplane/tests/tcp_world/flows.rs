@@ -147,6 +147,26 @@ fn what_one_connection_says_passes_to_another(pair: Pair) {
     assert!(got.iter().zip(&data).all(|(got, sent)| got ^ 0x55 == *sent));
 }
 
+/// Buffers of a byte, and of about a segment.
+fn smallest_buffers_pass_everything(pair: Pair) {
+    for buffer in [1, 2, 3, 100, 1459, 1460, 1461, 3000] {
+        let mut world =
+            World::new(pair, 52, EngineSpec { receive_buffer: buffer, send_buffer: buffer, ..SPEC });
+        world.keeps_log = false;
+        let [client, server] = world.open(1000);
+        let data = (0..buffer as u32 * 20).map(|at| (at % 251) as u8).collect::<Vec<_>>();
+        let (mut sent, mut got) = (0, Vec::new());
+        while got.len() < data.len() {
+            sent += world.engines[0].send(client, &data[sent..]);
+            world.touch(0, 1000);
+            world.step().expect("it goes on");
+            got.extend(world.read(1, server));
+            world.touch(1, 1000);
+        }
+        assert!(got == data, "{buffer}");
+    }
+}
+
 fn peer_that_ignores_the_window_breaks_nothing(pair: Pair) {
     let (mut world, [client, server]) = World::opened(pair, 48, SPEC);
     world.run_for(Duration::from_millis(50));
@@ -259,6 +279,7 @@ for_pairs! {
     as_many_connections_as_there_may_be,
     ten_thousand_connections_transfer_each_its_own,
     what_one_connection_says_passes_to_another,
+    smallest_buffers_pass_everything,
     peer_that_ignores_the_window_breaks_nothing,
     no_segment_breaks_an_engine,
     no_segment_breaks_an_opening,

@@ -12,6 +12,7 @@ mod ends;
 mod flows;
 mod goodput;
 pub mod packet;
+mod relays;
 mod storms;
 mod windows;
 
@@ -48,6 +49,8 @@ pub struct World {
     /// Every packet that was sent: by which side, and what it says.
     pub log: Vec<(usize, Tcp)>,
     pub keeps_log: bool,
+    /// Packets that a sink takes before it has to be emptied.
+    pub room: usize,
     pub weather: Weather,
     /// What packets of side 0 go through, beside the weather.
     pub bottleneck: Option<Bottleneck>,
@@ -87,6 +90,7 @@ impl World {
             conns: Default::default(),
             log: Vec::new(),
             keeps_log: true,
+            room: 1000,
             weather: Weather::FAIR,
             bottleneck: None,
             largest: 0,
@@ -241,14 +245,7 @@ impl World {
     /// Something was done with a connection: what it has to send is sent, and its timer is set.
     pub fn touch(&mut self, side: usize, port: u16) {
         let Some(id) = self.conns[side].get(&port).copied() else { return };
-        let mut sink = Wire { room: 1000, largest: self.largest, packets: Vec::new() };
-        let has_output = self.engines[side].has_output(id, self.now);
-        assert!(!self.engines[side].transmit(id, &mut sink, self.now), "this sink has room");
-        assert!(has_output || sink.packets.is_empty(), "it said that there was nothing");
-        let is_segment =
-            |(packet, segment): &(Vec<u8>, Option<u16>)| segment.is_some() || packet.len() <= 1500;
-        assert!(sink.packets.iter().all(is_segment), "it is larger than a segment");
-        sink.packets.into_iter().for_each(|packet| self.send(side, packet));
+        while self.transmit(side, id) {}
         if let Some(at) = self.due_of[side].remove(&port) {
             self.due.remove(&(at, side, port));
         }
@@ -257,6 +254,20 @@ impl World {
             self.due.insert((at, side, port));
             self.due_of[side].insert(port, at);
         }
+    }
+
+    /// Sends what one sink takes; true when there may be more.
+    fn transmit(&mut self, side: usize, id: ConnId) -> bool {
+        let mut sink = Wire { room: self.room, largest: self.largest, packets: Vec::new() };
+        let has_output = self.engines[side].has_output(id, self.now);
+        let is_more = self.engines[side].transmit(id, &mut sink, self.now);
+        assert!(!is_more || sink.packets.len() == self.room, "this sink has room");
+        assert!(has_output || sink.packets.is_empty(), "it said that there was nothing");
+        let is_segment =
+            |(packet, segment): &(Vec<u8>, Option<u16>)| segment.is_some() || packet.len() <= 1500;
+        assert!(sink.packets.iter().all(is_segment), "it is larger than a segment");
+        sink.packets.into_iter().for_each(|packet| self.send(side, packet));
+        is_more
     }
 
     fn send(&mut self, side: usize, (packet, segment): (Vec<u8>, Option<u16>)) {
