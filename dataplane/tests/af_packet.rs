@@ -1,6 +1,7 @@
 //! The `af_packet` port against the kernel: veth and macvlan in namespaces, real TCP. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[expect(dead_code, reason = "shared with other tests")]
 mod lab;
 
 use std::hash::{DefaultHasher, Hasher};
@@ -10,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lab::craft::{arp_request, ethernet, unfinished};
+use lab::craft::{ethernet, unfinished};
 use lab::{Place, experiment, is_experiment, next, plain, receive, send, until};
 use sluice_dataplane::frame::{Checksum, Frame, FramePool, SegmentKind};
 use sluice_dataplane::packet::checksum::finish;
@@ -530,59 +531,6 @@ fn of_flow(pool: &FramePool, to: [u8; 6], flow: u16) -> Frame {
 
 fn flow_of(frame: &Frame) -> u16 {
     u16::from_be_bytes([frame.bytes()[34], frame.bytes()[35]])
-}
-
-#[test]
-fn the_kernel_is_silent_while_the_port_is_open() {
-    let Some(here) = Place::new("the_kernel_is_silent_while_the_port_is_open") else { return };
-    let there = Place::new("peer").unwrap();
-    here.cable("port0", &there, "peer0");
-    here.ip("addr add 192.0.2.9/24 dev port0");
-    let mut theirs = there.queue("peer0");
-    let pool = FramePool::new(64);
-    let ask = |theirs: &mut dyn PortQueue| {
-        send(theirs, (0..20).map(|_| pool.copy_of(&arp_request(OURS)).unwrap()).collect());
-    };
-    let is_reply = |frame: &Frame| frame.bytes().starts_with(&OURS) && frame.bytes()[12..14] == [8, 6];
-    ask(theirs.as_mut());
-    receive(theirs.as_mut(), 20, is_reply);
-
-    let mut port = here.open("port0", 1);
-    if !port.info.offloads.contains(&"kernel-bypassed") {
-        eprintln!("SKIPPED: the_kernel_is_silent_while_the_port_is_open: no tcx, see KernelBypass");
-        return;
-    }
-    let ours = port.queues[0].as_mut();
-    ask(theirs.as_mut());
-    receive(ours, 20, |frame| frame.bytes()[12..14] == [8, 6]);
-    autoconfigure(&here);
-    send(ours, vec![pool.copy_of(&experiment(1, 60)).unwrap()]);
-    let heard = receive_up_to(theirs.as_mut(), is_experiment);
-    assert_eq!(heard.len(), 1, "only what we sent: {heard:?}");
-
-    drop(port);
-    ask(theirs.as_mut());
-    receive(theirs.as_mut(), 20, is_reply);
-}
-
-/// Lets the kernel give port0 an IPv6 address; returns when it has asked for duplicates and got no answer.
-fn autoconfigure(here: &Place) {
-    here.sysctl("ipv6/conf/port0/disable_ipv6", "0");
-    until("an IPv6 address is there and its duplicate detection done", || {
-        let addresses = here.ip("-6 addr show dev port0 scope link");
-        addresses.contains("fe80::") && !addresses.contains("tentative")
-    });
-}
-
-/// All frames that come, up to the first that `is_last` likes.
-fn receive_up_to(queue: &mut dyn PortQueue, is_last: impl Fn(&Frame) -> bool) -> Vec<Frame> {
-    let mut heard = Vec::new();
-    loop {
-        heard.extend(receive(queue, 1, |_| true));
-        if heard.last().is_some_and(&is_last) {
-            return heard;
-        }
-    }
 }
 
 #[test]

@@ -9,9 +9,10 @@
 //! peer's offloads. Several queues share the interface by fanout: by our own program, so that each frame arrives at
 //! the worker that owns it, or, where the kernel does not let us load one, by the kernel's flow hash.
 //!
-//! Where the kernel lets us (`kernel-bypassed` in [`PortInfo::offloads`]; Linux 6.6, CAP_BPF, CAP_NET_ADMIN) its
-//! own stack neither hears nor says anything on the interface while the port is open. Elsewhere it still does: see
-//! to it that the interface has no address, `net.ipv6.conf.IF.disable_ipv6=1` and `net.ipv4.conf.IF.forwarding=0`.
+//! Where the kernel lets us (CAP_BPF, CAP_NET_ADMIN) its own stack neither hears nor says anything on the interface
+//! while the port is open: [`PortInfo::offloads`] has `kernel-bypassed-by-tcx` (Linux 6.6) or
+//! `kernel-bypassed-by-clsact`. Elsewhere it still does: see to it that the interface has no address,
+//! `net.ipv6.conf.IF.disable_ipv6=1` and `net.ipv4.conf.IF.forwarding=0`.
 //!
 //! A frame that the kernel has no room for is tried again, nine times at most: a device may be throwing it away.
 //! While the interface is down or gone, what is to be sent is dropped and counted. What the kernel drops in front
@@ -24,7 +25,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
 use sluice_ffi::bpf::SocketProgram;
-use sluice_ffi::kernel_bypass::KernelBypass;
+use sluice_ffi::kernel_bypass::{Hook, KernelBypass};
 use sluice_ffi::packet_socket::{
     FanoutMode, PacketError, PacketSocket, Refusal, VNET_DATA_VALID, VNET_GSO_ECN, VNET_GSO_TCPV4,
     VNET_GSO_TCPV6, VNET_GSO_UDP_L4, VNET_NEEDS_CSUM, VnetHeader,
@@ -40,6 +41,19 @@ use crate::packet::segment::segment;
 /// # Errors
 /// [`PortError::NoSuchDevice`] or [`PortError::Refused`]; nothing stays open then.
 pub fn open(name: &str, interface: &str, pools: &[FramePool]) -> Result<OpenPort, PortError> {
+    open_at(name, interface, pools, &Hook::ALL)
+}
+
+/// [`open`], with the kernel's stack kept off at the first of `hooks` that works.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_at(
+    name: &str,
+    interface: &str,
+    pools: &[FramePool],
+    hooks: &[Hook],
+) -> Result<OpenPort, PortError> {
     let error = |error| port_error(name, interface, error);
     let sockets = pools.iter().map(|_| PacketSocket::open(interface, BUFFER_BYTES));
     let sockets = sockets.collect::<Result<Vec<_>, _>>().map_err(error)?;
@@ -47,9 +61,9 @@ pub fn open(name: &str, interface: &str, pools: &[FramePool]) -> Result<OpenPort
         let (what, reason) = (interface.into(), "a port needs at least one queue".into());
         return Err(PortError::Refused { port: name.into(), what, reason });
     };
-    let bypass = KernelBypass::attach(first.interface().index).ok().map(Arc::new);
+    let bypass = KernelBypass::attach(first.interface().index, hooks).ok().map(Arc::new);
     let steering = share(&sockets, program::load).map_err(error)?;
-    let info = info(name, interface, &sockets, bypass.is_some(), steering);
+    let info = info(name, interface, &sockets, bypass.as_deref().map(KernelBypass::hook), steering);
     let queues = sockets.into_iter().zip(pools).map(|(socket, pool)| -> Box<dyn PortQueue> {
         Box::new(AfPacketQueue::new(socket, pool.clone(), bypass.clone()))
     });
@@ -233,12 +247,12 @@ fn info(
     name: &str,
     device: &str,
     sockets: &[PacketSocket],
-    is_bypassed: bool,
+    bypass: Option<Hook>,
     (steering, steering_reason): (Steering, String),
 ) -> PortInfo {
     let interface = sockets[0].interface();
     let mut offloads = vec!["vnet_hdr", "tx-checksum", "tso", "uso"];
-    offloads.extend(is_bypassed.then_some("kernel-bypassed"));
+    offloads.extend(bypass.map(bypassed_by));
     PortInfo {
         name: name.into(),
         driver: "af_packet",
@@ -249,6 +263,13 @@ fn info(
         offloads,
         steering,
         steering_reason,
+    }
+}
+
+fn bypassed_by(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Tcx => "kernel-bypassed-by-tcx",
+        Hook::Clsact => "kernel-bypassed-by-clsact",
     }
 }
 
