@@ -169,12 +169,22 @@ impl PacketSocket {
         self.set("PACKET_FANOUT_DATA", libc::PACKET_FANOUT_DATA, &descriptor)
     }
 
-    /// Begins to hear frames. Until then none is queued, so that the members of a group begin without doubles.
+    /// Begins to hear frames, in a group. Until then none is queued, so that its members begin without doubles.
     ///
     /// # Errors
     /// [`PacketError::System`].
     pub fn start(&self) -> Result<(), PacketError> {
         self.set_filter(&NOT_OUTGOING)
+    }
+
+    /// [`PacketSocket::start`] of a socket without a group: outgoing frames do not reach it anyway, so it needs no filter,
+    /// which would be run for each frame.
+    ///
+    /// # Errors
+    /// [`PacketError::System`].
+    pub fn start_alone(&self) -> Result<(), PacketError> {
+        set_plain(&self.socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32)
+            .map_err(system("SO_DETACH_FILTER"))
     }
 
     /// Receives a frame into each of `rooms`, at most [`BATCH_MAX`], as many as wait; returns how many. Never
