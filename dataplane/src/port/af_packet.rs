@@ -1,7 +1,7 @@
 //! The `af_packet` port: a Linux interface (veth, macvlan, any NIC) through packet sockets.
 //!
 //! ```text
-//!   kernel ─ recvmmsg ─▶ spare frames (taken ahead) ─▶ tag back inline, vnet header → Offload ─▶ worker
+//!   kernel ─ ring, recvmmsg ─▶ spare frames (taken ahead) ─▶ tag back inline, vnet header → Offload ─▶ worker
 //!   kernel ◀─ sendmmsg ─ Offload → vnet header ◀──────────────────────────────────────────────── worker
 //! ```
 //!
@@ -55,7 +55,7 @@ pub fn open_at(
     hooks: &[Hook],
 ) -> Result<OpenPort, PortError> {
     let error = |error| port_error(name, interface, error);
-    let sockets = pools.iter().map(|_| PacketSocket::open(interface, BUFFER_BYTES));
+    let sockets = pools.iter().map(|_| PacketSocket::open(interface, BUFFER_BYTES, RING_BYTES));
     let sockets = sockets.collect::<Result<Vec<_>, _>>().map_err(error)?;
     let [first, ..] = sockets.as_slice() else {
         let (what, reason) = (interface.into(), "a port needs at least one queue".into());
@@ -76,8 +76,6 @@ pub struct AfPacketQueue {
     pool: FramePool,
     /// Frames to receive into; the last is the next. At most [`BURST_MAX`].
     spare: Vec<Frame>,
-    /// How many of them the next call offers: each costs some forty instructions, used or not.
-    rooms: usize,
     /// What is left of a super-frame that we had to cut ourselves: goes before all else.
     cut: Vec<Frame>,
     /// How often in a row the kernel had no room for the same first frame.
@@ -92,7 +90,6 @@ impl AfPacketQueue {
             socket,
             pool,
             spare: Vec::with_capacity(BURST_MAX),
-            rooms: BURST_MAX,
             cut: Vec::with_capacity(BURST_MAX * 2),
             refusals: 0,
             counters: DriverCounters::default(),
@@ -106,22 +103,6 @@ impl AfPacketQueue {
         while self.spare.len() < BURST_MAX {
             let Some(frame) = self.pool.take() else { break };
             self.spare.push(frame);
-        }
-    }
-
-    /// One system call: receives into at most `rooms` spare frames; says how many came, good ones or not.
-    #[inline]
-    fn receive_some(&mut self, rooms: usize, frames: &mut Vec<Frame>) -> usize {
-        match self.socket.receive(self.spare.iter_mut().rev().take(rooms).filter_map(Frame::room_mut)) {
-            Ok(count) => {
-                (0..count).for_each(|index| self.hand_over(index, frames));
-                count
-            }
-            Err(Refusal::WouldBlock | Refusal::LinkDown) => 0,
-            Err(Refusal::NoBuffers | Refusal::BadFrame) => {
-                self.counters.rx_errors += 1;
-                0
-            }
         }
     }
 
@@ -205,11 +186,11 @@ impl PortQueue for AfPacketQueue {
     fn rx(&mut self, frames: &mut Vec<Frame>) -> usize {
         self.take_spare();
         let before = frames.len();
-        let mut came = self.receive_some(self.rooms, frames);
-        if came == self.rooms && came < BURST_MAX {
-            came += self.receive_some(BURST_MAX - came, frames);
+        match self.socket.receive(self.spare.iter_mut().rev().filter_map(Frame::room_mut)) {
+            Ok(count) => (0..count).for_each(|index| self.hand_over(index, frames)),
+            Err(Refusal::WouldBlock | Refusal::LinkDown) => {}
+            Err(Refusal::NoBuffers | Refusal::BadFrame) => self.counters.rx_errors += 1,
         }
-        self.rooms = (came * 2 + ROOMS_MIN).min(BURST_MAX);
         frames.len() - before
     }
 
@@ -274,6 +255,7 @@ fn info(
 ) -> PortInfo {
     let interface = sockets[0].interface();
     let mut offloads = vec!["vnet_hdr", "tx-checksum", "tso", "uso"];
+    offloads.extend(sockets[0].has_ring().then_some("rx-ring"));
     offloads.extend(bypass.map(bypassed_by));
     PortInfo {
         name: name.into(),
@@ -385,11 +367,11 @@ fn restore_tag(frame: &mut Frame, (ethertype, control): (u16, u16)) -> bool {
 const MACS_BYTES: usize = 12;
 const TAG_BYTES: usize = 4;
 
-/// Each way, for each queue: some 200 super-frames or 20,000 small ones.
+/// Each way, for each queue: some 200 super-frames; 20,000 small ones to be sent, or received where there is no ring.
 const BUFFER_BYTES: u32 = 16 << 20;
 
-/// Spare frames offered when none came the last time.
-const ROOMS_MIN: usize = 4;
+/// For each queue: 2,048 received frames of an MTU up to 1,900 bytes.
+const RING_BYTES: usize = 4 << 20;
 
 /// Tries after which a frame that finds no room is given up: the device may be throwing it away each time.
 const REFUSALS_MAX: u32 = 8;
@@ -410,7 +392,7 @@ mod tests {
             let mut ip = std::process::Command::new("ip");
             let made = ip.args(["link", "add", "port0", "type", "veth", "peer", "name", "peer0"]).status();
             assert!(made.expect("ip runs").success());
-            let sockets = [(); 2].map(|()| PacketSocket::open("port0", 1 << 16).expect("a socket"));
+            let sockets = [(); 2].map(|()| PacketSocket::open("port0", 1 << 16, 0).expect("a socket"));
             share(&sockets, || Err("no leave".into())).expect("the kernel's hash works everywhere")
         });
         let reason = "no leave; frames come by the kernel's flow hash";
