@@ -1,6 +1,7 @@
 //! The `af_packet` port against the kernel: veth and macvlan in namespaces, real TCP. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[expect(dead_code, reason = "shared with other tests")]
 mod lab;
 
 use std::hash::{DefaultHasher, Hasher};
@@ -10,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lab::craft::{arp_request, ethernet, unfinished};
+use lab::craft::{ethernet, unfinished};
 use lab::{Place, experiment, is_experiment, next, plain, receive, send, until};
 use sluice_dataplane::frame::{Checksum, Frame, FramePool, SegmentKind};
 use sluice_dataplane::packet::checksum::finish;
@@ -18,7 +19,7 @@ use sluice_dataplane::packet::segment::segment;
 use sluice_dataplane::port::fault::{FaultRates, FaultSpec};
 use sluice_dataplane::port::{OpenPort, PortQueue, PortSpec};
 use sluice_ffi::packet_socket::{
-    FanoutMode, FilterInstruction, PacketSocket, VNET_GSO_TCPV6, VNET_NEEDS_CSUM, VnetHeader,
+    FanoutMode, FilterInstruction, PacketSocket, Refusal, VNET_GSO_TCPV6, VNET_NEEDS_CSUM, VnetHeader,
 };
 use sluice_ffi::wait::wait_readable;
 
@@ -410,7 +411,7 @@ fn a_frame_larger_than_a_frame_can_be_is_counted() {
     let Some(mut cable) = Cable::new("a_frame_larger_than_a_frame_can_be_is_counted") else { return };
     // As a kernel with BIG TCP sends them.
     cable.there.ip("link set peer0 gso_max_size 200000");
-    let mut raw = cable.there.within(|| PacketSocket::open("peer0", 4 << 20).unwrap());
+    let mut raw = cable.there.within(|| PacketSocket::open("peer0", 4 << 20, 0).unwrap());
     let mut bytes = [ethernet(ALL, OURS, None, 0x86dd), vec![0x60, 0, 0, 0, 0, 0, 6, 64]].concat();
     bytes.resize(100_000, 0);
     bytes[66] = 0x50;
@@ -421,6 +422,60 @@ fn a_frame_larger_than_a_frame_can_be_is_counted() {
     assert_eq!(raw.send(frames.into_iter()), Ok(2));
     assert_eq!(receive(cable.ours.as_mut(), 1, is_ours)[0].bytes(), small);
     assert_eq!(cable.ours.counters().rx_errors, 1);
+}
+
+#[test]
+fn small_and_large_frames_come_in_order_by_ring_and_by_queue() {
+    let Some(here) = Place::new("small_and_large_frames_come_in_order_by_ring_and_by_queue") else { return };
+    let there = Place::new("peer").unwrap();
+    here.cable("port0", &there, "peer0");
+    for ring_bytes in [0, 1 << 16] {
+        let mut to = here.within(|| PacketSocket::open("port0", 4 << 20, ring_bytes).unwrap());
+        assert_eq!(to.has_ring(), ring_bytes > 0);
+        to.start_alone().unwrap();
+        let mut from = there.within(|| PacketSocket::open("peer0", 4 << 20, 0).unwrap());
+        // More rounds than the ring has slots, so that it begins anew several times.
+        for round in 0..20 {
+            let sent = (0..10).map(|index| small_or_large(round * 10 + index)).collect::<Vec<_>>();
+            assert_eq!(from.send(sent.iter().map(|(header, bytes)| (*header, bytes.as_slice()))), Ok(10));
+            assert_eq!(take(&mut to, 10), sent, "round {round}");
+        }
+        let more = vec![small_or_large(0); 10];
+        assert_eq!(from.send(more.iter().map(|(header, bytes)| (*header, bytes.as_slice()))), Ok(10));
+        let mut rooms = [[0; 50]; 10];
+        assert_eq!(to.receive(rooms.iter_mut().map(<[u8; 50]>::as_mut_slice)), Ok(10));
+        assert!((0..10).all(|index| to.received(index).is_truncated && to.received(index).len == 50));
+        assert_eq!(to.receive(rooms.iter_mut().map(<[u8; 50]>::as_mut_slice)), Err(Refusal::WouldBlock));
+    }
+}
+
+/// A frame of 60 bytes with a checksum to be finished; each third of 20,000 bytes, to be cut.
+fn small_or_large(seed: usize) -> (VnetHeader, Vec<u8>) {
+    let is_large = seed % 3 == 2;
+    let mut bytes = [ethernet(ALL, OURS, None, 0x86dd), vec![0x60, 0, 0, 0, 0, 0, 6, 64]].concat();
+    bytes.resize(if is_large { 20_000 } else { 80 + seed % 7 }, seed as u8);
+    bytes[66] = 0x50;
+    let header =
+        VnetHeader { flags: VNET_NEEDS_CSUM, csum_start: 54, csum_offset: 16, ..VnetHeader::default() };
+    let cut = VnetHeader { gso_type: VNET_GSO_TCPV6, hdr_len: 74, gso_size: 1400, ..header };
+    (if is_large { cut } else { header }, bytes)
+}
+
+/// The next `count` frames, and what came with them.
+fn take(socket: &mut PacketSocket, count: usize) -> Vec<(VnetHeader, Vec<u8>)> {
+    let mut rooms = vec![vec![0; 65_536]; count];
+    let mut taken = Vec::new();
+    until("all have come", || {
+        let left = rooms.len() - taken.len();
+        let got = socket.receive(rooms.iter_mut().take(left).map(Vec::as_mut_slice)).unwrap_or(0);
+        for (index, room) in rooms.iter().enumerate().take(got) {
+            let received = socket.received(index);
+            assert!(!received.is_truncated);
+            taken.push((received.header, room[..received.len].to_vec()));
+        }
+        taken.len() == count
+    });
+    taken
 }
 
 #[test]
@@ -462,7 +517,8 @@ fn a_program_may_choose_the_queue() {
     let Some(here) = Place::new("a_program_may_choose_the_queue") else { return };
     let there = Place::new("peer").unwrap();
     here.cable("port0", &there, "peer0");
-    let mut sockets = here.within(|| [(); 2].map(|()| PacketSocket::open("port0", 1 << 20).unwrap()));
+    let mut sockets =
+        here.within(|| [(); 2].map(|()| PacketSocket::open("port0", 1 << 20, 1 << 16).unwrap()));
     let group = sockets[0].found_group(FanoutMode::Program).unwrap();
     sockets[1].join_group(group).unwrap();
     let [load_half, and, ret_a] = [0x28, 0x54, 0x16];
@@ -530,59 +586,6 @@ fn of_flow(pool: &FramePool, to: [u8; 6], flow: u16) -> Frame {
 
 fn flow_of(frame: &Frame) -> u16 {
     u16::from_be_bytes([frame.bytes()[34], frame.bytes()[35]])
-}
-
-#[test]
-fn the_kernel_is_silent_while_the_port_is_open() {
-    let Some(here) = Place::new("the_kernel_is_silent_while_the_port_is_open") else { return };
-    let there = Place::new("peer").unwrap();
-    here.cable("port0", &there, "peer0");
-    here.ip("addr add 192.0.2.9/24 dev port0");
-    let mut theirs = there.queue("peer0");
-    let pool = FramePool::new(64);
-    let ask = |theirs: &mut dyn PortQueue| {
-        send(theirs, (0..20).map(|_| pool.copy_of(&arp_request(OURS)).unwrap()).collect());
-    };
-    let is_reply = |frame: &Frame| frame.bytes().starts_with(&OURS) && frame.bytes()[12..14] == [8, 6];
-    ask(theirs.as_mut());
-    receive(theirs.as_mut(), 20, is_reply);
-
-    let mut port = here.open("port0", 1);
-    if !port.info.offloads.contains(&"kernel-bypassed") {
-        eprintln!("SKIPPED: the_kernel_is_silent_while_the_port_is_open: no tcx, see KernelBypass");
-        return;
-    }
-    let ours = port.queues[0].as_mut();
-    ask(theirs.as_mut());
-    receive(ours, 20, |frame| frame.bytes()[12..14] == [8, 6]);
-    autoconfigure(&here);
-    send(ours, vec![pool.copy_of(&experiment(1, 60)).unwrap()]);
-    let heard = receive_up_to(theirs.as_mut(), is_experiment);
-    assert_eq!(heard.len(), 1, "only what we sent: {heard:?}");
-
-    drop(port);
-    ask(theirs.as_mut());
-    receive(theirs.as_mut(), 20, is_reply);
-}
-
-/// Lets the kernel give port0 an IPv6 address; returns when it has asked for duplicates and got no answer.
-fn autoconfigure(here: &Place) {
-    here.sysctl("ipv6/conf/port0/disable_ipv6", "0");
-    until("an IPv6 address is there and its duplicate detection done", || {
-        let addresses = here.ip("-6 addr show dev port0 scope link");
-        addresses.contains("fe80::") && !addresses.contains("tentative")
-    });
-}
-
-/// All frames that come, up to the first that `is_last` likes.
-fn receive_up_to(queue: &mut dyn PortQueue, is_last: impl Fn(&Frame) -> bool) -> Vec<Frame> {
-    let mut heard = Vec::new();
-    loop {
-        heard.extend(receive(queue, 1, |_| true));
-        if heard.last().is_some_and(&is_last) {
-            return heard;
-        }
-    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! [`KernelBypass`]: keeps the kernel's own network stack off an interface, for as long as it is held.
 //!
 //! ```text
-//!   wire ─▶ packet sockets (a copy) ─▶ tcx ingress: drop all          ─✗ ARP, ND, IP, forwarding, bridge
-//!   wire ◀─ tcx egress: pass packet sockets' frames, drop all others  ✗─ MLD, RS, DAD, RST, forwarded
+//!   wire ─▶ packet sockets (a copy) ─▶ ingress: drop all          ─✗ ARP, ND, IP, forwarding, bridge
+//!   wire ◀─ egress: pass packet sockets' frames, drop all others  ✗─ MLD, RS, DAD, RST, forwarded
 //! ```
 //!
-//! Two BPF programs of two and eight instructions, attached by tcx links (Linux 6.6): the kernel detaches them
-//! when the last descriptor closes, however the process ends. Needs CAP_BPF and CAP_NET_ADMIN.
+//! Two BPF programs of two and eight instructions. Needs CAP_BPF and CAP_NET_ADMIN. They hang at one of two [`Hook`]s:
+//! tcx links, which the kernel takes away when the last descriptor closes, however the process ends; or, before Linux
+//! 6.6, filters of a `clsact` discipline, which stay when the process is killed, until the next one replaces them.
 //!
 //! What is stacked on the interface (a bridge, its own macvlans and VLANs) hears nothing either. On veth this also
 //! saves the receiving side some 0.2 µs a frame, the kernel's route lookup for what is not its own.
@@ -16,22 +17,76 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::bpf::{Instruction, bpf, load};
 
+mod clsact;
+
 /// Holds an interface away from the kernel's stack until dropped. Packet sockets keep working on it.
 #[derive(Debug)]
 pub struct KernelBypass {
-    /// Held only to be closed.
-    _links: [OwnedFd; 2],
+    held: Held,
+}
+
+/// Where the programs hang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// BPF links, ahead of any other tcx program (Linux 6.6).
+    Tcx,
+    /// Filters of the first priority in a `clsact` discipline (Linux 4.5), which is made where there is none. Others'
+    /// filters are left alone. Of two processes on one interface the later has the filters, and ends them.
+    Clsact,
+}
+
+impl Hook {
+    /// All of them, the better first.
+    pub const ALL: [Hook; 2] = [Hook::Tcx, Hook::Clsact];
 }
 
 impl KernelBypass {
-    /// Attaches to interface `index` of the calling thread's network namespace, ahead of any other tcx program.
+    /// Attaches to interface `index` of the calling thread's network namespace, at the first of `hooks` that works.
     ///
     /// # Errors
-    /// The kernel's: without the capabilities, or before Linux 6.6.
-    pub fn attach(index: u32) -> io::Result<Self> {
-        let ingress = link(&load(PROGRAM_TYPE_SCHED_CLS, &DROP_ALL)?, index, TCX_INGRESS)?;
-        let egress = link(&load(PROGRAM_TYPE_SCHED_CLS, &DROP_ALL_BUT_PACKET_SOCKETS)?, index, TCX_EGRESS)?;
-        Ok(Self { _links: [ingress, egress] })
+    /// The kernel's, about the last of `hooks`: without the capabilities, or when it has no such hook.
+    pub fn attach(index: u32, hooks: &[Hook]) -> io::Result<Self> {
+        let ingress = load(PROGRAM_TYPE_SCHED_CLS, &DROP_ALL)?;
+        let egress = load(PROGRAM_TYPE_SCHED_CLS, &DROP_ALL_BUT_PACKET_SOCKETS)?;
+        let mut refused = io::Error::from(io::ErrorKind::Unsupported);
+        for &hook in hooks {
+            match Held::attach(hook, index, &ingress, &egress) {
+                Ok(held) => return Ok(Self { held }),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Where the programs hang.
+    pub fn hook(&self) -> Hook {
+        match self.held {
+            Held::Links { .. } => Hook::Tcx,
+            Held::Filters { .. } => Hook::Clsact,
+        }
+    }
+}
+
+/// Held only to be dropped.
+#[derive(Debug)]
+enum Held {
+    Links { _links: [OwnedFd; 2] },
+    Filters { _filters: clsact::Filters },
+}
+
+impl Held {
+    fn attach(hook: Hook, index: u32, ingress: &OwnedFd, egress: &OwnedFd) -> io::Result<Self> {
+        match hook {
+            Hook::Tcx => {
+                let (ingress, egress) =
+                    (link(ingress, index, TCX_INGRESS)?, link(egress, index, TCX_EGRESS)?);
+                Ok(Self::Links { _links: [ingress, egress] })
+            }
+            Hook::Clsact => {
+                let filters = clsact::Filters::attach(index, ingress, egress)?;
+                Ok(Self::Filters { _filters: filters })
+            }
+        }
     }
 }
 
@@ -70,22 +125,24 @@ const PROGRAM_TYPE_SCHED_CLS: u32 = 3;
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
 
-const TCX_NEXT: i32 = -1;
-const TCX_DROP: i32 = 2;
+/// `TCX_NEXT`; to a filter, `TC_ACT_UNSPEC`: ask the next one.
+const NEXT: i32 = -1;
+/// `TCX_DROP` and `TC_ACT_SHOT`.
+const DROP: i32 = 2;
 /// Offset of `sk` in `struct __sk_buff`, and of `family` in `struct bpf_sock`.
 const SKB_SOCKET: i16 = 168;
 const SOCKET_FAMILY: i16 = 4;
 
-const DROP_ALL: [Instruction; 2] = [set_r0(TCX_DROP), EXIT];
+const DROP_ALL: [Instruction; 2] = [set_r0(DROP), EXIT];
 
 const DROP_ALL_BUT_PACKET_SOCKETS: [Instruction; 8] = [
     Instruction { code: 0x79, registers: 0x11, offset: SKB_SOCKET, immediate: 0 }, // r1 = r1->sk
     Instruction { code: 0x15, registers: 0x01, offset: 2, immediate: 0 },          // if r1 == 0 drop
     Instruction { code: 0x61, registers: 0x12, offset: SOCKET_FAMILY, immediate: 0 }, // r2 = r1->family
     Instruction { code: 0x15, registers: 0x02, offset: 2, immediate: libc::AF_PACKET }, // if r2 == .. pass
-    set_r0(TCX_DROP),
+    set_r0(DROP),
     EXIT,
-    set_r0(TCX_NEXT),
+    set_r0(NEXT),
     EXIT,
 ];
 

@@ -12,6 +12,7 @@
 //! | [`kernel_bypass`] | keeping the kernel's own stack off an interface |
 //! | [`packet_socket`] | all frames of one interface, in batches |
 //! | [`netns`] | network namespaces |
+//! | `netlink` | requests to the kernel's routing socket |
 //! | `counting` (feature `count-allocations`) | an allocator that counts, for tests |
 //! | `dpdk` (feature) | EAL, mempools, mbufs, ethdev queues |
 //!
@@ -27,6 +28,7 @@ pub mod hint;
 pub mod interface;
 pub mod kernel_bypass;
 pub mod memory;
+mod netlink;
 pub mod netns;
 pub mod packet_socket;
 pub mod tsc;

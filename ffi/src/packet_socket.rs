@@ -2,11 +2,13 @@
 //! it (packet(7), `struct virtio_net_hdr`).
 //!
 //! ```text
+//!   ring ─────▶ the caller's room                            frames of the MTU, without a system call
 //!   recvmmsg ─▶ 32 × { iovec 0: vnet header │ iovec 1: the caller's room │ control: VLAN tag }
+//!                                                            larger ones; all where the kernel has no ring for us
 //!   sendmmsg ◀─ 32 × { iovec 0: vnet header │ iovec 1: the caller's frame }
 //! ```
 //!
-//! All arrays are taken when the socket is opened. Nothing here looks into a frame.
+//! Ring and arrays are taken when the socket is opened. Nothing here looks into a frame.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -18,12 +20,14 @@ use crate::bpf::SocketProgram;
 use crate::interface::{self, Interface};
 
 mod batch;
+mod ring;
 
 pub use batch::{
     BATCH_MAX, Received, VNET_DATA_VALID, VNET_GSO_ECN, VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_TCPV6,
     VNET_GSO_UDP_L4, VNET_NEEDS_CSUM, VnetHeader,
 };
 use batch::{Inbox, Outbox};
+use ring::{Ring, Taken};
 
 /// One instruction of a classic BPF program.
 pub type FilterInstruction = libc::sock_filter;
@@ -33,6 +37,11 @@ pub type FilterInstruction = libc::sock_filter;
 pub struct PacketSocket {
     socket: OwnedFd,
     interface: Interface,
+    ring: Option<Ring>,
+    /// Receives in a row for which the ring had nothing.
+    empty: u32,
+    /// What came with the frames of the last receive.
+    received: [Received; BATCH_MAX],
     inbox: Box<Inbox>,
     outbox: Box<Outbox>,
 }
@@ -70,10 +79,14 @@ pub enum Refusal {
 
 impl Refusal {
     fn last() -> Self {
-        match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EAGAIN | libc::EINTR) => Refusal::WouldBlock,
-            Some(libc::ENOBUFS | libc::ENOMEM) => Refusal::NoBuffers,
-            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Refusal::LinkDown,
+        Self::of(io::Error::last_os_error().raw_os_error().unwrap_or_default())
+    }
+
+    fn of(error: libc::c_int) -> Self {
+        match error {
+            libc::EAGAIN | libc::EINTR => Refusal::WouldBlock,
+            libc::ENOBUFS | libc::ENOMEM => Refusal::NoBuffers,
+            libc::ENETDOWN | libc::ENXIO | libc::ENODEV => Refusal::LinkDown,
             _ => Refusal::BadFrame,
         }
     }
@@ -103,14 +116,16 @@ pub enum PacketError {
 
 impl PacketSocket {
     /// Opens a socket on `interface` with receive and send buffers of `buffer_bytes` (less where the process may
-    /// not exceed the system's maximum). It takes all multicast, and its own side's frames never.
+    /// not exceed the system's maximum), and a ring of `ring_bytes` (0: none), if the kernel has one for us. It takes
+    /// all multicast, and its own side's frames never.
     ///
     /// # Errors
     /// [`PacketError`].
-    pub fn open(interface: &str, buffer_bytes: u32) -> Result<Self, PacketError> {
+    pub fn open(interface: &str, buffer_bytes: u32, ring_bytes: usize) -> Result<Self, PacketError> {
         let socket = new_socket()?;
         let interface = facts(&socket, interface)?;
-        let opened = Self { socket, interface, inbox: Inbox::new(), outbox: Outbox::new() };
+        let (inbox, outbox, received) = (Inbox::new(), Outbox::new(), [Received::default(); BATCH_MAX]);
+        let mut opened = Self { socket, interface, ring: None, empty: 0, received, inbox, outbox };
         opened.set("PACKET_VNET_HDR", libc::PACKET_VNET_HDR, &1i32)?;
         opened.set("PACKET_AUXDATA", libc::PACKET_AUXDATA, &1i32)?;
         opened.set("PACKET_IGNORE_OUTGOING", libc::PACKET_IGNORE_OUTGOING, &1i32)?;
@@ -118,12 +133,20 @@ impl PacketSocket {
         opened.size_buffers(buffer_bytes as i32)?;
         opened.set_filter(&[NOTHING])?;
         opened.bind()?;
+        if ring_bytes > 0 {
+            opened.ring = Ring::new(&opened.socket, opened.interface.mtu, ring_bytes).ok();
+        }
         Ok(opened)
     }
 
     /// Facts of the interface when the socket was opened.
     pub fn interface(&self) -> &Interface {
         &self.interface
+    }
+
+    /// True when frames come by a ring.
+    pub fn has_ring(&self) -> bool {
+        self.ring.is_some()
     }
 
     /// Founds a fanout group with this socket as member 0.
@@ -169,7 +192,7 @@ impl PacketSocket {
         self.set("PACKET_FANOUT_DATA", libc::PACKET_FANOUT_DATA, &descriptor)
     }
 
-    /// Begins to hear frames. Until then none is queued, so that the members of a group begin without doubles.
+    /// Begins to hear frames, in a group. Until then none is queued, so that its members begin without doubles.
     ///
     /// # Errors
     /// [`PacketError::System`].
@@ -177,13 +200,72 @@ impl PacketSocket {
         self.set_filter(&NOT_OUTGOING)
     }
 
+    /// [`PacketSocket::start`] of a socket without a group: outgoing frames do not reach it anyway, so it needs no filter,
+    /// which would be run for each frame.
+    ///
+    /// # Errors
+    /// [`PacketError::System`].
+    pub fn start_alone(&self) -> Result<(), PacketError> {
+        set_plain(&self.socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32)
+            .map_err(system("SO_DETACH_FILTER"))
+    }
+
     /// Receives a frame into each of `rooms`, at most [`BATCH_MAX`], as many as wait; returns how many. Never
-    /// blocks. One system call.
+    /// blocks. One system call without a ring; with one, one for each frame that is larger than the MTU.
     ///
     /// # Errors
     /// [`Refusal::WouldBlock`] when none waits; [`Refusal::LinkDown`] once after the link went down;
     /// [`Refusal::BadFrame`] when the kernel dropped one that no vnet header can describe.
-    pub fn receive<'room>(&mut self, rooms: impl Iterator<Item = &'room mut [u8]>) -> Result<usize, Refusal> {
+    pub fn receive<'room>(
+        &mut self,
+        mut rooms: impl Iterator<Item = &'room mut [u8]>,
+    ) -> Result<usize, Refusal> {
+        if self.ring.is_none() {
+            return self.receive_queued(0, rooms);
+        }
+        let mut count = 0;
+        while count < BATCH_MAX && self.ring.as_ref().is_some_and(Ring::has_frame) {
+            let (Some(room), Some(ring)) = (rooms.next(), &mut self.ring) else { break };
+            match ring.take(room) {
+                Taken::Frame(received) => self.received[count] = received,
+                Taken::InQueue => self.receive_large(count, room),
+            }
+            count += 1;
+        }
+        if count == 0 { Err(self.on_empty()) } else { Ok(count) }
+    }
+
+    /// The frame that the ring said is next in the queue. Should it not be there, it is one cut off.
+    fn receive_large(&mut self, index: usize, room: &mut [u8]) {
+        // The first may tell of a link that went down.
+        for _ in 0..2 {
+            if self.receive_queued(index, std::iter::once(&mut *room)) == Ok(1) {
+                return;
+            }
+        }
+        self.received[index] = Received { is_truncated: true, ..Received::default() };
+    }
+
+    /// What is wrong when the ring is empty: mostly nothing, so we ask the socket now and then. It would else be readable
+    /// for good.
+    fn on_empty(&mut self) -> Refusal {
+        self.empty = self.empty.wrapping_add(1);
+        if !self.empty.is_multiple_of(EMPTY_BEFORE_ASKING) {
+            return Refusal::WouldBlock;
+        }
+        let mut error = 0i32;
+        match self.read_level(libc::SOL_SOCKET, libc::SO_ERROR, &mut error) {
+            Ok(()) if error != 0 => Refusal::of(error),
+            _ => Refusal::WouldBlock,
+        }
+    }
+
+    /// Receives from the socket's queue; what comes is `first` and the following of this batch.
+    fn receive_queued<'room>(
+        &mut self,
+        first: usize,
+        rooms: impl Iterator<Item = &'room mut [u8]>,
+    ) -> Result<usize, Refusal> {
         let count = self.inbox.aim(rooms);
         if count == 0 {
             return Ok(0);
@@ -195,13 +277,19 @@ impl PacketSocket {
             let fd = self.socket.as_raw_fd();
             libc::recvmmsg(fd, messages, count as u32, libc::MSG_DONTWAIT, ptr::null_mut())
         };
-        if got < 0 { Err(Refusal::last()) } else { Ok(got as usize) }
+        if got < 0 {
+            return Err(Refusal::last());
+        }
+        for (index, slot) in self.received.iter_mut().skip(first).take(got as usize).enumerate() {
+            *slot = self.inbox.received(index);
+        }
+        Ok(got as usize)
     }
 
     /// What came with frame `index` of the last [`PacketSocket::receive`].
     #[inline]
     pub fn received(&self, index: usize) -> Received {
-        self.inbox.received(index)
+        self.received[index]
     }
 
     /// Sends `frames` in order, at most [`BATCH_MAX`]; returns how many the kernel took. Never blocks. One system
@@ -288,10 +376,14 @@ impl PacketSocket {
     }
 
     fn read_option<T: bytemuck::Pod>(&self, option: i32, value: &mut T) -> io::Result<()> {
+        self.read_level(libc::SOL_PACKET, option, value)
+    }
+
+    fn read_level<T: bytemuck::Pod>(&self, level: i32, option: i32, value: &mut T) -> io::Result<()> {
         let mut len = size_of::<T>() as libc::socklen_t;
         let (fd, value) = (self.socket.as_raw_fd(), ptr::from_mut(value).cast());
         // SAFETY: `value` is `len` writable bytes of plain data.
-        check(unsafe { libc::getsockopt(fd, libc::SOL_PACKET, option, value, &raw mut len) })
+        check(unsafe { libc::getsockopt(fd, level, option, value, &raw mut len) })
     }
 }
 
@@ -380,6 +472,9 @@ fn check(status: libc::c_int) -> io::Result<()> {
 fn system(what: &'static str) -> impl Fn(io::Error) -> PacketError {
     move |source| PacketError::System { what, source }
 }
+
+/// Receives for which the ring had nothing.
+const EMPTY_BEFORE_ASKING: u32 = 64;
 
 const FANOUT_FLAG_UNIQUE_ID: u32 = 0x2000 << 16;
 /// Since Linux 6.10; before, the group's filters turn outgoing frames away.

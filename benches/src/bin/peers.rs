@@ -142,7 +142,7 @@ fn forwarding(words: &[&str]) -> Result<bool, String> {
     let seconds = numbers.next().transpose()?.unwrap_or(3);
     println!("128-byte keep-alive requests, 64 connections");
     let source = source();
-    let lab = forwarding::Lab::new(source.origin_core()).map_err(|error| error.to_string())?;
+    let lab = forwarding::Lab::new(source.cores()).map_err(|error| error.to_string())?;
     for steering in [Steering::Steered, Steering::Kernel] {
         println!("{}:", steering.words());
         let mut outcomes: [Vec<forwarding::Outcome>; 3] = Default::default();

@@ -1,16 +1,20 @@
-//! `veth-instructions`: `peers instructions` in an emulated machine of three cores, which counts what each executes.
+//! `veth-instructions`: `peers instructions` in an emulated machine of six cores, which counts what each executes.
 //!
 //! ```text
 //!   this program ── qemu ┬ emulator.c counts blocks of instructions ─ socket ─ ttyS2 ┐
-//!                        └ the guest: peers instructions and wrk (core 0),           │
-//!                                     a proxy (core 1), the origin (core 2) ─────────┘
+//!                        └ the guest: a proxy (core 1, alone), wrk (0, 3, 4),        │
+//!                                     the origin (2, 5), peers instructions ─────────┘
 //! ```
+//!
+//! Load and origin have more cores than they need, so that the proxy never waits for work: what it does for a request is
+//! what it does when it is busy.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use sluice_benches::machine::{self, TempDir};
+use sluice_benches::peers::ground::Cores;
 use sluice_tests::vm::{Vm, VmOptions};
 
 const HELP: &str = "\
@@ -45,7 +49,7 @@ fn run(options: &[String]) -> Result<bool, String> {
     let sluice = std::env::var_os("SLUICE_BINARY").map_or_else(beside, PathBuf::from);
     let socket = dir.path().join("counts.sock");
     let Some(mut vm) = Vm::start(&VmOptions {
-        cpus: CORES,
+        cpus: Cores::EMULATED_COUNT,
         memory_mib: MEMORY_MIB,
         modules: &MODULES,
         programs: programs(&peers, &sluice)?,
@@ -112,10 +116,9 @@ fn files() -> Vec<(String, Vec<u8>)> {
     ]
 }
 
-const MODULES: [&str; 4] = ["veth", "nft_chain_nat", "nft_nat", "nft_masq"];
+const MODULES: [&str; 6] = ["veth", "nft_chain_nat", "nft_nat", "nft_masq", "sch_ingress", "cls_bpf"];
 const PROGRAMS: [&str; 11] =
     ["bash", "ip", "nft", "nginx", "haproxy", "wrk", "taskset", "chrt", "timeout", "pgrep", "sysctl"];
-const CORES: usize = 3;
 /// Interrupts of devices go to core 0; time is read without a system call, as it is elsewhere.
 const KERNEL_ARGUMENTS: [&str; 3] = ["irqaffinity=0", "tsc=reliable", "clocksource=tsc"];
 const MEMORY_MIB: usize = 2048;

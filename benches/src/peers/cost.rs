@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sluice_ffi::tsc;
 
 use super::emulator::{Did, Emulator};
-use super::ground::{ORIGIN_CORE, PROXY_CORE, SPARE_CORE};
+use super::ground::{Cores, PROXY_CORE, SPARE_CORE};
 use crate::machine::{Soaker, has_hardware_counters};
 
 /// The share of a core that others had.
@@ -60,9 +60,9 @@ impl Source {
         if has_hardware_counters() { Self::Processor } else { Self::Soaker }
     }
 
-    /// Where the origin runs.
-    pub fn origin_core(self) -> usize {
-        if self == Self::Emulator { ORIGIN_CORE } else { SPARE_CORE }
+    /// Where load and origin run.
+    pub fn cores(self) -> Cores {
+        if self == Self::Emulator { Cores::EMULATED } else { Cores::SHARED }
     }
 }
 

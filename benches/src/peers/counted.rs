@@ -13,7 +13,7 @@ use super::{forwarding, full};
 pub fn print(seconds: u32, only: &str) -> std::io::Result<bool> {
     let mut worked = true;
     for steering in [Steering::Steered, Steering::Kernel] {
-        println!("\n{}; thousands of instructions a request (of user, core 1 used to):", steering.words());
+        println!("\n{}; thousands of instructions a request (of user, core 1 was busy):", steering.words());
         worked &= forwarded(steering, seconds, only)?;
         worked &= proxied(steering, seconds, only)?;
     }
@@ -24,7 +24,7 @@ fn forwarded(steering: Steering, seconds: u32, only: &str) -> std::io::Result<bo
     if !FORWARDED.contains(only) {
         return Ok(true);
     }
-    let lab = forwarding::Lab::new(Source::Emulator.origin_core())?;
+    let lab = forwarding::Lab::new(Source::Emulator.cores())?;
     let cells = forwarding::Proxy::ALL.map(|proxy| {
         let cost = lab.cost(proxy, steering, seconds, Source::Emulator).map_err(|error| error.to_string())?;
         cell(cost.instructions, cost.emulated.map(|did| (did.user, did.busy)))

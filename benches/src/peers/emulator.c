@@ -3,6 +3,8 @@
 //
 // Arguments: socket=PATH, a socket of qemu's own (a character device), which leads to a serial port of the guest.
 //
+// The proxy's core gets less of this machine than the others, so that it is the one that the others wait for.
+//
 // A block of instructions is counted when it is entered. What may be counted too much: the rest of a block that a fault
 // ends early, some tens of instructions. Where qemu executes a repeated string instruction step by step (`rep movs`), it
 // is counted once, as processors do. Each counter has one writer, the thread of its core.
@@ -14,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -43,10 +46,11 @@ struct block {
 };
 
 // Of one core: instructions so far, and where the last block's last one repeats (or 0).
-enum { CORES = 8 };
+enum { CORES = 8, PROXY_CORE = 1, PROXY_NICE = 5 };
 static struct {
     _Alignas(128) uint64_t instructions[2];
     uint64_t repeats;
+    bool has_begun;
 } cores[CORES];
 
 static struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -73,11 +77,21 @@ static uint64_t repeated(const struct qemu_plugin_insn *instruction)
     return repeats && byte < end && is_string(*byte) ? qemu_plugin_insn_vaddr(instruction) : 0;
 }
 
+// On the core's own thread, before its first block.
+static void begin(unsigned core)
+{
+    cores[core].has_begun = true;
+    if (core == PROXY_CORE)
+        setpriority(PRIO_PROCESS, 0, PROXY_NICE);
+}
+
 static void on_block(unsigned core, void *data)
 {
     const struct block *block = data;
     if (core >= CORES)
         return;
+    if (!cores[core].has_begun)
+        begin(core);
     // The next step of the instruction that the block before had begun.
     bool goes_on = block->repeats_first != 0 && block->repeats_first == cores[core].repeats;
     cores[core].repeats = block->repeats_last;

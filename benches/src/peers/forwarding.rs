@@ -3,11 +3,11 @@
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cost::{Cost, Counting, Meter, Source, Used};
 use super::emulator::Did;
-use super::ground::{PROXY_CORE, Spaces, Steering, inside, sh, sluice};
+use super::ground::{Cores, PROXY_CORE, Spaces, Steering, inside, sh, sluice};
 use super::wrk;
 use crate::machine::{Process, RealTime, Soaker, TempDir};
 
@@ -55,26 +55,24 @@ pub struct Outcome {
 
 /// The namespaces and the origin in one of them; gone on drop.
 pub struct Lab {
+    // Before the namespaces, which they run in.
+    origins: Vec<Process>,
     spaces: Spaces,
     dir: TempDir,
-    origin: Process,
 }
 
 impl Lab {
-    /// Builds it, with the origin on `origin_core`. Needs root.
+    /// Builds it, with load and origin on `cores`. Needs root.
     ///
     /// # Errors
     /// What could not be done.
-    pub fn new(origin_core: usize) -> io::Result<Self> {
+    pub fn new(cores: Cores) -> io::Result<Self> {
         let dir = TempDir::new("sluice-peers")?;
-        let spaces = Spaces::new()?;
-        let config = dir.path().join("nginx.conf");
-        std::fs::write(&config, nginx_conf(dir.path()))?;
-        let mut nginx = inside(&spaces.name("s"), origin_core, "nginx");
-        nginx.arg("-e").arg(dir.path().join("nginx.log")).arg("-c").arg(&config);
-        let origin = Process::start(nginx.stdout(Stdio::null()))?;
+        let spaces = Spaces::new(cores)?;
+        let origins = cores.origin.iter().map(|&core| start_origin(&spaces, core, dir.path()));
+        let origins = origins.collect::<io::Result<_>>()?;
         std::thread::sleep(Duration::from_millis(500));
-        Ok(Self { spaces, dir, origin })
+        Ok(Self { origins, spaces, dir })
     }
 
     /// Loads one proxy for `seconds`.
@@ -83,7 +81,7 @@ impl Lab {
     /// What did not start, and runs with failed requests.
     pub fn run(&self, proxy: Proxy, steering: Steering, seconds: u32, counters: bool) -> io::Result<Outcome> {
         let process = self.ready(proxy, steering)?;
-        let own: Vec<u32> = process.iter().map(Process::pid).chain([self.origin.pid()]).collect();
+        let own: Vec<u32> = process.iter().chain(&self.origins).map(Process::pid).collect();
         let _priorities = [RealTime::of(&own), RealTime::of_softirqs()];
         let (requests, idle, loaded) = self.soaked(seconds)?;
         let share = loaded.share - idle.share;
@@ -114,9 +112,13 @@ impl Lab {
         self.spaces.steer(steering)?;
         self.spaces.address_proxy((proxy != Proxy::Sluice).then_some("10.77.0.10"))?;
         let process = self.start(proxy)?;
-        std::thread::sleep(Duration::from_millis(1_200));
-        self.load(1)?;
-        Ok(process)
+        let start = Instant::now();
+        let mut answers = self.load(1);
+        while answers.is_err() && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(100));
+            answers = self.load(1);
+        }
+        answers.map(|_| process)
     }
 
     /// Requests, and what the proxy's core did before and meanwhile.
@@ -138,7 +140,8 @@ impl Lab {
 
     /// Requests answered.
     fn load(&self, seconds: u32) -> io::Result<f64> {
-        let load = wrk::Load { url: "http://10.66.0.100/", connections: 64, seconds, closes: false };
+        let connections = self.spaces.cores().connections();
+        let load = wrk::Load { url: "http://10.66.0.100/", connections, seconds, closes: false };
         wrk::run(&self.spaces, &load).map(|answers| answers.requests)
     }
 
@@ -153,7 +156,7 @@ impl Lab {
             Proxy::Haproxy => {
                 let config = dir.join("haproxy.cfg");
                 std::fs::write(&config, HAPROXY)?;
-                let mut command = inside(&space, PROXY_CORE, "haproxy");
+                let mut command = inside(&space, &[PROXY_CORE], "haproxy");
                 command.arg("-db").arg("-f").arg(config);
                 command
             }
@@ -163,21 +166,34 @@ impl Lab {
     }
 }
 
-fn nginx_conf(dir: &Path) -> String {
+fn start_origin(spaces: &Spaces, core: usize, dir: &Path) -> io::Result<Process> {
+    let name = format!("nginx{core}");
+    let config = dir.join(&name).with_extension("conf");
+    std::fs::write(&config, nginx_conf(dir, &name))?;
+    let mut nginx = inside(&spaces.name("s"), &[core], "nginx");
+    nginx.arg("-e").arg(dir.join(&name).with_extension("log")).arg("-c").arg(&config);
+    Process::start(nginx.stdout(Stdio::null()))
+}
+
+/// Several share the port.
+fn nginx_conf(dir: &Path, name: &str) -> String {
     let dir = dir.display();
     let object = "x".repeat(128);
     format!(
-        "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
+        "daemon off; master_process off; pid {dir}/{name}.pid; error_log {dir}/{name}.log;
 events {{ worker_connections 1024; }}
 http {{
   access_log off; keepalive_requests 1000000000; tcp_nodelay on;
   client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir}; uwsgi_temp_path {dir};
   scgi_temp_path {dir};
-  server {{ listen 10.77.0.2:8080; location / {{ return 200 '{object}'; }} }}
+  server {{ listen 10.77.0.2:8080 reuseport; location / {{ return 200 '{object}'; }} }}
 }}
 "
     )
 }
+
+/// Until a proxy must have started; an emulated machine takes its time.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 const NFT: &str = "table ip nat {
   chain prerouting { type nat hook prerouting priority -100; ip daddr 10.66.0.100 tcp dport 80 dnat to 10.77.0.2:8080; }

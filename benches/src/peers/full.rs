@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::cost::{Meter, Source};
-use super::ground::{PROXY_CORE, Spaces, Steering, inside, sluice};
+use super::ground::{Cores, PROXY_CORE, Spaces, Steering, inside, sluice};
 use super::idle::{self, PerConnection};
 use super::{texts, wrk};
 use crate::machine::{Process, RealTime, TempDir};
@@ -75,7 +75,7 @@ impl Work {
         let all = Work::ALL.into_iter().filter(|work| work.connections > 1 && work.name.contains(only));
         all.map(|work| match work.url.ends_with("/1m") {
             true => Work { connections: 8, by_bytes: true, ..work },
-            false => work,
+            false => Work { connections: Cores::EMULATED.connections(), ..work },
         })
         .collect()
     }
@@ -106,8 +106,8 @@ pub struct Outcome {
 
 /// The namespaces and the origin in one of them; gone on drop.
 pub struct Lab {
-    // Before the namespaces, which it runs in.
-    origin: Process,
+    // Before the namespaces, which they run in.
+    origins: Vec<Process>,
     spaces: Spaces,
     dir: TempDir,
     seconds: u32,
@@ -125,10 +125,13 @@ impl Lab {
         let dir = TempDir::new("sluice-proxies")?;
         std::fs::write(dir.path().join("16k"), [b'x'; 16 << 10])?;
         std::fs::write(dir.path().join("1m"), vec![b'x'; 1 << 20])?;
-        let spaces = Spaces::new()?;
-        let (space, config) = (spaces.name("s"), texts::origin(dir.path()));
-        let origin = start_nginx(&space, source.origin_core(), dir.path(), "origin", &config)?;
-        Ok(Self { origin, spaces, dir, seconds, source, started: Cell::new(0) })
+        let spaces = Spaces::new(source.cores())?;
+        let origins = spaces.cores().origin.iter().map(|&core| {
+            let name = format!("origin{core}");
+            start_nginx(&spaces.name("s"), core, dir.path(), &name, &texts::origin(dir.path(), &name))
+        });
+        let origins = origins.collect::<io::Result<_>>()?;
+        Ok(Self { origins, spaces, dir, seconds, source, started: Cell::new(0) })
     }
 
     /// Loads one proxy with all of `works`, in this order: what each came to, or why not.
@@ -145,7 +148,8 @@ impl Lab {
     ) -> io::Result<Vec<Result<Outcome, String>>> {
         self.spaces.steer(steering)?;
         let process = self.start(proxy)?;
-        let _priorities = [RealTime::of(&[process.pid(), self.origin.pid()]), RealTime::of_softirqs()];
+        let pids: Vec<u32> = self.origins.iter().chain([&process]).map(Process::pid).collect();
+        let _priorities = [RealTime::of(&pids), RealTime::of_softirqs()];
         let meter = Meter::start(self.source)?;
         Ok(works.iter().map(|work| self.load(&meter, work).map_err(|error| error.to_string())).collect())
     }
@@ -211,7 +215,7 @@ impl Lab {
             Proxy::Haproxy => {
                 let config = dir.join("haproxy.cfg");
                 std::fs::write(&config, texts::haproxy())?;
-                let mut command = inside(&space, PROXY_CORE, "haproxy");
+                let mut command = inside(&space, &[PROXY_CORE], "haproxy");
                 command.arg("-db").arg("-f").arg(config);
                 command
             }
@@ -226,7 +230,7 @@ fn start_nginx(space: &str, core: usize, dir: &Path, name: &str, config: &str) -
     let path = dir.join(format!("{name}.conf"));
     std::fs::write(&path, config)?;
     let log = std::fs::File::create(dir.join("proxy.log"))?;
-    let mut nginx = inside(space, core, "nginx");
+    let mut nginx = inside(space, &[core], "nginx");
     nginx.arg("-e").arg(dir.join(format!("{name}.log"))).arg("-c").arg(path);
     Process::start(nginx.stdout(Stdio::null()).stderr(log))
 }
@@ -238,7 +242,7 @@ pub fn stream_module() -> Option<PathBuf> {
 }
 
 const MIB: f64 = 1_048_576.0;
-/// Until a proxy must have started.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// Until a proxy must have started; an emulated machine takes its time.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Addresses that proxies take turns with.
 const INNER_MAX: u8 = 200;

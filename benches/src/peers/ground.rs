@@ -4,10 +4,33 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where client and server run.
+/// Where others than the proxy run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cores {
+    /// The load, a thread each.
+    pub load: &'static [usize],
+    /// The origin, a process each.
+    pub origin: &'static [usize],
+}
+
+impl Cores {
+    /// On a machine of two cores.
+    pub const SHARED: Cores = Cores { load: &[SPARE_CORE], origin: &[SPARE_CORE] };
+    /// In an emulated machine, where the proxy is to have work at all times: whatever the machine below gives all cores
+    /// alike, load and origin together get five times as much as the proxy.
+    pub const EMULATED: Cores = Cores { load: &[SPARE_CORE, 3, 4], origin: &[2, 5] };
+    /// Connections at once. In an emulated machine each waits for as long as all others take, and it is slow: with many,
+    /// answers would come later than the 40 ms after which kernels acknowledge without one.
+    pub fn connections(self) -> u32 {
+        if self == Self::EMULATED { 16 } else { 64 }
+    }
+
+    /// How many an emulated machine has.
+    pub const EMULATED_COUNT: usize = Self::EMULATED.load.len() + Self::EMULATED.origin.len() + 1;
+}
+
+/// Where client and server run on a machine of two cores, and what measures on all.
 pub const SPARE_CORE: usize = 0;
-/// Where the origin runs in an emulated machine: there the proxy is to be the slowest of the three.
-pub const ORIGIN_CORE: usize = 2;
 /// Of the names of our namespaces; the number of our process follows.
 const PREFIX: &str = "slb";
 /// Where the proxy runs, alone.
@@ -18,7 +41,8 @@ pub const PROXY_CORE: usize = 1;
 pub enum Steering {
     /// Where it likes: on the core of the sender.
     Kernel,
-    /// The proxy's links on the proxy's core, so that it pays for what it receives; the others where the kernel likes.
+    /// The proxy's links on the proxy's core, so that it pays for what it receives. The others' on theirs where they
+    /// have several, so that it pays for nothing else; on a machine of two cores where the kernel likes.
     Steered,
 }
 
@@ -36,6 +60,7 @@ impl Steering {
 #[derive(Debug)]
 pub struct Spaces {
     prefix: String,
+    cores: Cores,
 }
 
 impl Spaces {
@@ -43,9 +68,9 @@ impl Spaces {
     ///
     /// # Errors
     /// What `ip` says.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(cores: Cores) -> io::Result<Self> {
         sweep()?;
-        let spaces = Self { prefix: format!("{PREFIX}{}", std::process::id()) };
+        let spaces = Self { prefix: format!("{PREFIX}{}", std::process::id()), cores };
         spaces.build()?;
         Ok(spaces)
     }
@@ -53,6 +78,11 @@ impl Spaces {
     /// `c` the client's, `p` the proxy's, `s` the server's.
     pub fn name(&self, which: &str) -> String {
         format!("{}{which}", self.prefix)
+    }
+
+    /// Where load and origin run.
+    pub fn cores(&self) -> Cores {
+        self.cores
     }
 
     fn build(&self) -> io::Result<()> {
@@ -76,14 +106,18 @@ impl Spaces {
     /// # Errors
     /// What the shell says.
     pub fn steer(&self, steering: Steering) -> io::Result<()> {
-        let mask = match steering {
-            Steering::Kernel => 0,
-            Steering::Steered => 1 << PROXY_CORE,
+        let masks = match steering {
+            Steering::Kernel => [0; 3],
+            Steering::Steered if self.cores == Cores::SHARED => [0, mask(&[PROXY_CORE]), 0],
+            Steering::Steered => [mask(self.cores.load), mask(&[PROXY_CORE]), mask(self.cores.origin)],
         };
-        sh(&format!(
-            "ip netns exec {} sh -c 'for queue in /sys/class/net/p?/queues/rx-*/rps_cpus; do echo {mask} > $queue; done'",
-            self.name("p")
-        ))
+        ["c", "p", "s"].into_iter().zip(masks).try_for_each(|(which, mask)| {
+            sh(&format!(
+                "ip netns exec {} sh -c 'for queue in /sys/class/net/{which}?/queues/rx-*/rps_cpus; do \
+                 echo {mask:x} > $queue; done'",
+                self.name(which)
+            ))
+        })
     }
 
     /// The kernel has the virtual address and `inner`, the address that members see, for its own proxies; for sluice,
@@ -111,6 +145,10 @@ impl Drop for Spaces {
     }
 }
 
+fn mask(cores: &[usize]) -> u64 {
+    cores.iter().fold(0, |mask, core| mask | 1 << core)
+}
+
 /// Ends what a run has left that was killed: programs and namespaces named after a process that is gone.
 fn sweep() -> io::Result<()> {
     sh(&format!(
@@ -123,10 +161,11 @@ fn sweep() -> io::Result<()> {
     ))
 }
 
-/// `program` in a namespace, on one core.
-pub fn inside(space: &str, core: usize, program: &str) -> Command {
+/// `program` in a namespace, on some cores.
+pub fn inside(space: &str, cores: &[usize], program: &str) -> Command {
+    let cores = cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", space, "taskset", "--cpu-list", &core.to_string(), program]);
+    command.args(["netns", "exec", space, "taskset", "--cpu-list", &cores, program]);
     command
 }
 

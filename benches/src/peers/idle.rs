@@ -23,7 +23,7 @@ pub struct PerConnection {
 pub fn measure(spaces: &Spaces, proxy: &Process, connections: u32, to: &str) -> io::Result<PerConnection> {
     let before = (machine::resident_bytes(proxy.pid()), machine::slab_bytes());
     let program = std::env::current_exe()?;
-    let mut command = inside(&spaces.name("c"), SPARE_CORE, &program.to_string_lossy());
+    let mut command = inside(&spaces.name("c"), &[SPARE_CORE], &program.to_string_lossy());
     command.args(["--hold", &connections.to_string(), to]).stdout(std::process::Stdio::piped());
     let mut holder = Process::start(&mut command)?;
     if holder.first_line()?.trim() != HELD {

@@ -8,14 +8,14 @@ use std::path::Path;
 /// Ports of the origin, each a member: new connections find a free port of ours for a long time.
 const MEMBER_PORTS: std::ops::Range<u16> = 8080..8084;
 
-/// The origin: 128 bytes at `/`, files of 16 KiB and 1 MiB at `/16k` and `/1m`.
-pub fn origin(dir: &Path) -> String {
+/// An origin: 128 bytes at `/`, files of 16 KiB and 1 MiB at `/16k` and `/1m`. Several share the ports.
+pub fn origin(dir: &Path, name: &str) -> String {
     let mut listens = String::new();
     for port in MEMBER_PORTS {
         // A String takes whatever is written.
-        let _ = write!(listens, "listen 10.77.0.2:{port}; ");
+        let _ = write!(listens, "listen 10.77.0.2:{port} reuseport; ");
     }
-    let (head, object) = (nginx_head(dir, "origin"), "x".repeat(128));
+    let (head, object) = (nginx_head(dir, name), "x".repeat(128));
     format!(
         "{head}
 http {{

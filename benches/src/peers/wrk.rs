@@ -3,7 +3,7 @@
 use std::io;
 use std::process::Stdio;
 
-use super::ground::{SPARE_CORE, Spaces, inside};
+use super::ground::{Spaces, inside};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +36,10 @@ pub struct Answers {
 /// # Errors
 /// That it does not start, and failed requests.
 pub fn run(spaces: &Spaces, load: &Load) -> io::Result<Answers> {
-    let mut wrk = inside(&spaces.name("c"), SPARE_CORE, "timeout");
+    let cores = spaces.cores().load;
+    let mut wrk = inside(&spaces.name("c"), cores, "timeout");
     wrk.args([&(load.seconds + GRACE_S).to_string(), "chrt", "--rr", "10"]);
-    wrk.args(["wrk", "--latency", "-t1", "--timeout", "20s"]);
+    wrk.args(["wrk", "--latency", &format!("-t{}", cores.len()), "--timeout", "20s"]);
     wrk.args([&format!("-c{}", load.connections), &format!("-d{}s", load.seconds)]);
     if load.closes {
         wrk.args(["-H", "Connection: close"]);

@@ -1,7 +1,7 @@
 //! The `af_packet` port: a Linux interface (veth, macvlan, any NIC) through packet sockets.
 //!
 //! ```text
-//!   kernel ─ recvmmsg ─▶ spare frames (taken ahead) ─▶ tag back inline, vnet header → Offload ─▶ worker
+//!   kernel ─ ring, recvmmsg ─▶ spare frames (taken ahead) ─▶ tag back inline, vnet header → Offload ─▶ worker
 //!   kernel ◀─ sendmmsg ─ Offload → vnet header ◀──────────────────────────────────────────────── worker
 //! ```
 //!
@@ -9,9 +9,10 @@
 //! peer's offloads. Several queues share the interface by fanout: by our own program, so that each frame arrives at
 //! the worker that owns it, or, where the kernel does not let us load one, by the kernel's flow hash.
 //!
-//! Where the kernel lets us (`kernel-bypassed` in [`PortInfo::offloads`]; Linux 6.6, CAP_BPF, CAP_NET_ADMIN) its
-//! own stack neither hears nor says anything on the interface while the port is open. Elsewhere it still does: see
-//! to it that the interface has no address, `net.ipv6.conf.IF.disable_ipv6=1` and `net.ipv4.conf.IF.forwarding=0`.
+//! Where the kernel lets us (CAP_BPF, CAP_NET_ADMIN) its own stack neither hears nor says anything on the interface
+//! while the port is open: [`PortInfo::offloads`] has `kernel-bypassed-by-tcx` (Linux 6.6) or
+//! `kernel-bypassed-by-clsact`. Elsewhere it still does: see to it that the interface has no address,
+//! `net.ipv6.conf.IF.disable_ipv6=1` and `net.ipv4.conf.IF.forwarding=0`.
 //!
 //! A frame that the kernel has no room for is tried again, nine times at most: a device may be throwing it away.
 //! While the interface is down or gone, what is to be sent is dropped and counted. What the kernel drops in front
@@ -24,7 +25,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
 use sluice_ffi::bpf::SocketProgram;
-use sluice_ffi::kernel_bypass::KernelBypass;
+use sluice_ffi::kernel_bypass::{Hook, KernelBypass};
 use sluice_ffi::packet_socket::{
     FanoutMode, PacketError, PacketSocket, Refusal, VNET_DATA_VALID, VNET_GSO_ECN, VNET_GSO_TCPV4,
     VNET_GSO_TCPV6, VNET_GSO_UDP_L4, VNET_NEEDS_CSUM, VnetHeader,
@@ -40,16 +41,29 @@ use crate::packet::segment::segment;
 /// # Errors
 /// [`PortError::NoSuchDevice`] or [`PortError::Refused`]; nothing stays open then.
 pub fn open(name: &str, interface: &str, pools: &[FramePool]) -> Result<OpenPort, PortError> {
+    open_at(name, interface, pools, &Hook::ALL)
+}
+
+/// [`open`], with the kernel's stack kept off at the first of `hooks` that works.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_at(
+    name: &str,
+    interface: &str,
+    pools: &[FramePool],
+    hooks: &[Hook],
+) -> Result<OpenPort, PortError> {
     let error = |error| port_error(name, interface, error);
-    let sockets = pools.iter().map(|_| PacketSocket::open(interface, BUFFER_BYTES));
+    let sockets = pools.iter().map(|_| PacketSocket::open(interface, BUFFER_BYTES, RING_BYTES));
     let sockets = sockets.collect::<Result<Vec<_>, _>>().map_err(error)?;
     let [first, ..] = sockets.as_slice() else {
         let (what, reason) = (interface.into(), "a port needs at least one queue".into());
         return Err(PortError::Refused { port: name.into(), what, reason });
     };
-    let bypass = KernelBypass::attach(first.interface().index).ok().map(Arc::new);
+    let bypass = KernelBypass::attach(first.interface().index, hooks).ok().map(Arc::new);
     let steering = share(&sockets, program::load).map_err(error)?;
-    let info = info(name, interface, &sockets, bypass.is_some(), steering);
+    let info = info(name, interface, &sockets, bypass.as_deref().map(KernelBypass::hook), steering);
     let queues = sockets.into_iter().zip(pools).map(|(socket, pool)| -> Box<dyn PortQueue> {
         Box::new(AfPacketQueue::new(socket, pool.clone(), bypass.clone()))
     });
@@ -206,7 +220,10 @@ fn share(
     load: impl FnOnce() -> Result<SocketProgram, String>,
 ) -> Result<(Steering, String), PacketError> {
     let [first, others @ ..] = sockets else { return Ok(Steering::single()) };
-    let steering = if others.is_empty() { Steering::single() } else { join(first, others, load())? };
+    if others.is_empty() {
+        return first.start_alone().map(|()| Steering::single());
+    }
+    let steering = join(first, others, load())?;
     sockets.iter().try_for_each(PacketSocket::start)?;
     Ok(steering)
 }
@@ -233,12 +250,13 @@ fn info(
     name: &str,
     device: &str,
     sockets: &[PacketSocket],
-    is_bypassed: bool,
+    bypass: Option<Hook>,
     (steering, steering_reason): (Steering, String),
 ) -> PortInfo {
     let interface = sockets[0].interface();
     let mut offloads = vec!["vnet_hdr", "tx-checksum", "tso", "uso"];
-    offloads.extend(is_bypassed.then_some("kernel-bypassed"));
+    offloads.extend(sockets[0].has_ring().then_some("rx-ring"));
+    offloads.extend(bypass.map(bypassed_by));
     PortInfo {
         name: name.into(),
         driver: "af_packet",
@@ -249,6 +267,13 @@ fn info(
         offloads,
         steering,
         steering_reason,
+    }
+}
+
+fn bypassed_by(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Tcx => "kernel-bypassed-by-tcx",
+        Hook::Clsact => "kernel-bypassed-by-clsact",
     }
 }
 
@@ -342,8 +367,11 @@ fn restore_tag(frame: &mut Frame, (ethertype, control): (u16, u16)) -> bool {
 const MACS_BYTES: usize = 12;
 const TAG_BYTES: usize = 4;
 
-/// Each way, for each queue: some 200 super-frames or 20,000 small ones.
+/// Each way, for each queue: some 200 super-frames; 20,000 small ones to be sent, or received where there is no ring.
 const BUFFER_BYTES: u32 = 16 << 20;
+
+/// For each queue: 2,048 received frames of an MTU up to 1,900 bytes.
+const RING_BYTES: usize = 4 << 20;
 
 /// Tries after which a frame that finds no room is given up: the device may be throwing it away each time.
 const REFUSALS_MAX: u32 = 8;
@@ -364,7 +392,7 @@ mod tests {
             let mut ip = std::process::Command::new("ip");
             let made = ip.args(["link", "add", "port0", "type", "veth", "peer", "name", "peer0"]).status();
             assert!(made.expect("ip runs").success());
-            let sockets = [(); 2].map(|()| PacketSocket::open("port0", 1 << 16).expect("a socket"));
+            let sockets = [(); 2].map(|()| PacketSocket::open("port0", 1 << 16, 0).expect("a socket"));
             share(&sockets, || Err("no leave".into())).expect("the kernel's hash works everywhere")
         });
         let reason = "no leave; frames come by the kernel's flow hash";

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::frame::{Frame, FramePool};
-use sluice_dataplane::port::{DriverSpec, OpenPort, PortError, PortQueue, PortSpec, open};
+use sluice_dataplane::port::{DriverSpec, OpenPort, PortError, PortQueue, PortSpec, af_packet, open};
+use sluice_ffi::kernel_bypass::Hook;
 use sluice_ffi::netns::Namespace;
 use sluice_ffi::wait::wait_readable;
 
@@ -47,10 +48,20 @@ impl Place {
 
     /// Runs one `ip` command inside; returns what it printed.
     pub(crate) fn ip(&self, arguments: &str) -> String {
-        let run = || Command::new("ip").args(arguments.split_whitespace()).output().expect("ip runs");
-        let output = self.within(run);
+        self.run("ip", arguments)
+    }
+
+    /// Runs a program of iproute2 inside; returns what it printed.
+    pub(crate) fn run(&self, program: &str, arguments: &str) -> String {
+        self.run_words(program, &arguments.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// [`Place::run`], with arguments that may hold spaces.
+    pub(crate) fn run_words(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.within(|| Command::new(program).args(arguments).output());
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ip {arguments}: {said}");
+        assert!(output.status.success(), "{program} {arguments:?}: {said}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -102,6 +113,13 @@ impl Place {
     /// Opens `interface` with a queue for each of `pools`.
     pub(crate) fn try_open(&self, interface: &str, pools: &[FramePool]) -> Result<OpenPort, PortError> {
         self.within(|| open(&plain(interface), pools))
+    }
+
+    /// Opens `interface` with one queue, the kernel kept off at `hook`.
+    pub(crate) fn open_at(&self, interface: &str, hook: Hook) -> OpenPort {
+        let pools = [FramePool::new(512)];
+        let port = self.within(|| af_packet::open_at("test", interface, &pools, &[hook]));
+        port.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Opens a port as `spec` says, with one queue.

@@ -42,7 +42,7 @@ pub const VNET_GSO_UDP_L4: u8 = 5;
 pub const VNET_GSO_ECN: u8 = 0x80;
 
 /// What came with a received frame.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Received {
     /// Bytes in the caller's room.
     pub len: usize,
@@ -179,12 +179,16 @@ impl Control {
         let is_aux = written >= size_of::<libc::cmsghdr>()
             && self.level == libc::SOL_PACKET
             && self.kind == libc::PACKET_AUXDATA;
-        if !is_aux || self.status & libc::TP_STATUS_VLAN_VALID == 0 {
-            return None;
-        }
-        let has_tpid = self.status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
-        Some((if has_tpid { self.vlan_tpid } else { 0x8100 }, self.vlan_tci))
+        if is_aux { tag(self.status, self.vlan_tci, self.vlan_tpid) } else { None }
     }
+}
+
+/// The tag that a frame had, by what its status says of it.
+#[inline(always)]
+pub(super) fn tag(status: u32, tci: u16, tpid: u16) -> Option<(u16, u16)> {
+    let is_valid = status & libc::TP_STATUS_VLAN_VALID != 0;
+    let has_tpid = status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    is_valid.then_some((if has_tpid { tpid } else { 0x8100 }, tci))
 }
 
 fn no_messages() -> [libc::mmsghdr; BATCH_MAX] {
