@@ -180,9 +180,6 @@ pub trait Engine {
     /// Connections at most.
     fn capacity(&self) -> usize;
 
-    /// Bytes that one connection takes with its buffers.
-    fn bytes_each(&self) -> usize;
-
     /// What the engine says in handshakes.
     fn announced(&self) -> Announced;
 

@@ -120,10 +120,6 @@ impl Engine for Subject {
         whichever!(self, engine => engine.capacity())
     }
 
-    fn bytes_each(&self) -> usize {
-        whichever!(self, engine => engine.bytes_each())
-    }
-
     fn announced(&self) -> Announced {
         whichever!(self, engine => engine.announced())
     }

@@ -108,10 +108,6 @@ impl Engine for Native {
         self.spec.connections
     }
 
-    fn bytes_each(&self) -> usize {
-        size_of::<Connection>() + size_of::<u32>()
-    }
-
     fn announced(&self) -> Announced {
         let window = self.spec.receive_buffer.min(usize::from(u16::MAX)) as u16;
         Announced { window, scale: window_scale(self.spec.receive_buffer), sack: true }

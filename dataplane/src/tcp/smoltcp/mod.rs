@@ -21,7 +21,7 @@ mod place;
 mod seed;
 mod segment;
 
-use ::smoltcp::iface::{Interface, SocketStorage};
+use ::smoltcp::iface::Interface;
 
 use self::device::interface;
 use self::place::Place;
@@ -116,11 +116,6 @@ impl Engine for Smoltcp {
 
     fn capacity(&self) -> usize {
         self.spec.connections
-    }
-
-    fn bytes_each(&self) -> usize {
-        let fixed = size_of::<Place>() + size_of::<SocketStorage<'_>>() + size_of::<u32>();
-        fixed + self.spec.receive_buffer + self.spec.send_buffer
     }
 
     fn announced(&self) -> Announced {
