@@ -17,6 +17,9 @@ say "tests"
 # shellcheck disable=SC2086
 cargo test --locked --workspace --no-fail-fast $flags
 
+say "full proxies on the other TCP engine"
+cargo test --locked -p sluice-dataplane --features smoltcp-engine --test proxy --test http_table
+
 if have_dpdk; then
     say "a binary without DPDK"
     cargo build --locked -p sluice-control --bin sluice --no-default-features --target-dir "$TARGET/plain"
