@@ -182,6 +182,9 @@ impl Pipeline {
         if exchange.response.is_interim() {
             return self.pass_interim(proxy, http, exchange).map(|()| None);
         }
+        if !exchange.switches_as_asked() {
+            return Err(Refusal::response(Fault::SwitchUnasked));
+        }
         exchange.facts.answered = Some(self.now);
         exchange.facts.status = exchange.response.status();
         http.enter(http.phase, self.now);
@@ -298,6 +301,13 @@ fn end_response(exchange: &mut Exchange, scratch: &mut [u8]) -> Result<(), Refus
 }
 
 impl Exchange {
+    /// False when the member changes to a protocol that the client did not name (RFC 9110 section 7.8).
+    fn switches_as_asked(&self) -> bool {
+        let (asked, given) = (self.request.upgrade(), self.response.upgrade());
+        self.response.status() != 101
+            || asked.zip(given).is_some_and(|(asked, given)| asked.eq_ignore_ascii_case(given))
+    }
+
     /// True when the response was passed on as a whole and the request had come as a whole.
     fn is_over(&self) -> bool {
         self.facts.response_done && self.facts.request_done && self.to_client.is_empty()
