@@ -7,7 +7,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -84,18 +84,20 @@ pub struct WorkerHandle {
     core: Option<usize>,
     mailbox: Sender<Arc<Snapshot>, Message>,
     waker: Waker,
-    stop: Arc<AtomicBool>,
+    /// The last step of its end that it was told to take.
+    order: Arc<AtomicU8>,
     counters: Arc<WorkerCounters>,
     access_log: SharedAccessLog,
     facts: Facts,
     thread: JoinHandle<()>,
 }
 
-pub(crate) enum Message {
-    Query(Query, channel::Sender<Reply>),
-    Drain,
-    EndConnections,
-}
+pub(crate) struct Message(Query, channel::Sender<Reply>);
+
+/// How a worker's end comes, step by step and never back: no mailbox is too full for that.
+const DRAIN: u8 = 1;
+const END_CONNECTIONS: u8 = 2;
+const STOP: u8 = 3;
 
 /// Starts a worker thread. Returns when its tables are taken and it polls its ports.
 ///
@@ -105,15 +107,15 @@ pub fn spawn(spec: WorkerSpec) -> std::io::Result<WorkerHandle> {
     let (sender, receiver) = mailbox::mailbox(MAILBOX_DEPTH);
     let (ready, started) = channel::bounded(1);
     let waker = spec.handoff.waker().clone();
-    let stop = Arc::new(AtomicBool::new(false));
+    let order = Arc::new(AtomicU8::new(0));
     let (number, core, counters) = (spec.number, spec.core, Arc::clone(&spec.counters));
     let access_log = Arc::clone(&spec.access_log);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn({
-        let (stop, waker) = (Arc::clone(&stop), waker.clone());
-        move || run(spec, &receiver, &waker, &stop, &ready)
+        let (order, waker) = (Arc::clone(&order), waker.clone());
+        move || run(spec, &receiver, &waker, &order, &ready)
     })?;
     let facts = started.recv().map_err(|_| std::io::Error::other("the worker ended while starting"))?;
-    Ok(WorkerHandle { number, core, mailbox: sender, waker, stop, counters, access_log, facts, thread })
+    Ok(WorkerHandle { number, core, mailbox: sender, waker, order, counters, access_log, facts, thread })
 }
 
 impl WorkerHandle {
@@ -158,23 +160,27 @@ impl WorkerHandle {
     /// closes when the worker has ended or its mailbox is full.
     pub fn query(&self, query: Query) -> channel::Receiver<Reply> {
         let (sender, receiver) = channel::bounded(1);
-        let _ = self.post(Message::Query(query, sender));
+        let _ = self.post(Message(query, sender));
         receiver
     }
 
     /// From now on: no new flows. Flows that are open go on.
     pub fn drain(&self) {
-        let _ = self.post(Message::Drain);
+        self.tell(DRAIN);
     }
 
     /// From now on: flows that are open are ended, each with a RST to both sides where it is TCP.
     pub fn end_connections(&self) {
-        let _ = self.post(Message::EndConnections);
+        self.tell(END_CONNECTIONS);
     }
 
     /// Tells the worker to end after its current turn.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.tell(STOP);
+    }
+
+    fn tell(&self, step: u8) {
+        self.order.fetch_max(step, Ordering::Release);
         self.waker.wake();
     }
 
@@ -205,7 +211,7 @@ fn run(
     spec: WorkerSpec,
     mailbox: &Receiver<Arc<Snapshot>, Message>,
     waker: &Waker,
-    stop: &AtomicBool,
+    order: &AtomicU8,
     ready: &channel::Sender<Facts>,
 ) {
     if let Some(id) = spec.core {
@@ -217,13 +223,28 @@ fn run(
     let _ = ready.send(worker.facts());
     mailbox.acknowledge(worker.generation());
     let mut sleep = Sleep::new(idle, worker.wait_fds(), waker);
-    while !stop.load(Ordering::Acquire) {
+    let mut done = 0;
+    while done < STOP {
         let now = clock.now();
         let activity = worker.turn(now);
         while let Some(mail) = mailbox.take() {
             handle_mail(&mut worker, mailbox, mail, now);
         }
+        obey(&mut worker, &mut done, order.load(Ordering::Acquire));
         sleep.after(activity, &mut worker, &clock);
+    }
+}
+
+/// Takes every step up to the one that was ordered.
+#[inline]
+fn obey(worker: &mut Worker, done: &mut u8, order: u8) {
+    while *done < order {
+        *done += 1;
+        match *done {
+            DRAIN if order < STOP => worker.drain(),
+            END_CONNECTIONS if order < STOP => worker.end_connections(),
+            _ => {}
+        }
     }
 }
 
@@ -238,11 +259,9 @@ fn handle_mail(
             worker.apply(snapshot, now);
             mailbox.acknowledge(worker.generation());
         }
-        Mail::Message(Message::Query(query, reply)) => {
+        Mail::Message(Message(query, reply)) => {
             let _ = reply.try_send(worker.answer(&query, now));
         }
-        Mail::Message(Message::Drain) => worker.drain(),
-        Mail::Message(Message::EndConnections) => worker.end_connections(),
     }
 }
 
