@@ -14,6 +14,7 @@ mod doubts;
 mod ends;
 mod holes;
 mod receiver;
+mod review;
 mod timers;
 mod windows;
 

@@ -61,8 +61,10 @@ impl Recovery {
     ) -> bool {
         let before = self.held_bytes();
         let una = una.max(segment.ack);
+        let underway = nxt.ahead_of(una);
         for (start, end) in segment.sack_blocks() {
-            if start.is_before(end) && start.is_after(una) && !end.is_after(nxt) {
+            let (from, to) = (start.ahead_of(una), end.ahead_of(una));
+            if 0 < from && from < to && to <= underway {
                 self.held.get_or_insert_with(|| buffers.lease_list()).insert(start, end);
             }
         }

@@ -1,0 +1,26 @@
+//! What nobody had looked at: edges of windows, numbers half way round the circle, and probes when there is little room.
+
+
+use super::{MSS, Setup};
+use crate::tcp_world::subject::Kind;
+
+/// A block whose end is nearer to what was sent than to its own start, seen the other way round.
+fn blocks_half_way_round_the_circle_are_passed_over(kind: Kind) {
+    let mut peer = Setup::new(kind).open();
+    peer.writes(20 * MSS);
+    peer.said();
+    for (from, to) in [(0x7fff_ff00, 0x8000_8000), (0x7fff_ff00, 0x9000_0000), (MSS, 0x8000_0000)] {
+        peer.says_blocks(0, &[(from, to)]);
+        peer.says_blocks(0, &[(MSS, 2 * MSS), (from, to)]);
+    }
+    assert_eq!(peer.said_bytes().iter().filter(|(from, _)| *from == 0).count(), 0, "nothing shows a loss");
+    peer.says_blocks(0, &[(MSS, 4 * MSS)]);
+    assert_eq!(peer.said_bytes().first(), Some(&(0, MSS)), "and this does");
+}
+
+for_kinds! {
+    all: [],
+    native: [
+        blocks_half_way_round_the_circle_are_passed_over,
+    ],
+}
