@@ -1,7 +1,9 @@
 //! What nobody had looked at: edges of windows, numbers half way round the circle, and probes when there is little room.
 
+use sluice_dataplane::tcp::Engine;
 
 use super::{MSS, Setup};
+use crate::tcp_world::packet::ACK;
 use crate::tcp_world::subject::Kind;
 
 /// A block whose end is nearer to what was sent than to its own start, seen the other way round.
@@ -18,9 +20,26 @@ fn blocks_half_way_round_the_circle_are_passed_over(kind: Kind) {
     assert_eq!(peer.said_bytes().first(), Some(&(0, MSS)), "and this does");
 }
 
+/// Its sender has filled the window, so there is no number in it left for what it says next.
+fn acknowledgements_at_the_end_of_the_window_are_heard(kind: Kind) {
+    let mut setup = Setup::new(kind);
+    setup.spec.receive_buffer = 8 * MSS as usize;
+    let mut peer = setup.open();
+    peer.writes(5 * MSS);
+    for at in 1..8 {
+        peer.says_data(at * MSS, MSS);
+    }
+    peer.says(&peer.segment(ACK, 8 * MSS, 5 * MSS));
+    assert_eq!(peer.engine.unacknowledged(peer.id), 0);
+    peer.says(&peer.segment(ACK, 8 * MSS + 1, 5 * MSS));
+    peer.says_data(0, MSS);
+    assert_eq!(peer.readable(), 8 * MSS);
+}
+
 for_kinds! {
     all: [],
     native: [
         blocks_half_way_round_the_circle_are_passed_over,
+        acknowledgements_at_the_end_of_the_window_are_heard,
     ],
 }

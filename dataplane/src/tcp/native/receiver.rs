@@ -74,11 +74,13 @@ impl Receiver {
         self.capacity - self.ring.len()
     }
 
-    /// Where it sits: whether the segment has anything in the window (RFC 9293 section 3.10.7.4, the first check).
+    /// Where it sits: whether the segment has anything in the window (RFC 9293 section 3.10.7.4, the first check). One that
+    /// carries nothing may be at its end: there a peer is that has filled it, and one number further when it asks about a
+    /// closed window with a byte.
     pub(super) fn accepts(&self, segment: &Segment<'_>) -> bool {
         let ahead = segment.seq.since(self.expects());
         match segment.len() {
-            0 => ahead == 0 || self.is_in_window(segment.seq),
+            0 => 0 <= ahead && ahead <= self.free() as i32 + 1,
             len => ahead <= self.free() as i32 && ahead.saturating_add(len as i32) > 0,
         }
     }
