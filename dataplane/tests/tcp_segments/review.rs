@@ -36,10 +36,26 @@ fn acknowledgements_at_the_end_of_the_window_are_heard(kind: Kind) {
     assert_eq!(peer.readable(), 8 * MSS);
 }
 
+/// Windows of such a buffer are told in units of a kilobyte.
+fn room_for_less_than_a_unit_of_the_window_is_not_told(kind: Kind) {
+    let mut setup = Setup::new(kind);
+    (setup.spec.receive_buffer, setup.spec.mtu) = (1 << 25, 576);
+    let mut peer = setup.open();
+    for at in 0..1 << 10 {
+        peer.says_data(at << 15, 1 << 15);
+    }
+    assert_eq!(peer.said().last().map(|said| said.window), Some(0));
+    assert_eq!(peer.reads(1023), 1023);
+    assert_eq!(peer.said(), []);
+    assert_eq!(peer.reads(1), 1);
+    assert_eq!(peer.said().iter().map(|said| said.window).collect::<Vec<_>>(), [1024]);
+}
+
 for_kinds! {
     all: [],
     native: [
         blocks_half_way_round_the_circle_are_passed_over,
         acknowledgements_at_the_end_of_the_window_are_heard,
+        room_for_less_than_a_unit_of_the_window_is_not_told,
     ],
 }

@@ -210,9 +210,10 @@ impl Receiver {
         self.edge.since(self.next).max(0) as usize
     }
 
-    /// What it may be told that it may send.
+    /// What it may be told that it may send: whole units of what a window says.
     fn room(&self) -> usize {
-        self.free().min(usize::from(u16::MAX) << self.scale)
+        let room = self.free().min(usize::from(u16::MAX) << self.scale);
+        room >> self.scale << self.scale
     }
 
     /// The window to announce, as it stands in a segment. Small steps are kept back.
