@@ -4,7 +4,7 @@ use sluice_dataplane::tcp::Engine;
 
 use super::{MSS, Setup};
 use crate::tcp_world::packet::ACK;
-use crate::tcp_world::subject::Kind;
+use crate::tcp_world::subject::{Kind, Subject};
 
 /// A block whose end is nearer to what was sent than to its own start, seen the other way round.
 fn blocks_half_way_round_the_circle_are_passed_over(kind: Kind) {
@@ -51,11 +51,19 @@ fn room_for_less_than_a_unit_of_the_window_is_not_told(kind: Kind) {
     assert_eq!(peer.said().iter().map(|said| said.window).collect::<Vec<_>>(), [1024]);
 }
 
+/// RFC 7323 section 2.3.
+fn scale_is_14_at_most(kind: Kind) {
+    let mut spec = Setup::new(kind).spec;
+    spec.receive_buffer = 1 << 30;
+    assert_eq!(Subject::of(kind, spec).announced().scale, 14);
+}
+
 for_kinds! {
     all: [],
     native: [
         blocks_half_way_round_the_circle_are_passed_over,
         acknowledgements_at_the_end_of_the_window_are_heard,
         room_for_less_than_a_unit_of_the_window_is_not_told,
+        scale_is_14_at_most,
     ],
 }
