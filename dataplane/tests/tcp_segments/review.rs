@@ -2,7 +2,7 @@
 
 use sluice_dataplane::tcp::Engine;
 
-use super::{MSS, Setup};
+use super::{MSS, Setup, warmed};
 use crate::tcp_world::packet::ACK;
 use crate::tcp_world::subject::{Kind, Subject};
 
@@ -58,6 +58,32 @@ fn scale_is_14_at_most(kind: Kind) {
     assert_eq!(Subject::of(kind, spec).announced().scale, 14);
 }
 
+/// RFC 8985 section 7.3: the probe is not bounded by the congestion window.
+fn probe_goes_though_the_congestion_window_is_full(kind: Kind) {
+    let (mut peer, receiver) = warmed(Setup::new(kind), 64 * MSS, 20);
+    peer.writes(700 * MSS);
+    let sent = peer.said_bytes().last().unwrap().1;
+    assert!(sent - receiver.next < 300 * MSS);
+    let begin = peer.now;
+    let word = peer.waits_for_word();
+    assert_eq!(word.iter().map(|said| (said.from, said.to)).collect::<Vec<_>>(), [(sent, sent + MSS)]);
+    assert!(word[0].at.since(begin).as_millis() < 100);
+}
+
+/// Nor does it wait for what Nagle waits for.
+fn probe_goes_though_what_is_new_is_small(kind: Kind) {
+    let mut setup = Setup::new(kind);
+    setup.options.nagle = true;
+    let (mut peer, receiver) = warmed(setup, 64 * MSS, 20);
+    peer.writes(2 * MSS + 100);
+    let end = receiver.next + 2 * MSS;
+    assert_eq!(peer.said_bytes().last().unwrap().1, end);
+    let begin = peer.now;
+    let word = peer.waits_for_word();
+    assert_eq!((word[0].from, word[0].to), (end, end + 100));
+    assert!(word[0].at.since(begin).as_millis() < 100);
+}
+
 for_kinds! {
     all: [],
     native: [
@@ -65,5 +91,7 @@ for_kinds! {
         acknowledgements_at_the_end_of_the_window_are_heard,
         room_for_less_than_a_unit_of_the_window_is_not_told,
         scale_is_14_at_most,
+        probe_goes_though_the_congestion_window_is_full,
+        probe_goes_though_what_is_new_is_small,
     ],
 }
