@@ -3,7 +3,7 @@
 use sluice_dataplane::tcp::Engine;
 
 use super::{MSS, Setup, warmed};
-use crate::tcp_world::packet::ACK;
+use crate::tcp_world::packet::{ACK, FIN};
 use crate::tcp_world::subject::{Kind, Subject};
 
 /// A block whose end is nearer to what was sent than to its own start, seen the other way round.
@@ -84,6 +84,15 @@ fn probe_goes_though_what_is_new_is_small(kind: Kind) {
     assert!(word[0].at.since(begin).as_millis() < 100);
 }
 
+/// RFC 5681 section 4.2: what fills a hole is acknowledged at once, also when only the FIN was behind it.
+fn data_before_an_early_fin_is_acknowledged_at_once(kind: Kind) {
+    let mut peer = Setup::new(kind).open();
+    peer.says(&peer.segment(ACK | FIN, 100, 0));
+    peer.said();
+    peer.says_data(0, 100);
+    assert_eq!(peer.said().iter().map(|said| said.acked).collect::<Vec<_>>(), [101]);
+}
+
 for_kinds! {
     all: [],
     native: [
@@ -93,5 +102,6 @@ for_kinds! {
         scale_is_14_at_most,
         probe_goes_though_the_congestion_window_is_full,
         probe_goes_though_what_is_new_is_small,
+        data_before_an_early_fin_is_acknowledged_at_once,
     ],
 }

@@ -124,7 +124,7 @@ impl Receiver {
             return self.owe(payload.len().div_ceil(usize::from(mss)).clamp(1, OWED_MAX.into()) as u8);
         }
         self.append(payload, buffers);
-        let is_plain = old == 0 && self.early.is_none() && !has_fin;
+        let is_plain = old == 0 && self.early.is_none() && self.fin.is_none();
         self.absorb_early(buffers);
         self.is_done = self.fin == Some(self.next);
         let unacked = self.next.ahead_of(self.acked);
