@@ -1,9 +1,10 @@
 //! What nobody had looked at: edges of windows, numbers half way round the circle, and probes when there is little room.
 
-use sluice_dataplane::tcp::Engine;
+use sluice_dataplane::clock::Instant;
+use sluice_dataplane::tcp::{Engine, State};
 
-use super::{MSS, Setup, warmed};
-use crate::tcp_world::packet::{ACK, FIN};
+use super::{MSS, Peer, Setup, warmed};
+use crate::tcp_world::packet::{ACK, FIN, SYN};
 use crate::tcp_world::subject::{Kind, Subject};
 
 /// A block whose end is nearer to what was sent than to its own start, seen the other way round.
@@ -93,6 +94,23 @@ fn data_before_an_early_fin_is_acknowledged_at_once(kind: Kind) {
     assert_eq!(peer.said().iter().map(|said| said.acked).collect::<Vec<_>>(), [101]);
 }
 
+/// Both sides ask; the peer cannot acknowledge what has not left.
+fn a_syn_that_was_not_sent_is_not_acknowledged(kind: Kind) {
+    let setup = Setup::new(kind);
+    let mut engine = Subject::of(kind, setup.spec);
+    let id = engine.connect(&setup.opening(), Instant::from_ms(1000)).unwrap();
+    let mut peer = Peer::new(engine, id, Instant::from_ms(1000), &setup);
+    peer.window = 1024;
+    let [syn, ack] = [peer.segment(SYN, u32::MAX, 0), peer.segment(ACK, 0, u32::MAX)];
+    peer.engine.receive(id, &syn.write(), peer.now);
+    peer.engine.receive(id, &ack.write(), peer.now);
+    assert_eq!(peer.state(), State::Connecting);
+    peer.flush();
+    assert!(peer.said().iter().any(|said| said.flags == SYN | ACK));
+    peer.says_ack(0);
+    assert_eq!(peer.state(), State::Open);
+}
+
 for_kinds! {
     all: [],
     native: [
@@ -103,5 +121,6 @@ for_kinds! {
         probe_goes_though_the_congestion_window_is_full,
         probe_goes_though_what_is_new_is_small,
         data_before_an_early_fin_is_acknowledged_at_once,
+        a_syn_that_was_not_sent_is_not_acknowledged,
     ],
 }
