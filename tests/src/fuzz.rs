@@ -14,7 +14,7 @@ mod reference;
 mod run;
 
 #[path = "../../dataplane/tests/tcp_world/packet.rs"]
-#[allow(clippy::unwrap_used, dead_code, reason = "each of its users has its own part")]
+#[allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "each of its users has its own part")]
 mod packet;
 #[path = "../../dataplane/tests/tcp_script/mod.rs"]
 mod tcp_script;

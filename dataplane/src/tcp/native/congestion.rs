@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn slow_start_doubles_from_ten_segments() {
         assert_eq!(rounds(&mut Congestion::new(MSS), 0, 3), [20, 40, 80]);
-        assert_eq!([500, 1460, 9000, 100].map(|mss| initial(mss)), [5000, 14_600, 18_000, 1000]);
+        assert_eq!([500, 1460, 9000, 100].map(initial), [5000, 14_600, 18_000, 1000]);
     }
 
     #[test]
