@@ -5,6 +5,7 @@
 
 #[macro_use]
 mod tcp_world;
+mod tcp_script;
 mod tcp_segments;
 
 use std::collections::hash_map::DefaultHasher;
@@ -12,7 +13,7 @@ use std::hash::Hasher;
 
 use sluice_dataplane::tcp::{ConnId, Engine, EngineSpec, State};
 
-use self::tcp_world::packet::{ACK, RST, SYN, Tcp};
+use self::tcp_world::packet::{self, ACK, RST, SYN, Tcp};
 use self::tcp_world::subject::Pair;
 use self::tcp_world::{ISN, SPEC, Weather, World};
 
@@ -154,4 +155,30 @@ for_pairs! {
     a_second_abort_does_not_take_back_the_rst,
     syn_says_what_the_engine_announces,
     megabytes_arrive_whole_in_foul_weather,
+}
+
+/// `SLUICE_SCRIPTS` says how many, from `SLUICE_SEED` on.
+#[test]
+fn random_scripts_find_nothing() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("SLUICE_SEED").unwrap_or(1);
+    for seed in first..first + number("SLUICE_SCRIPTS").unwrap_or(2_000) {
+        let script = script(seed);
+        let result = std::panic::catch_unwind(|| tcp_script::run(&script));
+        assert!(result.is_ok(), "SLUICE_SEED={seed}");
+    }
+}
+
+/// Random bytes, of which some are more often than others.
+fn script(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32
+    };
+    let len = 16 + next() % 2_000;
+    let mask = [0xff, 0x7f, 0x3f, 0x37][next() as usize % 4];
+    (0..len).map(|_| if next() % 3 == 0 { 0 } else { next() as u8 & mask }).collect()
 }

@@ -13,6 +13,12 @@ mod reference;
 #[allow(dead_code, reason = "each of its users has its own part")]
 mod run;
 
+#[path = "../../dataplane/tests/tcp_world/packet.rs"]
+#[allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "each of its users has its own part")]
+mod packet;
+#[path = "../../dataplane/tests/tcp_script/mod.rs"]
+mod tcp_script;
+
 mod exchange;
 mod strict;
 
@@ -117,6 +123,11 @@ pub fn worker_burst(bytes: &[u8]) {
         let counted = world.flows().iter().filter(|flow| flow.state != "closing").count();
         assert_eq!(open, counted as u64);
     });
+}
+
+/// The life of a TCP connection: what its peer says, what its owner does, time, and a sink with little room.
+pub fn tcp_engine(bytes: &[u8]) {
+    tcp_script::run(bytes);
 }
 
 /// Requests of a client, in pieces of a size that the first byte says: the pieces change nothing, and what is passed

@@ -53,3 +53,8 @@ fn proxy_header() {
 fn proxy_exchange() {
     run_corpus("proxy_exchange", sluice_tests::fuzz::proxy_exchange);
 }
+
+#[test]
+fn tcp_engine() {
+    run_corpus("tcp_engine", sluice_tests::fuzz::tcp_engine);
+}

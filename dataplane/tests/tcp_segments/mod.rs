@@ -15,6 +15,7 @@ mod ends;
 mod holes;
 mod oddities;
 mod receiver;
+mod review;
 mod timers;
 mod windows;
 

@@ -77,7 +77,7 @@ impl Connection {
             return self.refuse(segment, now);
         }
         if self.phase == Phase::Meeting {
-            if segment.ack != self.sender.nxt {
+            if segment.ack != self.sender.nxt || self.sender.underway() == 0 {
                 return self.challenge(now);
             }
             self.open(now);
@@ -111,7 +111,7 @@ impl Connection {
     /// other's SYN twice, the second time with the acknowledgement of its own (RFC 9293 section 3.5).
     fn on_syn(&mut self, segment: &Segment<'_>, now: Instant) {
         let is_again = segment.seq + 1 == self.receiver.next && self.phase == Phase::Meeting;
-        if is_again && segment.has(ACK) && segment.ack == self.sender.nxt {
+        if is_again && self.sender.underway() > 0 && segment.has(ACK) && segment.ack == self.sender.nxt {
             self.receiver.owe(1);
             self.open(now);
             return self.hear(now);

@@ -31,7 +31,7 @@ impl Congestion {
     pub(super) fn on_acked(&mut self, acked: usize, mss: u16, smoothed_us: Option<u64>, now: Instant) {
         let acked = acked.min(WINDOW_MAX as usize) as u32;
         let grown = match self.window < self.threshold {
-            true => self.window.saturating_add(acked),
+            true => self.window.saturating_add(acked).min(self.threshold),
             false => self.avoid(acked as f32, f32::from(mss), smoothed_us.unwrap_or(0), now),
         };
         self.window = grown.min(WINDOW_MAX);
@@ -139,6 +139,15 @@ mod tests {
         congestion.on_timeout(false, 1_000, MSS);
         assert_eq!((congestion.window, congestion.threshold), (1_000, 35_000));
         assert_eq!(rounds(&mut congestion, 0, 5), [2, 4, 8, 16, 32]);
+    }
+
+    #[test]
+    fn slow_start_ends_at_the_threshold_though_much_is_acknowledged_at_once() {
+        let mut congestion = Congestion::new(MSS);
+        congestion.window = 50_000;
+        congestion.on_timeout(true, 50_000, MSS);
+        congestion.on_acked(50_000, MSS, Some(100_000), Instant::ZERO);
+        assert_eq!((congestion.window, congestion.is_starting()), (35_000, false));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::receiver::Receiver;
 use super::segment::{Ends, Segment};
 use super::sender::Sender;
 use super::seq::Seq;
-use super::{CHALLENGE_MS, window_scale};
+use super::{CHALLENGE_MS, SCALE_MAX, window_scale};
 use crate::clock::Instant;
 use crate::tcp::handshake::Syn;
 use crate::tcp::{Agreed, EngineSpec, Opening, Options, Passed, State};
@@ -282,7 +282,5 @@ impl Connection {
     }
 }
 
-/// RFC 7323 section 2.3.
-const SCALE_MAX: u8 = 14;
 /// A smaller MSS would make a segment of every few bytes.
 const MSS_MIN: u16 = 48;

@@ -242,7 +242,10 @@ fn is_of(connection: &Connection, id: ConnId) -> bool {
     connection.is_taken && connection.generation == id.generation
 }
 
-/// The least window scale that can say the size of a buffer (RFC 7323 section 2.2).
+/// The least window scale that can say the size of a buffer (RFC 7323 section 2.2), or nearly so.
 fn window_scale(receive_buffer: usize) -> u8 {
-    (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16) as u8
+    ((usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16) as u8).min(SCALE_MAX)
 }
+
+/// RFC 7323 section 2.3.
+const SCALE_MAX: u8 = 14;

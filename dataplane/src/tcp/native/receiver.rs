@@ -74,11 +74,13 @@ impl Receiver {
         self.capacity - self.ring.len()
     }
 
-    /// Where it sits: whether the segment has anything in the window (RFC 9293 section 3.10.7.4, the first check).
+    /// Where it sits: whether the segment has anything in the window (RFC 9293 section 3.10.7.4, the first check). One that
+    /// carries nothing may be at its end: there a peer is that has filled it, and one number further when it asks about a
+    /// closed window with a byte.
     pub(super) fn accepts(&self, segment: &Segment<'_>) -> bool {
         let ahead = segment.seq.since(self.expects());
         match segment.len() {
-            0 => ahead == 0 || self.is_in_window(segment.seq),
+            0 => 0 <= ahead && ahead <= self.free() as i32 + 1,
             len => ahead <= self.free() as i32 && ahead.saturating_add(len as i32) > 0,
         }
     }
@@ -122,7 +124,7 @@ impl Receiver {
             return self.owe(payload.len().div_ceil(usize::from(mss)).clamp(1, OWED_MAX.into()) as u8);
         }
         self.append(payload, buffers);
-        let is_plain = old == 0 && self.early.is_none() && !has_fin;
+        let is_plain = old == 0 && self.early.is_none() && self.fin.is_none();
         self.absorb_early(buffers);
         self.is_done = self.fin == Some(self.next);
         let unacked = self.next.ahead_of(self.acked);
@@ -208,9 +210,10 @@ impl Receiver {
         self.edge.since(self.next).max(0) as usize
     }
 
-    /// What it may be told that it may send.
+    /// What it may be told that it may send: whole units of what a window says.
     fn room(&self) -> usize {
-        self.free().min(usize::from(u16::MAX) << self.scale)
+        let room = self.free().min(usize::from(u16::MAX) << self.scale);
+        room >> self.scale << self.scale
     }
 
     /// The window to announce, as it stands in a segment. Small steps are kept back.

@@ -61,8 +61,10 @@ impl Recovery {
     ) -> bool {
         let before = self.held_bytes();
         let una = una.max(segment.ack);
+        let underway = nxt.ahead_of(una);
         for (start, end) in segment.sack_blocks() {
-            if start.is_before(end) && start.is_after(una) && !end.is_after(nxt) {
+            let (from, to) = (start.ahead_of(una), end.ahead_of(una));
+            if 0 < from && from < to && to <= underway {
                 self.held.get_or_insert_with(|| buffers.lease_list()).insert(start, end);
             }
         }
@@ -85,6 +87,8 @@ impl Recovery {
     ) -> bool {
         let grows = self.mode != Mode::Mending;
         if self.mode == Mode::Open && !self.has_signs() {
+            // Never half a circle behind, where it would look as if it lay ahead.
+            self.until = self.until.max(Seq(una.0.wrapping_sub(1)));
             return grows;
         }
         if let Some(held) = &mut self.held {
@@ -208,3 +212,21 @@ impl Recovery {
 
 /// RFC 5681 section 3.2.
 const DUP_ACKS: u16 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_show_a_loss_however_much_went_well_before() {
+        for gigabytes in 0..6 {
+            let (mut recovery, mut buffers, mut una) = (Recovery::new(Seq(0)), Buffers::new(1), Seq(1));
+            for _ in 0..gigabytes {
+                una = una + (1 << 30);
+                recovery.on_advance(una, 1 << 30, 1000, false, &mut buffers);
+            }
+            recovery.dup_acks = DUP_ACKS;
+            assert!(recovery.look(una, una + 9000, 1000, false), "{gigabytes}");
+        }
+    }
+}

@@ -43,7 +43,7 @@ pub(super) struct Sender {
     window_max: usize,
     /// The number of the segment that the window is of (SND.WL1).
     window_of: Seq,
-    /// What is next may be smaller than it should be.
+    /// What is next may be smaller than it should be, and go beyond the congestion window (RFC 8985 section 7.3).
     is_forced: bool,
     /// When something was last sent.
     sent_at: Instant,
@@ -281,6 +281,7 @@ impl Sender {
         let offered = (self.una + self.window).since(self.nxt).max(0) as usize;
         let underway = self.recovery.pipe(self.una, self.nxt, self.mss);
         let room = (self.congestion.window as usize).saturating_sub(underway);
+        let room = if self.is_forced { room.max(mss) } else { room };
         let mut len = unsent.min(offered).min(most).min(room);
         let is_last = len == unsent;
         if len >= mss && (!is_last || self.nagle) {
@@ -296,10 +297,10 @@ impl Sender {
     /// A segment that is not full may go when it is the last (RFC 9293 section 3.7.4), or as large as the peer will ever
     /// take (section 3.8.6.2.1).
     fn may_be_small(&self, len: usize, is_last: bool, is_by_window: bool) -> bool {
-        if is_last {
-            return !self.nagle || self.underway() == 0 || self.is_closing;
+        match is_last {
+            true => self.is_forced || !self.nagle || self.underway() == 0 || self.is_closing,
+            false => self.is_forced || is_by_window && 2 * len >= self.window_max,
         }
-        self.is_forced || is_by_window && 2 * len >= self.window_max
     }
 
     /// A piece has left.
@@ -368,7 +369,7 @@ impl Sender {
             Timer::Probe => {
                 let has_new = self.unsent() > 0 && (self.una + self.window).is_after(self.nxt);
                 self.recovery.probe(self.una, self.nxt, self.end(), self.mss, has_new);
-                self.is_forced = true;
+                self.is_forced = has_new;
                 self.timer = Some((Timer::Retransmit, now.after_ms(self.rtt.timeout_ms())));
                 false
             }
