@@ -188,6 +188,24 @@ fn probe_that_was_not_needed_costs_nothing(kind: Kind) {
     assert!(count >= 10, "the window is as it was: {count}");
 }
 
+/// Something new every few milliseconds must not put off for ever what is due when nobody answers.
+fn words_in_between_do_not_put_off_the_timer(kind: Kind) {
+    let (mut peer, receiver) = warmed(Setup::new(kind), 64 * MSS, 20);
+    peer.writes(MSS);
+    peer.said();
+    let begin = peer.now;
+    for _ in 0..100 {
+        peer.waits(20);
+        peer.writes(10);
+        if peer.said_bytes().iter().any(|(from, _)| *from == receiver.next) {
+            let waited = peer.now.since(begin).as_millis();
+            assert!((200..=300).contains(&waited), "{waited} ms");
+            return;
+        }
+    }
+    panic!("what was lost is not sent again");
+}
+
 for_kinds! {
     all: [
         syn_is_sent_again_after_one_second_then_two_then_four,
@@ -200,6 +218,7 @@ for_kinds! {
         timeout_sends_the_first_segment_alone,
         lost_tail_is_probed_before_the_timer_runs_out,
         tail_is_probed_once,
+        words_in_between_do_not_put_off_the_timer,
         probe_that_was_not_needed_costs_nothing,
     ],
 }

@@ -36,6 +36,8 @@ pub(super) struct Sender {
     pub is_fin_acked: bool,
     pub rtt: Rtt,
     pub timer: Option<(Timer, Instant)>,
+    /// When what is underway is taken for lost, whatever the timer is for before.
+    deadline: Instant,
     pub recovery: Recovery,
     congestion: Congestion,
     /// What the peer offers from `una` on, and the most it ever did.
@@ -85,6 +87,7 @@ impl Sender {
             is_fin_acked: false,
             rtt: Rtt::UNKNOWN,
             timer: None,
+            deadline: now,
             recovery: Recovery::new(isn),
             congestion: Congestion::new(mss),
             window: 0,
@@ -108,7 +111,7 @@ impl Sender {
         if self.underway() == 0 {
             self.nxt = self.una + 1;
             self.rtt.on_sent(self.nxt, now);
-            self.timer = Some((Timer::Retransmit, now.after_ms(self.rtt.timeout_ms())));
+            self.await_timeout(now);
         } else {
             self.rtt.on_resent();
         }
@@ -233,7 +236,7 @@ impl Sender {
         let underway = self.underway();
         if self.recovery.look(self.una, self.nxt, self.mss, sack) {
             self.congestion.on_loss(underway, self.mss);
-            self.timer = Some((Timer::Retransmit, now.after_ms(self.rtt.timeout_ms())));
+            self.await_timeout(now);
         }
     }
 
@@ -319,18 +322,9 @@ impl Sender {
         }
         self.sent_at = now;
         match self.timer {
-            Some((Timer::Retransmit, at)) if is_new => self.arm_probe_before(at, now),
-            Some((Timer::Retransmit, _)) => {}
-            _ => self.arm(now),
-        }
-    }
-
-    /// The timeout runs on; the probe comes before it where it can (RFC 8985 section 7.2).
-    #[inline]
-    fn arm_probe_before(&mut self, at: Instant, now: Instant) {
-        let probe = self.probe_at(now);
-        if probe < at {
-            self.timer = Some((Timer::Probe, probe));
+            None | Some((Timer::Persist, _)) => self.arm(now),
+            _ if is_new => self.aim(now),
+            _ => {}
         }
     }
 
@@ -341,11 +335,23 @@ impl Sender {
             self.timer = None;
             return;
         }
-        let timeout = now.after_ms(self.rtt.timeout_ms());
+        self.deadline = now.after_ms(self.rtt.timeout_ms());
+        self.aim(now);
+    }
+
+    /// The timeout runs on whatever is sent; a probe comes before it where one can (RFC 8985 section 7.2).
+    #[inline]
+    fn aim(&mut self, now: Instant) {
         self.timer = Some(match self.probe_at(now) {
-            probe if probe < timeout => (Timer::Probe, probe),
-            _ => (Timer::Retransmit, timeout),
+            probe if probe < self.deadline => (Timer::Probe, probe),
+            _ => (Timer::Retransmit, self.deadline),
         });
+    }
+
+    /// Nothing but the timeout is waited for.
+    fn await_timeout(&mut self, now: Instant) {
+        self.deadline = now.after_ms(self.rtt.timeout_ms());
+        self.timer = Some((Timer::Retransmit, self.deadline));
     }
 
     /// When the end of what is underway is asked about (RFC 8985 section 7.2); a single segment's acknowledgement may be
@@ -370,7 +376,7 @@ impl Sender {
                 let has_new = self.unsent() > 0 && (self.una + self.window).is_after(self.nxt);
                 self.recovery.probe(self.una, self.nxt, self.end(), self.mss, has_new);
                 self.is_forced = has_new;
-                self.timer = Some((Timer::Retransmit, now.after_ms(self.rtt.timeout_ms())));
+                self.await_timeout(now);
                 false
             }
             Timer::Retransmit => {
@@ -393,7 +399,8 @@ impl Sender {
     fn wait(&mut self, timer: Timer, now: Instant) -> bool {
         self.wait_longer(timer, now);
         if self.is_shut() {
-            self.timer = Some((timer, now.after_ms(self.rtt.timeout_ms().min(PERSIST_MAX_MS))));
+            self.deadline = now.after_ms(self.rtt.timeout_ms().min(PERSIST_MAX_MS));
+            self.timer = Some((timer, self.deadline));
         }
         self.is_shut()
     }
@@ -401,7 +408,8 @@ impl Sender {
     /// Sets the timer again, for twice the time.
     pub(super) fn wait_longer(&mut self, timer: Timer, now: Instant) {
         self.rtt.back_off();
-        self.timer = Some((timer, now.after_ms(self.rtt.timeout_ms())));
+        self.deadline = now.after_ms(self.rtt.timeout_ms());
+        self.timer = Some((timer, self.deadline));
     }
 
     /// All is sent that may be: what waits behind a small window is asked for in a while (RFC 9293 section 3.8.6.1).
