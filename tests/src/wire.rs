@@ -1,0 +1,202 @@
+//! Bad wires and odd kernels around a full proxy, and exchanges that name every byte.
+//!
+//! ```text
+//!   client ◀─ lossy ── net1 │ fault │ sluice │ fault │ net2 ── lossy ─▶ server1
+//! ```
+//!
+//! What sluice's ports do to frames (`fault`) hits super-frames as a whole where sluice sends them; [`lose_every`] hits
+//! single segments, behind the kernel that cut them.
+
+use crate::origin::{HTTP_PORT, TCP_PORT};
+use crate::stage::Stage;
+use crate::{Lab, LinkKind, Namespace, Sluice, World, lab, peer, run, try_run, wait};
+use rustix::net::{AddressFamily, RecvFlags, SocketType, connect, recv, socket, sockopt};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Where HTTP is served, over both families.
+pub const HTTP: [&str; 2] = ["192.0.2.100:80", "[2001:db8:1::100]:80"];
+/// Where the origin's TCP service is.
+pub const TCP: [&str; 2] = ["192.0.2.100:81", "[2001:db8:1::100]:81"];
+/// One frame in a hundred is lost, one comes twice, and twice as many come late; the numbers are chosen by the seed.
+pub const BAD: &str = "{seed: 20, loss: 0.01, duplicate: 0.01, reorder: 0.02}";
+/// No fault.
+pub const GOOD: &str = "{}";
+
+/// A configuration with this `fault` on the client's port and on the member's.
+pub fn config(external: &str, internal: &str) -> String {
+    let mut text = format!(
+        r#"
+version: 1
+system: {{workers: 1}}
+ports:
+  external: {{driver: af_packet, interface: net1, fault: {external}}}
+  internal: {{driver: af_packet, interface: net2, fault: {internal}}}
+self_ips:
+  ext4: {{address: 192.0.2.10/24, port: external}}
+  ext6: {{address: "2001:db8:1::10/64", port: external}}
+  int4: {{address: 10.1.0.10/24, port: internal}}
+  int6: {{address: "2001:db8:2::10/64", port: internal}}
+pools:
+"#
+    );
+    for (name, port) in [("http", HTTP_PORT), ("tcp", TCP_PORT)] {
+        text += &format!("  {name}0: {{members: [{{address: 10.1.0.11, port: {port}}}]}}\n");
+        text += &format!("  {name}1: {{members: [{{address: \"2001:db8:2::11\", port: {port}}}]}}\n");
+    }
+    text += "virtual_servers:\n";
+    let http = "http: {}, connection_reuse: false";
+    let asked = "tcp: {keep_alive_interval: 1s}";
+    for (name, ends, options) in [("http", HTTP, http), ("tcp", TCP, asked)] {
+        for (at, end) in ends.iter().enumerate() {
+            text += &format!(
+                "  {name}{at}: {{destination: \"{end}\", type: standard, pool: {name}{at}, snat: automap, {options}}}\n"
+            );
+        }
+    }
+    text
+}
+
+/// Starts sluice on [`config`] before origins, in a lab that `prepare` changes first; `None`, said loudly, when not root.
+///
+/// # Panics
+/// When something does not come up.
+pub fn stage(external: &str, internal: &str, prepare: impl FnOnce(&Lab)) -> Option<Stage> {
+    let lab = lab(LinkKind::Veth)?;
+    prepare(&lab);
+    let sluice = Sluice::start(lab.sluice(), lab.directory(), &config(external, internal));
+    Some(Stage::before(World { sluice, lab }))
+}
+
+/// Kernels send and take segments one by one: on the client, on both sides of sluice and on the first server.
+///
+/// # Panics
+/// When ethtool fails.
+pub fn without_offloads(lab: &Lab) {
+    let ends = [(lab.client(), "eth0"), (lab.sluice(), "net1"), (lab.sluice(), "net2")];
+    for (namespace, interface) in ends.into_iter().chain([(&lab.servers()[0].namespace, "eth0")]) {
+        let mut ethtool = namespace.command("ethtool");
+        run(ethtool.args(["-K", interface, "tx", "off", "gso", "off", "tso", "off", "gro", "off"]));
+    }
+}
+
+/// One TCP segment of `count` that reach `namespace` is lost.
+///
+/// # Panics
+/// When nft fails.
+pub fn lose_every(count: u32, namespace: &Namespace) {
+    let rules = format!(
+        "add table inet bad; add chain inet bad c {{type filter hook input priority 0;}}; \
+         add rule inet bad c meta l4proto tcp numgen inc mod {count} == 7 drop"
+    );
+    run(namespace.command("nft").arg(rules));
+}
+
+/// A connection from `namespace` whose receive buffer is of this many bytes.
+///
+/// # Errors
+/// When nobody answers, or somebody refuses.
+///
+/// # Panics
+/// When the namespace is gone or the address not one.
+pub fn connect_small(namespace: &Namespace, address: &str, buffer: usize) -> io::Result<TcpStream> {
+    let address: SocketAddr = address.parse().expect("an address and a port");
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let open = || {
+        let socket = socket(family, SocketType::STREAM, None)?;
+        sockopt::set_socket_recv_buffer_size(&socket, buffer)?;
+        connect(&socket, &address)?;
+        Ok::<_, io::Error>(TcpStream::from(socket))
+    };
+    patient(namespace.enter(open).expect("the namespace is there")?)
+}
+
+/// A connection that waits longer than losses take.
+///
+/// # Errors
+/// When nobody answers, or somebody refuses.
+///
+/// # Panics
+/// When the namespace is gone or the address not one.
+pub fn connect_patient(namespace: &Namespace, address: &str) -> io::Result<TcpStream> {
+    patient(peer::connect(namespace, address)?)
+}
+
+/// `stream`, which waits longer than losses take.
+///
+/// # Errors
+/// When it is none.
+pub fn patient(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Sends `text` to the origin's echo, half-closes, and reads what comes back at the same time, up to its end.
+///
+/// # Errors
+/// When the connection is cut.
+///
+/// # Panics
+/// When a thread does.
+pub fn echo(stream: &TcpStream, text: &[u8]) -> io::Result<Vec<u8>> {
+    let (mut reader, mut writer) = (stream, stream);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            writer.write_all(b"echo\n")?;
+            writer.write_all(text)?;
+            stream.shutdown(Shutdown::Write)
+        });
+        let mut back = Vec::with_capacity(text.len());
+        reader.read_to_end(&mut back)?;
+        writing.join().expect("a thread").map(|()| back)
+    })
+}
+
+/// Waits until sluice holds no connection of any virtual server or member, and checks that it dropped nothing but
+/// what `expected` names.
+///
+/// # Panics
+/// When it holds one, or dropped something else.
+pub fn nothing_is_left(stage: &Stage, expected: &[&str]) {
+    let sluice = &stage.world.sluice;
+    let current = |thing: &str| {
+        let rows = sluice.show(thing);
+        rows.as_array()
+            .into_iter()
+            .flatten()
+            .map(|row| crate::show::number(row, "/connections/current"))
+            .sum::<u64>()
+    };
+    let left = || current("virtual-servers") + current("members");
+    wait::until("the end of every connection", PATIENCE, || (left() == 0).then_some(()));
+    let drops = sluice.show("drops");
+    for row in drops.as_array().into_iter().flatten() {
+        let reason = row["reason"].as_str().unwrap_or_default();
+        assert!(expected.contains(&reason), "{drops}");
+    }
+}
+
+/// What a peer's kernel counts under `name` in `nstat`, since its namespace began.
+///
+/// # Panics
+/// When nstat fails.
+pub fn counted(namespace: &Namespace, name: &str) -> u64 {
+    let output = try_run(namespace.command("nstat").args(["-asz", name]));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// True when the peer has ended its side and nothing is left to be read.
+///
+/// # Errors
+/// The peer's RST.
+pub fn is_ended(stream: &TcpStream) -> io::Result<bool> {
+    Ok(recv(stream, &mut [0; 1], RecvFlags::PEEK)?.0 == 0)
+}
+
+/// How long anything may take on a wire that loses: several timeouts in a row.
+pub const PATIENCE: Duration = Duration::from_secs(40);
