@@ -74,11 +74,12 @@ impl Receiver {
         self.capacity - self.ring.len()
     }
 
-    /// Where it sits: whether the segment has anything in the window (RFC 9293 section 3.10.7.4, the first check).
+    /// Where it sits: whether the segment has anything in the window (RFC 9293 section 3.10.7.4, the first check). What a
+    /// peer says that has used its window up begins where the window ends, while something of it is lost.
     pub(super) fn accepts(&self, segment: &Segment<'_>) -> bool {
         let ahead = segment.seq.since(self.expects());
         match segment.len() {
-            0 => ahead == 0 || self.is_in_window(segment.seq),
+            0 => (0..=self.free() as i32).contains(&ahead),
             len => ahead <= self.free() as i32 && ahead.saturating_add(len as i32) > 0,
         }
     }
