@@ -25,6 +25,7 @@ mod sluice;
 pub mod stage;
 pub mod vm;
 pub mod wait;
+pub mod wire;
 pub mod world;
 
 pub use sluice::{Sluice, sluice_command};

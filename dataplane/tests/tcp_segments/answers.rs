@@ -59,6 +59,17 @@ fn acknowledgements_are_not_more_than_segments(kind: Kind) {
     assert!((20..=30).contains(&count), "{count} for 40");
 }
 
+/// To a peer without selective acknowledgements, three that are alike are a loss (RFC 5681 section 2).
+fn burst_is_acknowledged_once(kind: Kind) {
+    let mut peer = Setup::new(kind).open();
+    for at in 0..8 {
+        let segment = peer.data(at * MSS, MSS, 0).write();
+        peer.engine.receive(peer.id, &segment, peer.now);
+    }
+    peer.waits(0);
+    assert_eq!(peer.said().iter().map(|said| said.acked).collect::<Vec<_>>(), [8 * MSS]);
+}
+
 /// RFC 5681 section 4.2.
 fn what_is_out_of_order_is_answered_at_once_each_time(kind: Kind) {
     let mut peer = Setup::new(kind).open();
@@ -218,6 +229,7 @@ for_kinds! {
         small_segment_is_acknowledged_after_the_delay,
         every_second_full_segment_is_acknowledged_at_once,
         acknowledgements_are_not_more_than_segments,
+        burst_is_acknowledged_once,
         what_is_out_of_order_is_answered_at_once_each_time,
         acknowledgement_goes_with_data,
         acknowledgements_are_not_acknowledged,

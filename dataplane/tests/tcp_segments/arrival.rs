@@ -143,6 +143,21 @@ fn closed_window_takes_acknowledgements_and_no_data(kind: Kind) {
     assert_eq!(peer.reads(10_000), 4096);
 }
 
+/// A peer that has filled the window says its acknowledgements at its end, also while the first of it is lost.
+fn acknowledgement_at_the_end_of_the_window_counts(kind: Kind) {
+    let mut setup = Setup::new(kind);
+    setup.spec.receive_buffer = 4096;
+    let mut peer = setup.open();
+    peer.writes(1000);
+    peer.says_data(1000, 1400);
+    peer.says_data(2400, 1696);
+    assert_eq!((peer.readable(), peer.engine.unacknowledged(peer.id)), (0, 1000));
+    peer.says(&peer.segment(ACK, 4096, 1000));
+    assert_eq!(peer.engine.unacknowledged(peer.id), 0);
+    peer.says_data(0, 1000);
+    assert_eq!(peer.reads(10_000), 4096);
+}
+
 fn acknowledgement_of_what_was_never_sent_is_answered_and_its_data_dropped(kind: Kind) {
     let mut peer = Setup::new(kind).open();
     peer.writes(1000);
@@ -334,6 +349,7 @@ for_kinds! {
         peer_without_options_gets_none,
     ],
     native: [
+        acknowledgement_at_the_end_of_the_window_counts,
         fin_with_data_that_came_early_waits,
         fin_behind_old_data_counts,
         data_behind_the_end_is_not_read,

@@ -160,6 +160,36 @@ fn lost_tail_is_probed_before_the_timer_runs_out(kind: Kind) {
     }
 }
 
+/// Too few segments come behind a hole to say that it is lost, and none are to follow: time says it, and not the timer's
+/// (RFC 8985 section 6.2). Then the tail is probed.
+fn hole_before_the_tail_is_filled_before_the_timer_runs_out(kind: Kind) {
+    for (count, lost) in [(2, &[0][..]), (3, &[0]), (3, &[1]), (4, &[2]), (4, &[0, 1]), (5, &[1, 3, 4])] {
+        let (mut peer, mut receiver) = warmed(Setup::new(kind), 64 * MSS, 20);
+        let begin = receiver.next;
+        peer.writes(count * MSS);
+        let (at, said) = (peer.now, peer.said());
+        peer.waits(20);
+        for (place, said) in said.iter().enumerate().filter(|(place, _)| !lost.contains(place)) {
+            receiver.takes(said);
+            if place > 0 {
+                receiver.answers(&mut peer);
+            }
+        }
+        assert_eq!(peer.said_bytes(), [], "{lost:?} of {count}");
+        let again = peer.waits_for_word();
+        let wait = peer.now.since(at).as_millis() as u64;
+        assert_eq!(again[0].from, begin + lost[0] as u32 * MSS, "{lost:?} of {count}");
+        assert!((40..peer.facts().rto_min_ms).contains(&wait), "{wait} ms");
+        again.iter().for_each(|said| receiver.takes(said));
+        peer.waits(20);
+        receiver.answers(&mut peer);
+        receiver.takes_all(&mut peer, 20, begin + count * MSS, |_| false);
+        assert!(peer.now.since(at).as_millis() < 200, "{lost:?} of {count}");
+        peer.waits(5000);
+        assert_eq!((peer.said_bytes(), peer.engine.unacknowledged(peer.id)), (vec![], 0));
+    }
+}
+
 /// There is one probe, and then the timer.
 fn tail_is_probed_once(kind: Kind) {
     let (mut peer, receiver) = warmed(Setup::new(kind), 64 * MSS, 20);
@@ -217,6 +247,7 @@ for_kinds! {
     native: [
         timeout_sends_the_first_segment_alone,
         lost_tail_is_probed_before_the_timer_runs_out,
+        hole_before_the_tail_is_filled_before_the_timer_runs_out,
         tail_is_probed_once,
         words_in_between_do_not_put_off_the_timer,
         probe_that_was_not_needed_costs_nothing,

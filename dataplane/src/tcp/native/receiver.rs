@@ -131,7 +131,8 @@ impl Receiver {
         match is_plain && unacked < 2 * usize::from(mss) && payload.len() <= usize::from(mss) && delay_ms > 0
         {
             true => _ = self.delayed.get_or_insert(now.after_ms(delay_ms.into())),
-            false => self.owe(1),
+            // One for all that came in order: more that are alike would look like a loss (RFC 5681 section 2).
+            false => self.owed = 1,
         }
     }
 

@@ -51,6 +51,12 @@ impl Recovery {
         self.dup_acks > 0 || self.held.is_some() || self.probed.is_some()
     }
 
+    /// True while the end of what is underway may be asked about: nothing looks lost but by too few signs.
+    #[inline(always)]
+    pub(super) fn may_probe(&self) -> bool {
+        self.is_quiet() || self.mode == Mode::Open && self.held.is_some() && self.probed.is_none()
+    }
+
     /// Remembers what the peer says it holds; blocks that cannot be are passed over. True when one says something new.
     pub(super) fn take_blocks(
         &mut self,
@@ -191,6 +197,16 @@ impl Recovery {
             let last = nxt.min(end).ahead_of(una).min(usize::from(mss));
             self.resent = Seq(nxt.min(end).0.wrapping_sub(last as u32));
         }
+    }
+
+    /// Nothing was heard for as long as a probe waits. True when the peer holds something: what it does not hold of what was
+    /// sent before is lost, however few the signs are (RFC 8985 section 6.2, step 5).
+    pub(super) fn on_late(&mut self, una: Seq) -> bool {
+        let last = self.held.as_deref().and_then(|held| held.as_slice().last());
+        let Some(&(start, end)) = last else { return false };
+        (self.mode, self.until, self.dup_acks, self.probed) = (Mode::Mending, end, 0, None);
+        (self.resent, self.lost) = (una, start);
+        true
     }
 
     /// Nothing was heard: everything is lost but what the peer holds. It may have thrown that away (RFC 2018 section 8): so

@@ -359,7 +359,7 @@ impl Sender {
     #[inline]
     fn probe_at(&self, now: Instant) -> Instant {
         match self.rtt.smoothed_us() {
-            Some(smoothed_us) if self.recovery.is_quiet() && self.rtt.backoff == 0 => {
+            Some(smoothed_us) if self.recovery.may_probe() && self.rtt.backoff == 0 => {
                 let is_single = self.underway() <= usize::from(self.mss);
                 let delayed_us = if is_single { DELAYED_MAX_US } else { 0 };
                 Instant::from_ns(now.as_ns() + 1000 * ((2 * smoothed_us).max(PROBE_MIN_US) + delayed_us))
@@ -372,6 +372,11 @@ impl Sender {
     #[cold]
     pub(super) fn on_timer(&mut self, timer: Timer, buffers: &mut Buffers, now: Instant) -> bool {
         match timer {
+            Timer::Probe if self.recovery.on_late(self.una) => {
+                self.congestion.on_loss(self.underway(), self.mss);
+                self.await_timeout(now);
+                false
+            }
             Timer::Probe => {
                 let has_new = self.unsent() > 0 && (self.una + self.window).is_after(self.nxt);
                 self.recovery.probe(self.una, self.nxt, self.end(), self.mss, has_new);
