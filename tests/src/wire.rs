@@ -9,7 +9,7 @@
 
 use crate::origin::{HTTP_PORT, TCP_PORT};
 use crate::stage::Stage;
-use crate::{Lab, LinkKind, Namespace, Sluice, World, lab, peer, run, try_run, wait};
+use crate::{Lab, LinkKind, Namespace, Sluice, World, lab, run, try_run, wait};
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 use serde_json::Value;
 use std::io::{self, Read, Write};
@@ -123,7 +123,19 @@ pub fn connect_small(namespace: &Namespace, address: &str, buffer: usize) -> io:
 /// # Panics
 /// When the namespace is gone or the address not one.
 pub fn connect_patient(namespace: &Namespace, address: &str) -> io::Result<TcpStream> {
-    patient(peer::connect(namespace, address)?)
+    namespace.enter(|| connect_patient_here(address)).expect("the namespace is there")
+}
+
+/// [`connect_patient`] for a caller that is in its namespace already.
+///
+/// # Errors
+/// When nobody answers, or somebody refuses.
+///
+/// # Panics
+/// When `address` is not one.
+pub fn connect_patient_here(address: &str) -> io::Result<TcpStream> {
+    let address: SocketAddr = address.parse().expect("an address and a port");
+    patient(TcpStream::connect_timeout(&address, PATIENCE)?)
 }
 
 /// `stream`, which waits longer than losses take.
@@ -131,6 +143,7 @@ pub fn connect_patient(namespace: &Namespace, address: &str) -> io::Result<TcpSt
 /// # Errors
 /// When it is none.
 pub fn patient(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
