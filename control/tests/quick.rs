@@ -1,9 +1,14 @@
 //! The quick readers against those that know everything: the same tree with the same lines, or the same refusal.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "support/random.rs"]
+mod random;
+
 use std::borrow::Cow;
 
 use sluice_control::parse::{Format, Node, Value, read, read_any};
+
+use self::random::Random;
 
 const EXAMPLES: &[&str] = &[
     include_str!("data/example.yaml"),
@@ -189,7 +194,7 @@ fn mutated(random: &mut Random, examples: &[&str]) -> String {
         text = lines[first..(first + 1 + random.below(12)).min(lines.len())].join("\n");
     }
     for _ in 0..random.below(4) {
-        let [at, end] = [random.boundary(&text), random.below(6)];
+        let [at, end] = [boundary(random, &text), random.below(6)];
         let end = text[at..].char_indices().nth(end).map_or(text.len(), |(offset, _)| at + offset);
         match random.below(3) {
             0 => text.replace_range(at..end, ""),
@@ -216,30 +221,11 @@ fn lines(random: &mut Random) -> String {
     text
 }
 
-/// xorshift64 (Marsaglia 2003).
-struct Random(u64);
-
-impl Random {
-    fn seeded() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
-        println!("SEED={seed}");
-        Self(seed | 1)
+/// A place in the text between two characters.
+fn boundary(random: &mut Random, text: &str) -> usize {
+    let mut at = random.below(text.len() + 1);
+    while !text.is_char_boundary(at) {
+        at -= 1;
     }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    fn boundary(&mut self, text: &str) -> usize {
-        let mut at = self.below(text.len() + 1);
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
-    }
+    at
 }

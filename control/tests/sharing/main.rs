@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod random;
+#[path = "../support/random.rs"]
+mod support;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use sluice_control::parse::{Format, Node, Value, read};
 
+use crate::support::Random;
 use crate::{FRAME, Held, POOLS, Running, SERVERS, written};
 
 /// What a pool may be; `{n}` is a number of its own.
@@ -191,25 +192,5 @@ fn json(node: &Node<'_>) -> String {
             let entries = entries.iter().map(|entry| format!("{:?}: {}", entry.key, json(&entry.node)));
             format!("{{\n{}}}", entries.collect::<Vec<_>>().join(",\n"))
         }
-    }
-}
-
-/// xorshift64 (Marsaglia 2003).
-struct Random(u64);
-
-impl Random {
-    fn seeded() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
-        println!("SEED={seed}");
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
     }
 }

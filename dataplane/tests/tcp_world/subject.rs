@@ -209,7 +209,7 @@ impl Engine for Subject {
 macro_rules! tests_of {
     ($module:ident, $subject:expr, $($test:ident)*) => {
         mod $module {
-            #[allow(unused_imports)]
+            #[allow(unused_imports, reason = "pairs are values, kinds are named")]
             use crate::tcp_world::subject::Kind;
             $(
                 #[test]

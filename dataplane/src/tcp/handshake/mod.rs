@@ -21,6 +21,7 @@ use sluice_ffi::memory::{Backing, Slab};
 
 use self::cookie::Cookies;
 pub use self::syn::Syn;
+pub(super) use self::syn::next_option;
 use super::isn::Isn;
 use super::places::Places;
 use super::{Agreed, Announced};

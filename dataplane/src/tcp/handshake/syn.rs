@@ -22,7 +22,7 @@ impl Syn {
         let mut syn = Self { seq, mss: if is_v4 { 536 } else { 1220 }, scale: None, sack: false };
         let end = header.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4).min(header.len());
         let mut options = header.get(20..end).unwrap_or_default();
-        while let Some((option, rest)) = next(options) {
+        while let Some((option, rest)) = next_option(options) {
             syn.hear(option);
             options = rest;
         }
@@ -41,7 +41,7 @@ impl Syn {
 
 /// The first option, and what follows it; `None` at the end or where a length cannot be (RFC 9293 section 3.1: kinds 0 and
 /// 1 have no length).
-fn next(options: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(in crate::tcp) fn next_option(options: &[u8]) -> Option<(&[u8], &[u8])> {
     match *options.first()? {
         KIND_END => None,
         KIND_NOTHING => Some(options.split_at(1)),

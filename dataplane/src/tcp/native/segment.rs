@@ -3,6 +3,7 @@
 use super::seq::Seq;
 use crate::address::Address;
 use crate::packet::checksum::{fold, sum};
+use crate::tcp::handshake::next_option;
 
 pub(super) const FIN: u8 = 1;
 pub(super) const SYN: u8 = 2;
@@ -71,22 +72,13 @@ impl<'p> Segment<'p> {
     }
 }
 
-/// What follows the length of the first option of a kind; empty without one (RFC 9293 section 3.1).
+/// What follows the length of the first option of a kind; empty without one.
 fn option(mut options: &[u8], kind: u8) -> &[u8] {
-    while let [first, rest @ ..] = options {
-        if *first <= KIND_NOTHING {
-            if *first == KIND_END {
-                break;
-            }
-            options = rest;
-            continue;
+    while let Some((option, rest)) = next_option(options) {
+        if option[0] == kind {
+            return option.get(2..).unwrap_or_default();
         }
-        let len = rest.first().map_or(0, |len| usize::from(*len));
-        let Some(body) = options.get(2..len) else { break };
-        if *first == kind {
-            return body;
-        }
-        options = &options[len..];
+        options = rest;
     }
     &[]
 }
@@ -227,7 +219,6 @@ const OPTIONS_MAX: usize = 40;
 const BLOCKS_MAX: usize = 4;
 const TCP: u8 = 6;
 const TTL: u8 = 64;
-const KIND_END: u8 = 0;
 const KIND_NOTHING: u8 = 1;
 const KIND_MSS: u8 = 2;
 const KIND_SCALE: u8 = 3;
