@@ -186,9 +186,9 @@ fn find_burst(flows: u32) -> Box<dyn FnMut()> {
         let burst: &[FlowKey; BURST_MAX] = keys[next..].first_chunk().expect("the end is handled below");
         let hashes = burst.map(|key| table.hash(&key));
         hashes.iter().for_each(|&hash| table.prefetch_bucket(hash));
-        hashes.iter().for_each(|&hash| table.prefetch_flow(hash));
-        for (key, &hash) in burst.iter().zip(&hashes) {
-            black_box(table.find(black_box(key), hash));
+        let near = hashes.map(|hash| table.prefetch_flow(hash));
+        for ((key, &hash), near) in burst.iter().zip(&hashes).zip(near) {
+            black_box(table.find_near(black_box(key), hash, near));
         }
         next = if next + 2 * BURST_MAX <= keys.len() { next + BURST_MAX } else { 0 };
     })

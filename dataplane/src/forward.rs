@@ -1,10 +1,10 @@
 //! A packet of a known flow: followed, translated, sent on.
 //!
 //! ```text
-//!   forward ─▶ TTL, configuration ─▶ follow (tcp_track) ─▶ touch ─▶ send_onward ─▶ translate, link header
-//!                   │ changed since      │ begins anew                 ├ next hop unknown: forward_unresolved
-//!                   ▼                    ▼                             └ too big: fragment/path
-//!              forward_rechecked     first_packet
+//!   forward ─▶ is it plain? ─▶ follow (tcp_track) ─▶ note ─▶ next hop ─▶ send_onward ─▶ rewrite::send_off
+//!                  │ no                                            │ unknown     └ too big: fragment/path
+//!                  ▼                                               ▼
+//!            forward_with_care: TTL, configuration, SYN   forward_unresolved
 //! ```
 
 use crate::address::Mac;
@@ -16,7 +16,6 @@ use crate::flow::tcp_track::{self, Segment};
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::fragment::Oversized;
 use crate::frame::Frame;
-use crate::neighbor::NeighborRef;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::IcmpError;
 use crate::packet::mss;
@@ -37,40 +36,102 @@ impl Pipeline {
         direction: Direction,
         out: &mut Outgoing,
     ) -> Fate {
-        if packet.ttl <= 1 {
-            return self.refuse_with_icmp(
-                port,
-                frame,
-                packet,
-                DropReason::TtlExpired,
-                IcmpError::TimeExceeded,
-                out,
-            );
+        let flow = self.flows.at_mut(id);
+        let is_plain = packet.ttl > 1
+            && packet.tcp_flags & tcp_flag::SYN == 0
+            && flow.epoch == self.epoch
+            && !flow.has(flow_flag::RESELECT | flow_flag::ASKED);
+        if !is_plain {
+            return self.forward_with_care(port, frame, packet, id, direction, out);
         }
-        if self.flows.at_mut(id).epoch != self.epoch {
-            return self.forward_rechecked(port, frame, packet, id, direction, out);
-        }
-        if self.flows.at_mut(id).has(flow_flag::RESELECT | flow_flag::ASKED)
-            && let Some(fate) = self.watch(id, direction, packet, out)
-        {
-            return fate;
-        }
+        self.forward_plain(port, frame, packet, id, direction, out)
+    }
+
+    #[inline(always)]
+    fn forward_plain(
+        &mut self,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        id: FlowId,
+        direction: Direction,
+        out: &mut Outgoing,
+    ) -> Fate {
         if packet.class == Class::Tcp {
-            if packet.tcp_flags & tcp_flag::SYN != 0 && self.begins_anew(frame, packet, id, direction) {
-                self.close(id);
-                return self.first_packet(port, frame, packet, out);
-            }
             let segment = segment_of(frame, packet);
             if let Some(state) = tcp_track::follow(self.flows.at_mut(id), direction, segment) {
                 self.on_tcp_state(id, state);
             }
         }
-        let onward = self.touch(LinkId::new(port, packet.vlan), frame, packet, id, direction);
-        self.send_onward(port, frame, packet, id, &onward, out)
+        let flow = self.flows.at_mut(id);
+        note(flow, LinkId::new(port, packet.vlan), frame, packet, direction, self.now.as_ms());
+        let onward = Onward {
+            to: flow.outgoing_key(direction),
+            virtual_id: flow.virtual_id,
+            member_id: flow.member_id,
+            direction,
+        };
+        let way = match direction {
+            Direction::FromClient => self.neighbors.mac(flow.neighbor).map(Way::to),
+            Direction::FromMember if flow.has(flow_flag::AUTO_LAST_HOP) => {
+                Some(Way::to((flow.client_link, flow.client_mac)))
+            }
+            Direction::FromMember => self.way_to_client(id),
+        };
+        match way {
+            Some(way) => self.send_onward(port, frame, packet, &onward, way, out),
+            None => self.forward_unresolved(port, frame, packet, id, direction, out),
+        }
+    }
+
+    /// A packet that is perhaps not just to be sent on.
+    #[cold]
+    #[inline(never)]
+    fn forward_with_care(
+        &mut self,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        id: FlowId,
+        direction: Direction,
+        out: &mut Outgoing,
+    ) -> Fate {
+        match self.look_closer(port, frame, packet, id, direction, out) {
+            Some(fate) => fate,
+            None => self.forward_plain(port, frame, packet, id, direction, out),
+        }
+    }
+
+    /// What may have to come first: `Some` when the packet is done with.
+    fn look_closer(
+        &mut self,
+        port: PortId,
+        frame: &mut Frame,
+        packet: &Packet,
+        id: FlowId,
+        direction: Direction,
+        out: &mut Outgoing,
+    ) -> Option<Fate> {
+        if packet.ttl <= 1 {
+            let (reason, answer) = (DropReason::TtlExpired, IcmpError::TimeExceeded);
+            return Some(self.refuse_with_icmp(port, frame, packet, reason, answer, out));
+        }
+        if self.flows.at_mut(id).epoch != self.epoch {
+            self.find_way_anew(id);
+        }
+        if self.flows.at_mut(id).has(flow_flag::RESELECT | flow_flag::ASKED)
+            && let Some(fate) = self.watch(id, direction, packet, out)
+        {
+            return Some(fate);
+        }
+        if packet.tcp_flags & tcp_flag::SYN != 0 && self.begins_anew(frame, packet, id, direction) {
+            self.close(id);
+            return Some(self.first_packet(port, frame, packet, out));
+        }
+        None
     }
 
     /// A SYN of a known flow: true when it begins another connection, else it may have to announce less.
-    #[cold]
     fn begins_anew(&mut self, frame: &mut Frame, packet: &Packet, id: FlowId, direction: Direction) -> bool {
         let flow = self.flows.at_mut(id);
         if is_reopening(flow, direction, frame, packet) {
@@ -80,52 +141,19 @@ impl Pipeline {
         false
     }
 
-    /// Notes in the flow that the packet has come, and says what it must become and where it goes.
-    #[inline(always)]
-    fn touch(
-        &mut self,
-        link: LinkId,
-        frame: &Frame,
-        packet: &Packet,
-        id: FlowId,
-        direction: Direction,
-    ) -> Onward {
-        let now_ms = self.now.as_ms();
-        let flow = self.flows.at_mut(id);
-        if !(packet.key.protocol == protocol::TCP && flow.tcp_state().is_half_open()) {
-            flow.last_seen_ms = now_ms;
-        }
-        flow.bytes[direction.index()] += u64::from(packet.ip_len);
-        if direction == Direction::FromClient && flow.has(flow_flag::AUTO_LAST_HOP) {
-            remember_last_hop(flow, link, frame);
-        }
-        let to = flow.outgoing_key(direction);
-        let (virtual_id, member_id) = (flow.virtual_id, flow.member_id);
-        let way = match direction {
-            Direction::FromClient => Way::By(flow.neighbor),
-            Direction::FromMember if flow.has(flow_flag::AUTO_LAST_HOP) => {
-                Way::To(flow.client_link, flow.client_mac)
-            }
-            Direction::FromMember => self.way_to_client(id),
-        };
-        Onward { to, virtual_id, member_id, direction, way }
-    }
-
-    /// Translates the packet and sends it on.
+    /// Translates the packet and sends it on, to a link address on a link.
     #[inline(always)]
     fn send_onward(
         &mut self,
         port: PortId,
         frame: &mut Frame,
         packet: &Packet,
-        id: FlowId,
         onward: &Onward,
+        way: Way,
         out: &mut Outgoing,
     ) -> Fate {
-        let &Onward { to, virtual_id, member_id, direction, way } = onward;
-        let Some((link, mac)) = self.resolve(way) else {
-            return self.forward_unresolved(port, frame, packet, id, onward, out);
-        };
+        let &Onward { to, virtual_id, member_id, direction } = onward;
+        let (link, mac) = way.end();
         let facts = self.ports[usize::from(link.port().0)];
         if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
             let way = Oversized { packet, to, link, mac, virtual_id, member_id, direction };
@@ -135,10 +163,8 @@ impl Pipeline {
             return self.dropped(DropReason::TxFull, virtual_id);
         }
         let packets = segments(frame, packet);
-        rewrite::translate(frame, packet, &to);
-        frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
         let header = LinkHeader { destination: mac, source: facts.mac, vlan: link.vlan() };
-        if !rewrite::set_link_header(frame, packet.l3, packet.key.src.is_v4(), header) {
+        if !rewrite::send_off(frame, packet, &to, header) {
             return self.dropped(DropReason::NoFrame, virtual_id);
         }
         self.count(virtual_id, member_id, direction, packets, u64::from(packet.ip_len));
@@ -162,24 +188,14 @@ impl Pipeline {
         if flow.has(flow_flag::RESELECT) { self.follow_attempt(id, direction, packet, out) } else { None }
     }
 
-    /// The configuration has changed since the flow's last packet: find its way anew, then go on.
-    #[cold]
-    fn forward_rechecked(
-        &mut self,
-        port: PortId,
-        frame: &mut Frame,
-        packet: &Packet,
-        id: FlowId,
-        direction: Direction,
-        out: &mut Outgoing,
-    ) -> Fate {
+    /// The configuration has changed since the flow's last packet.
+    fn find_way_anew(&mut self, id: FlowId) {
         let member = self.flows.at_mut(id).member;
         let hop = self.snapshot.route(member);
         let neighbor = hop.and_then(|hop| self.neighbors.resolve(hop, self.now).ok());
         let flow = self.flows.at_mut(id);
         flow.epoch = self.epoch;
         flow.neighbor = neighbor.unwrap_or(flow.neighbor);
-        self.forward(port, frame, packet, id, direction, out)
     }
 
     /// Translates the packet and leaves it with its next hop until that answers.
@@ -190,53 +206,41 @@ impl Pipeline {
         frame: &mut Frame,
         packet: &Packet,
         id: FlowId,
-        onward: &Onward,
+        direction: Direction,
         out: &mut Outgoing,
     ) -> Fate {
-        let Onward { to, virtual_id, member_id, direction, .. } = onward;
-        let (virtual_id, packets) = (*virtual_id, segments(frame, packet));
+        let flow = *self.flows.at_mut(id);
+        let (to, packets) = (flow.outgoing_key(direction), segments(frame, packet));
         let Some(hop) = self.snapshot.route(to.dst) else {
             self.answer_with_icmp(port, frame, packet, IcmpError::NetUnreachable, out);
-            return self.dropped(DropReason::NoRoute, virtual_id);
+            return self.dropped(DropReason::NoRoute, flow.virtual_id);
         };
         let neighbor = match self.neighbors.resolve(hop, self.now) {
             Ok(neighbor) => neighbor,
-            Err(reason) => return self.dropped(reason, virtual_id),
+            Err(reason) => return self.dropped(reason, flow.virtual_id),
         };
-        if to.dst == self.flows.at_mut(id).member {
+        if to.dst == flow.member {
             self.flows.at_mut(id).neighbor = neighbor;
         }
-        let mtu = self.ports[usize::from(hop.link.port().0)].mtu;
-        if packet.ip_len > u32::from(mtu) && is_too_big(frame, packet, mtu) {
-            return self.dropped(DropReason::TooBig, virtual_id);
+        let facts = self.ports[usize::from(hop.link.port().0)];
+        if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
+            return self.dropped(DropReason::TooBig, flow.virtual_id);
         }
-        rewrite::translate(frame, packet, to);
-        frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
-        let source = self.ports[usize::from(hop.link.port().0)].mac;
-        let header = LinkHeader { destination: Mac::default(), source, vlan: hop.link.vlan() };
-        if !rewrite::set_link_header(frame, packet.l3, packet.key.src.is_v4(), header) {
-            return self.dropped(DropReason::NoFrame, virtual_id);
+        let header = LinkHeader { destination: Mac::default(), source: facts.mac, vlan: hop.link.vlan() };
+        if !rewrite::send_off(frame, packet, &to, header) {
+            return self.dropped(DropReason::NoFrame, flow.virtual_id);
         }
-        self.count(virtual_id, *member_id, *direction, packets, u64::from(packet.ip_len));
-        Fate::Wait(neighbor, virtual_id)
-    }
-
-    /// Where a link address comes from.
-    #[inline(always)]
-    fn resolve(&mut self, way: Way) -> Option<(LinkId, Mac)> {
-        match way {
-            Way::By(neighbor) => self.neighbors.mac(neighbor),
-            Way::To(link, mac) => Some((link, mac)),
-        }
+        self.count(flow.virtual_id, flow.member_id, direction, packets, u64::from(packet.ip_len));
+        Fate::Wait(neighbor, flow.virtual_id)
     }
 
     /// The way back to a client whose last hop is not remembered: by route.
     #[cold]
-    fn way_to_client(&mut self, id: FlowId) -> Way {
+    fn way_to_client(&mut self, id: FlowId) -> Option<Way> {
         let client = self.flows.at_mut(id).client;
-        let hop = self.snapshot.route(client);
-        let neighbor = hop.and_then(|hop| self.neighbors.resolve(hop, self.now).ok());
-        Way::By(neighbor.unwrap_or(NeighborRef::NONE))
+        let hop = self.snapshot.route(client)?;
+        let neighbor = self.neighbors.resolve(hop, self.now).ok()?;
+        self.neighbors.mac(neighbor).map(Way::to)
     }
 
     /// Counts a forwarded packet: one store a counter.
@@ -274,22 +278,41 @@ impl Pipeline {
     }
 }
 
-/// How to reach the other side.
+/// A link and a link address on it, in one register: written in parts and read whole it would wait for its own stores.
 #[derive(Debug, Clone, Copy)]
-enum Way {
-    /// Through a neighbour entry.
-    By(NeighborRef),
-    /// Straight to a link address.
-    To(LinkId, Mac),
+struct Way(u64);
+
+impl Way {
+    #[inline(always)]
+    fn to((link, Mac([a, b, c, d, e, f])): (LinkId, Mac)) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16 | u64::from(link.code()))
+    }
+
+    #[inline(always)]
+    fn end(self) -> (LinkId, Mac) {
+        let [a, b, c, d, e, f, ..] = (self.0 >> 16).to_le_bytes();
+        (LinkId::from_code(self.0 as u16), Mac([a, b, c, d, e, f]))
+    }
 }
 
-/// What a packet must become, and where it goes.
+/// What a packet must become, and for whom it counts.
 struct Onward {
     to: FlowKey,
     virtual_id: VirtualId,
     member_id: MemberId,
     direction: Direction,
-    way: Way,
+}
+
+/// Notes in the flow that the packet has come. What is half open does not live longer for it.
+#[inline(always)]
+fn note(flow: &mut Flow, link: LinkId, frame: &Frame, packet: &Packet, direction: Direction, now_ms: u32) {
+    if !(packet.key.protocol == protocol::TCP && flow.tcp_state().is_half_open()) {
+        flow.last_seen_ms = now_ms;
+    }
+    flow.bytes[direction.index()] += u64::from(packet.ip_len);
+    if direction == Direction::FromClient && flow.has(flow_flag::AUTO_LAST_HOP) {
+        remember_last_hop(flow, link, frame);
+    }
 }
 
 /// Lowers the segment size that a SYN announces to what its virtual server allows.

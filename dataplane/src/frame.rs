@@ -114,7 +114,7 @@ impl Frame {
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty on purpose")]
     pub fn len(&self) -> usize {
         match &self.storage {
-            Storage::Heap(chunk) => chunk.bytes().len(),
+            Storage::Heap(chunk) => chunk.0.as_ref().map_or(0, |held| (held.end - held.start) as usize),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.len(),
         }
@@ -206,6 +206,14 @@ impl Frame {
             Storage::Mbuf(mbuf) => Some(mbuf),
             Storage::Heap(_) => None,
         }
+    }
+}
+
+impl Default for Frame {
+    /// A frame of no bytes and without memory, in the place of one that has gone on.
+    #[inline(always)]
+    fn default() -> Self {
+        Self { storage: Storage::Heap(Chunk(None)), offload: Offload::default() }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::counters::WorkerCounters;
 use crate::ending::Ending;
 use crate::filter::RateTable;
 use crate::flow::half_open::HalfOpen;
-use crate::flow::table::FlowTable;
+use crate::flow::table::{Candidate, FlowTable};
 use crate::flow::timer::Timers;
 use crate::fragment::identification::Identifications;
 use crate::fragment::table::{EntryId, FragmentTable};
@@ -212,19 +212,32 @@ impl Pipeline {
         }
     }
 
-    /// Decides about every frame of a burst from `port`, in order. `frames` is empty afterwards.
-    pub fn process(&mut self, port: PortId, frames: &mut Vec<Frame>, out: &mut Outgoing, now: Instant) {
+    /// Decides about every frame of a burst from `port`, in order. `frames` is empty afterwards. Returns how many bytes
+    /// they had.
+    #[inline(never)]
+    pub fn process(
+        &mut self,
+        port: PortId,
+        frames: &mut Vec<Frame>,
+        out: &mut Outgoing,
+        now: Instant,
+    ) -> u64 {
         self.now = now;
         let mut burst = self.burst.take().unwrap_or_else(blank_burst);
-        self.parse_and_prefetch(port, frames, &mut burst);
-        for (mut frame, slot) in frames.drain(..).zip(burst.iter()) {
-            let fate = self.decide(port, &mut frame, slot, out);
-            self.carry_out(fate, port, frame, out);
+        let bytes = self.parse_and_prefetch(port, frames, &mut burst);
+        for (frame, slot) in frames.iter_mut().zip(burst.iter()) {
+            match self.decide(port, frame, slot, out) {
+                Fate::Done => {}
+                Fate::Send(to) => self.send(to, std::mem::take(frame), out),
+                other => self.carry_out(other, port, std::mem::take(frame), out),
+            }
         }
+        frames.clear();
         self.burst = Some(burst);
         if self.handoff.has_others() {
             self.handoff.wake_others();
         }
+        bytes
     }
 
     /// Decides about what other workers have handed over. True when there was something.
@@ -259,47 +272,63 @@ impl Pipeline {
         self.carry_out(fate, port, frame, out);
     }
 
-    /// Parses the burst, then asks for the memory that each packet's look-up will touch.
-    #[inline(always)]
-    fn parse_and_prefetch(&mut self, port: PortId, frames: &[Frame], burst: &mut [Slot; BURST_MAX]) {
-        let mac = self.ports[usize::from(port.0)].mac;
+    /// Parses the burst, then asks for the memory that each packet's look-up will touch. Returns how many bytes there are.
+    #[inline(never)]
+    fn parse_and_prefetch(&mut self, port: PortId, frames: &[Frame], burst: &mut [Slot; BURST_MAX]) -> u64 {
+        let (mac, mut total) = (self.ports[usize::from(port.0)].mac, 0);
         for (frame, slot) in frames.iter().zip(burst.iter_mut()) {
-            slot.found = parse::parse_into(&mut slot.packet, frame.bytes(), mac);
+            let bytes = frame.bytes();
+            total += bytes.len() as u64;
+            slot.found = parse::parse_into(&mut slot.packet, bytes, mac);
             slot.hash = self.flows.hash(&slot.packet.key);
             self.flows.prefetch_bucket(slot.hash);
         }
-        for slot in &burst[..frames.len().min(BURST_MAX)] {
-            self.flows.prefetch_flow(slot.hash);
+        for slot in &mut burst[..frames.len().min(BURST_MAX)] {
+            slot.near = self.flows.prefetch_flow(slot.hash);
         }
+        total
     }
 
     #[inline(always)]
     fn decide(&mut self, port: PortId, frame: &mut Frame, slot: &Slot, out: &mut Outgoing) -> Fate {
         let packet = &slot.packet;
+        let has_flow = slot.found == Found::Ip && packet.class != Class::Icmp;
+        if !has_flow || self.is_unknown_vlan(port, packet.vlan) {
+            return self.decide_other(port, frame, slot, out);
+        }
+        match self.flows.find_near(&packet.key, slot.hash, slot.near) {
+            Some((id, direction)) => self.forward(port, frame, packet, id, direction, out),
+            None => self.first_packet(port, frame, packet, out),
+        }
+    }
+
+    /// What belongs to no flow, or not in this way.
+    #[inline(never)]
+    fn decide_other(&mut self, port: PortId, frame: &mut Frame, slot: &Slot, out: &mut Outgoing) -> Fate {
+        let packet = &slot.packet;
         match slot.found {
             Found::Nothing(reason) => self.dropped(reason, VirtualId::NONE),
-            Found::Ip | Found::Arp | Found::Fragment if self.is_unknown_vlan(port, packet.vlan) => {
+            _ if self.is_unknown_vlan(port, packet.vlan) => {
                 self.dropped(DropReason::UnknownVlan, VirtualId::NONE)
             }
-            Found::Ip if packet.class != Class::Icmp => match self.flows.find(&packet.key, slot.hash) {
-                Some((id, direction)) => self.forward(port, frame, packet, id, direction, out),
-                None => self.first_packet(port, frame, packet, out),
-            },
             Found::Ip => self.icmp(port, frame, packet, out),
             Found::Fragment => Fate::Fragment,
             Found::Arp => self.arp(LinkId::new(port, packet.vlan), frame, packet.l3, out),
         }
     }
 
-    /// Does with the frame what was decided.
     #[inline(always)]
+    fn send(&self, to: PortId, frame: Frame, out: &mut Outgoing) {
+        if let Err(reason) = out.push(to, frame) {
+            self.count_drop(reason, VirtualId::NONE);
+        }
+    }
+
+    /// Does with the frame what was decided.
+    #[inline(never)]
     pub(crate) fn carry_out(&mut self, fate: Fate, port: PortId, frame: Frame, out: &mut Outgoing) {
         match fate {
-            Fate::Send(to) => {
-                if let Err(reason) = out.push(to, frame) {
-                    self.count_drop(reason, VirtualId::NONE);
-                }
-            }
+            Fate::Send(to) => self.send(to, frame, out),
             Fate::Wait(neighbor, virtual_id) => {
                 if let Err((_, reason)) = self.neighbors.wait(neighbor, frame) {
                     self.count_drop(reason, virtual_id);
@@ -332,13 +361,14 @@ impl Pipeline {
     }
 
     /// Counts a drop, and says that the frame is done with.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn dropped(&self, reason: DropReason, virtual_id: VirtualId) -> Fate {
         self.count_drop(reason, virtual_id);
         Fate::Done
     }
 
     /// Counts a drop, for the worker and for the virtual server that the packet had matched.
+    #[inline(never)]
     pub(crate) fn count_drop(&self, reason: DropReason, virtual_id: VirtualId) {
         self.counters.of_drop(reason).add(1);
         if let Some(counters) = self.counters.of_virtual(virtual_id) {
@@ -373,10 +403,15 @@ pub(crate) enum Fate {
 pub(crate) struct Slot {
     pub(crate) packet: Packet,
     pub(crate) hash: u64,
+    pub(crate) near: Candidate,
     pub(crate) found: Found,
 }
 
 impl Slot {
-    pub(crate) const BLANK: Slot =
-        Slot { packet: Packet::BLANK, hash: 0, found: Found::Nothing(DropReason::Truncated) };
+    pub(crate) const BLANK: Slot = Slot {
+        packet: Packet::BLANK,
+        hash: 0,
+        near: Candidate::NONE,
+        found: Found::Nothing(DropReason::Truncated),
+    };
 }

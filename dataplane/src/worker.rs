@@ -188,8 +188,7 @@ impl Worker {
             let port = PortId(place as u8);
             let traffic = &self.counters.of_port(port).frames;
             traffic.packets_in.add(count as u64);
-            traffic.bytes_in.add(self.received.iter().map(|frame| frame.len() as u64).sum());
-            self.pipeline.process(port, &mut self.received, &mut self.outgoing, now);
+            traffic.bytes_in.add(self.pipeline.process(port, &mut self.received, &mut self.outgoing, now));
         }
         busy
     }

@@ -83,6 +83,18 @@ impl LinkId {
     pub const fn vlan(self) -> u16 {
         self.0 & 0xfff
     }
+
+    /// Both in one number.
+    #[inline(always)]
+    pub(crate) const fn code(self) -> u16 {
+        self.0
+    }
+
+    /// From [`LinkId::code`].
+    #[inline(always)]
+    pub(crate) const fn from_code(code: u16) -> Self {
+        Self(code)
+    }
 }
 
 impl fmt::Debug for LinkId {

@@ -16,6 +16,7 @@ use sluice_ffi::memory::{Backing, Pages, Slab};
 
 use super::key::{FlowKey, HashSeed};
 use super::{Direction, Flow};
+use crate::address::Address;
 
 /// A flow's place in its worker's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,6 +28,15 @@ impl FlowId {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// Whose flow a packet may be, by the tag of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate(u32);
+
+impl Candidate {
+    /// Nobody's.
+    pub const NONE: Candidate = Candidate(u32::MAX);
 }
 
 /// Why a flow was not taken in.
@@ -116,21 +126,35 @@ impl FlowTable {
         hint::prefetch(&self.buckets[self.home(hash)]);
     }
 
-    /// Second stage: asks for both lines of the record that the bucket's tags point to.
+    /// Second stage: asks for both lines of the record that the bucket's tags point to, if any, and says which it is.
     #[inline(always)]
-    pub fn prefetch_flow(&self, hash: u64) {
+    pub fn prefetch_flow(&self, hash: u64) -> Candidate {
         let bucket = &self.buckets[self.home(hash)];
         let hits = bucket.matching(tag_of(hash));
-        if hits != 0
-            && let Some(flow) = self.flows.get((bucket.entries[first(hits)] >> 1) as usize)
-        {
+        if hits == 0 {
+            return Candidate::NONE;
+        }
+        let entry = bucket.entries[first(hits)];
+        if let Some(flow) = self.flows.get((entry >> 1) as usize) {
             hint::prefetch(&flow.client);
             hint::prefetch(&flow.member);
         }
+        Candidate(entry)
     }
 
-    /// Last stage: the flow that `key` belongs to, and which of its directions `key` is. O(1) expected.
-    #[inline]
+    /// Last stage: the flow that `key` belongs to, and which of its directions `key` is. One comparison when it is the
+    /// candidate, whatever has happened to that since: a record that is free has nobody's addresses.
+    #[inline(always)]
+    pub fn find_near(&self, key: &FlowKey, hash: u64, near: Candidate) -> Option<(FlowId, Direction)> {
+        let Candidate(entry) = near;
+        if ((entry >> 1) as usize) < self.flows.len() && self.matches(entry, key) {
+            return Some((FlowId(entry >> 1), direction_of(entry)));
+        }
+        self.find(key, hash)
+    }
+
+    /// As [`FlowTable::find_near`], of one packet by itself. O(1) expected.
+    #[inline(never)]
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<(FlowId, Direction)> {
         let tag = tag_of(hash);
         let mut at = self.home(hash);
@@ -200,6 +224,8 @@ impl FlowTable {
         self.unlink(hashes[0], id.0 << 1);
         self.unlink(hashes[1], (id.0 << 1) | 1);
         self.used[id.index()] = 0;
+        let record = &mut self.flows[id.index()];
+        (record.client, record.member) = (Address::UNSPECIFIED, Address::UNSPECIFIED);
         self.free[self.free_len] = id.0;
         self.free_len += 1;
         self.len -= 1;
@@ -331,7 +357,6 @@ fn direction_of(entry: u32) -> Direction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Address;
 
     fn table(capacity: usize) -> FlowTable {
         FlowTable::new(capacity, HashSeed::fixed(7), Backing::Ordinary)
@@ -363,6 +388,25 @@ mod tests {
         assert_eq!(find(&table, &flow(1).client_key()), Some((id, Direction::FromClient)));
         assert_eq!(find(&table, &flow(1).member_key()), Some((id, Direction::FromMember)));
         assert_eq!(find(&table, &flow(2).client_key()), None);
+    }
+
+    #[test]
+    fn a_candidate_is_right_whatever_happens_before_it_is_asked() {
+        let mut table = table(16);
+        let near = |table: &FlowTable, number, candidate| {
+            let key = flow(number).client_key();
+            table.find_near(&key, table.hash(&key), candidate)
+        };
+        let id = table.insert(&flow(1)).unwrap();
+        let candidate = table.prefetch_flow(table.hash(&flow(1).client_key()));
+        assert_ne!(candidate, Candidate::NONE);
+        assert_eq!(near(&table, 1, candidate), Some((id, Direction::FromClient)));
+        assert_eq!(near(&table, 1, Candidate::NONE), Some((id, Direction::FromClient)));
+        assert_eq!(near(&table, 2, candidate), None, "another's");
+        table.remove(id);
+        assert_eq!(near(&table, 1, candidate), None, "it is gone");
+        assert_eq!(table.insert(&flow(2)), Ok(id), "in the same place");
+        assert_eq!((near(&table, 1, candidate), near(&table, 2, candidate).is_some()), (None, true));
     }
 
     #[test]

@@ -63,6 +63,15 @@ pub const fn fold(mut total: u64) -> u16 {
     total as u16
 }
 
+/// As [`fold`], of a sum below 2^40: of 200 words of 32 bits.
+#[inline(always)]
+pub const fn fold_short(mut total: u64) -> u16 {
+    total = (total & 0xffff) + (total >> 16);
+    total = (total & 0xffff) + (total >> 16);
+    total = (total & 0xffff) + (total >> 16);
+    total as u16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +80,16 @@ mod tests {
     #[test]
     fn rfc_1071_example() {
         assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+    }
+
+    #[test]
+    fn a_short_sum_folds_as_a_long_one() {
+        let edges =
+            [0, 1, 0xffff, 0x1_0000, 0x1_ffff, 0xffff_ffff, 0x1_0000_0000, 0xf_ffff_ffff, (1 << 40) - 1];
+        let mixed = (1..10_000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24);
+        for sum in edges.into_iter().chain(mixed) {
+            assert_eq!(fold_short(sum), fold(sum), "{sum:#x}");
+        }
     }
 
     #[test]

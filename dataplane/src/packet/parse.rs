@@ -70,6 +70,18 @@ impl Packet {
         class: Class::Other,
         to_group: false,
     };
+
+    /// True for IPv4, whose header here has no options; IPv6's is longer.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.header_len() == 20
+    }
+
+    /// From the IP header to the transport header, in bytes.
+    #[inline(always)]
+    pub const fn header_len(&self) -> usize {
+        self.l4.wrapping_sub(self.l3) as usize
+    }
 }
 
 /// What an IP packet carries.
@@ -153,22 +165,35 @@ pub fn parse_into(packet: &mut Packet, bytes: &[u8], mac: Mac) -> Found {
 #[inline(always)]
 fn parse_frame(packet: &mut Packet, bytes: &[u8], mac: Mac) -> Result<Found, DropReason> {
     let Some(ethernet) = bytes.first_chunk::<14>() else { return Err(DropReason::Truncated) };
-    let to_group = ethernet[0] & 1 == 1;
-    if !to_group && ethernet[..6] != mac.0 {
+    packet.to_group = ethernet[0] & 1 == 1;
+    if !packet.to_group && ethernet[..6] != mac.0 {
         return Err(DropReason::NotForUs);
     }
-    let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-    let (mut l3, mut vlan) = (14, 0);
-    if ethertype == ETHERTYPE_VLAN {
-        let Some(tag) = bytes[14..].first_chunk::<4>() else { return Err(DropReason::Truncated) };
-        vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
-        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
-        l3 = 18;
+    match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
+        ETHERTYPE_VLAN => parse_tagged(packet, bytes),
+        ethertype => parse_network::<14>(packet, bytes, ethertype, 0),
     }
-    (packet.l3, packet.vlan, packet.to_group) = (l3, vlan, to_group);
+}
+
+#[inline(never)]
+fn parse_tagged(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
+    let Some(tag) = bytes[14..].first_chunk::<4>() else { return Err(DropReason::Truncated) };
+    let vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
+    parse_network::<18>(packet, bytes, u16::from_be_bytes([tag[2], tag[3]]), vlan)
+}
+
+/// The network header, at `L3`.
+#[inline(always)]
+fn parse_network<const L3: usize>(
+    packet: &mut Packet,
+    bytes: &[u8],
+    ethertype: u16,
+    vlan: u16,
+) -> Result<Found, DropReason> {
+    (packet.l3, packet.vlan) = (L3 as u16, vlan);
     match ethertype {
-        ETHERTYPE_IPV4 => parse_ipv4(packet, bytes),
-        ETHERTYPE_IPV6 => parse_ipv6(packet, bytes),
+        ETHERTYPE_IPV4 => parse_ipv4::<L3>(packet, bytes),
+        ETHERTYPE_IPV6 => parse_ipv6::<L3>(packet, bytes),
         ETHERTYPE_ARP => Ok(Found::Arp),
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(DropReason::UnknownVlan),
         _ => Err(DropReason::UnknownEthertype),
@@ -176,8 +201,8 @@ fn parse_frame(packet: &mut Packet, bytes: &[u8], mac: Mac) -> Result<Found, Dro
 }
 
 #[inline(always)]
-fn parse_ipv4(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
-    let rest = &bytes[usize::from(packet.l3)..];
+fn parse_ipv4<const L3: usize>(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
+    let rest = &bytes[L3..];
     let Some(header) = rest.first_chunk::<20>() else { return Err(DropReason::Truncated) };
     match header[0] {
         0x45 => {}
@@ -191,23 +216,26 @@ fn parse_ipv4(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
     if total < 20 || !is_ipv4_checksum_right(header) {
         return Err(DropReason::Malformed);
     }
-    if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
+    if u16::from_ne_bytes([header[6], header[7]]) & MORE_OR_OFFSET != 0 {
         return Ok(Found::Fragment);
     }
     set_addresses_v4(&mut packet.key, header)?;
-    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, packet.l3 + 20, header[8]);
+    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, L3 as u16 + 20, header[8]);
     parse_transport(packet, &rest[20..total], header[9], protocol::ICMP)?;
     Ok(Found::Ip)
 }
+
+/// More fragments, and the offset, as the bytes of a header lie in memory (RFC 791 section 3.1).
+const MORE_OR_OFFSET: u16 = u16::from_ne_bytes(0x3fff_u16.to_be_bytes());
 
 #[inline(always)]
 pub(super) fn set_addresses_v4(key: &mut FlowKey, header: &[u8; 20]) -> Result<(), DropReason> {
     let source = [header[12], header[13], header[14], header[15]];
     let destination = [header[16], header[17], header[18], header[19]];
-    if is_martian_v4(source) || source[0] >= 224 {
+    if !is_unicast_v4(source[0]) {
         return Err(DropReason::MartianSource);
     }
-    if is_martian_v4(destination) || destination[0] >= 224 {
+    if !is_unicast_v4(destination[0]) {
         return Err(DropReason::MartianDestination);
     }
     (key.src, key.dst) = (Address::v4(source), Address::v4(destination));
@@ -215,8 +243,8 @@ pub(super) fn set_addresses_v4(key: &mut FlowKey, header: &[u8; 20]) -> Result<(
 }
 
 #[inline(always)]
-fn parse_ipv6(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
-    let rest = &bytes[usize::from(packet.l3)..];
+fn parse_ipv6<const L3: usize>(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
+    let rest = &bytes[L3..];
     let Some(header) = rest.first_chunk::<40>() else { return Err(DropReason::Truncated) };
     if header[0] >> 4 != 6 {
         return Err(DropReason::Malformed);
@@ -231,7 +259,7 @@ fn parse_ipv6(packet: &mut Packet, bytes: &[u8]) -> Result<Found, DropReason> {
         _ => {}
     }
     set_addresses_v6(&mut packet.key, header, header[6])?;
-    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, packet.l3 + 40, header[7]);
+    (packet.ip_len, packet.l4, packet.ttl) = (total as u32, L3 as u16 + 40, header[7]);
     parse_transport(packet, &rest[40..total], header[6], protocol::ICMPV6)?;
     Ok(Found::Ip)
 }
@@ -325,18 +353,19 @@ pub(super) fn check_udp(header: &[u8; 8], len: usize, is_v6: bool) -> Result<(),
     Ok(())
 }
 
-/// 0.0.0.0/8 and 127.0.0.0/8 (RFC 1122 section 3.2.1.3).
+/// Neither 0.0.0.0/8 nor 127.0.0.0/8 (RFC 1122 section 3.2.1.3), nor 224.0.0.0/4 and what is above.
 #[inline(always)]
-fn is_martian_v4(octets: [u8; 4]) -> bool {
-    octets[0] == 0 || octets[0] == 127
+fn is_unicast_v4(first_octet: u8) -> bool {
+    matches!(first_octet, 1..=126 | 128..=223)
 }
 
+/// RFC 1071: the words of a right header sum to a multiple of 0xffff, in the machine's own byte order, too.
 #[inline(always)]
 fn is_ipv4_checksum_right(header: &[u8; 20]) -> bool {
     let word = |at: usize| {
-        u64::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
+        u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
     };
-    super::checksum::fold(word(0) + word(4) + word(8) + word(12) + word(16)) == 0xffff
+    (word(0) + word(4) + word(8) + word(12) + word(16)).is_multiple_of(0xffff)
 }
 
 #[inline(always)]
