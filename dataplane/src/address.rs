@@ -186,6 +186,20 @@ impl Mac {
     /// ff:ff:ff:ff:ff:ff
     pub const BROADCAST: Mac = Mac([0xff; 6]);
 
+    /// The six bytes as they lie in memory, in the lower part of a number.
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u64 {
+        let Mac([a, b, c, d, e, f]) = self;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// From [`Mac::bits`].
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = bits.to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
     /// Where an IPv6 multicast packet goes (RFC 2464 section 7).
     pub fn of_multicast_v6(group: Address) -> Self {
         let [a, b, c, d] = group.v4_octets();

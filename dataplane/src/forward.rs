@@ -284,14 +284,13 @@ struct Way(u64);
 
 impl Way {
     #[inline(always)]
-    fn to((link, Mac([a, b, c, d, e, f])): (LinkId, Mac)) -> Self {
-        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16 | u64::from(link.code()))
+    fn to((link, mac): (LinkId, Mac)) -> Self {
+        Self(mac.bits() << 16 | u64::from(link.code()))
     }
 
     #[inline(always)]
     fn end(self) -> (LinkId, Mac) {
-        let [a, b, c, d, e, f, ..] = (self.0 >> 16).to_le_bytes();
-        (LinkId::from_code(self.0 as u16), Mac([a, b, c, d, e, f]))
+        (LinkId::from_code(self.0 as u16), Mac::from_bits(self.0 >> 16))
     }
 }
 

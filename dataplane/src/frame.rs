@@ -350,12 +350,19 @@ impl fmt::Debug for FramePool {
 }
 
 impl Drop for Chunk {
+    /// Most that are dropped have gone on, and are empty.
+    #[inline(always)]
     fn drop(&mut self) {
-        let Some(held) = self.0.take() else { return };
-        if let Some(home) = held.home.upgrade() {
-            // There is room: no more chunks are made than the second queue holds.
-            let _ = home.warm.push(held).or_else(|held| home.free.push(held));
+        if let Some(held) = self.0.take() {
+            give_back(held);
         }
+    }
+}
+
+fn give_back(held: Box<Held>) {
+    if let Some(home) = held.home.upgrade() {
+        // There is room: no more chunks are made than the second queue holds.
+        let _ = home.warm.push(held).or_else(|held| home.free.push(held));
     }
 }
 

@@ -20,9 +20,9 @@ pub struct LinkHeader {
 }
 
 impl LinkHeader {
-    /// Its length in bytes: 14, or 18 with a VLAN.
+    /// In bytes: 14, or 18 with a VLAN.
     #[inline(always)]
-    pub const fn len(&self) -> usize {
+    pub const fn size(&self) -> usize {
         if self.vlan == 0 { 14 } else { 18 }
     }
 }
@@ -32,7 +32,7 @@ impl LinkHeader {
 #[inline(always)]
 #[must_use]
 pub fn send_off(frame: &mut Frame, packet: &Packet, to: &FlowKey, link: LinkHeader) -> bool {
-    let l3 = link.len();
+    let l3 = link.size();
     if usize::from(packet.l3) != l3 && !fit_link_header(frame, packet.l3, l3) {
         return false;
     }
@@ -61,7 +61,7 @@ pub fn translate(frame: &mut Frame, packet: &Packet, to: &FlowKey) {
 #[inline]
 #[must_use]
 pub fn set_link_header(frame: &mut Frame, packet_l3: u16, is_v4: bool, link: LinkHeader) -> bool {
-    if usize::from(packet_l3) != link.len() && !fit_link_header(frame, packet_l3, link.len()) {
+    if usize::from(packet_l3) != link.size() && !fit_link_header(frame, packet_l3, link.size()) {
         return false;
     }
     write_link_header(frame.bytes_mut(), link, if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 });
@@ -82,8 +82,10 @@ fn fit_link_header(frame: &mut Frame, packet_l3: u16, new: usize) -> bool {
 #[inline(always)]
 pub fn write_link_header(bytes: &mut [u8], link: LinkHeader, ethertype: u16) {
     let Some(header) = bytes.first_chunk_mut::<14>() else { return };
-    header[..6].copy_from_slice(&link.destination.0);
-    header[6..12].copy_from_slice(&link.source.0);
+    // Both addresses in two stores, not in twelve.
+    let (destination, source) = (link.destination.bits(), link.source.bits());
+    header[..8].copy_from_slice(&(destination | source << 48).to_le_bytes());
+    header[8..12].copy_from_slice(&((source >> 16) as u32).to_le_bytes());
     if link.vlan == 0 {
         header[12..14].copy_from_slice(&ethertype.to_be_bytes());
         return;

@@ -78,9 +78,9 @@ struct DpdkQueue {
     offloads: Offloads,
     memory: Mempool,
     intake: Intake,
-    /// On its way out; empty between calls.
+    /// On its way out, oldest first. What the device had no room for goes before anything else.
     burst: Burst,
-    /// Pieces of the last super-frame taken, oldest first, as far as the device had no room for them.
+    /// Pieces of the last super-frame taken, oldest first, as far as the device had no room for them; behind the burst.
     pieces: Vec<Frame>,
     /// The longest frame the device sends in one piece.
     frame_max_bytes: usize,
@@ -94,8 +94,8 @@ struct DpdkQueue {
 
 impl PortQueue for DpdkQueue {
     fn rx(&mut self, frames: &mut Vec<Frame>) -> usize {
-        // Pieces must not wait for a frame behind them.
-        self.send_pieces();
+        // What waits must not wait for a frame behind it.
+        self.send_waiting();
         let before = frames.len();
         if self.check.is_open() {
             self.rx_checked(frames);
@@ -110,7 +110,7 @@ impl PortQueue for DpdkQueue {
 
     fn tx(&mut self, frames: &mut Vec<Frame>) -> usize {
         let mut taken = 0;
-        while self.send_pieces() && !frames.is_empty() {
+        while self.send_waiting() && !frames.is_empty() {
             let (taken_now, is_full) = match self.make_ready(frames) {
                 0 if frames[0].offload.segmentation.is_some() => self.send_super_frame(frames),
                 0 => (0, true),
@@ -146,7 +146,11 @@ impl PortQueue for DpdkQueue {
     }
 
     fn is_link_up(&mut self) -> bool {
-        self.port.is_link_up()
+        let is_up = self.port.is_link_up();
+        if !is_up {
+            self.drop_waiting();
+        }
+        is_up
     }
 }
 
@@ -191,14 +195,19 @@ impl DpdkQueue {
     /// A device without a link takes nothing, and what waits for it would be stale when the link is back.
     #[cold]
     fn drop_while_down(&mut self, frames: &mut Vec<Frame>) -> usize {
-        if self.port.is_link_up() {
+        if self.is_link_up() {
             return 0;
         }
         let count = frames.len();
-        self.tx_errors += (count + self.pieces.len()) as u64;
+        self.tx_errors += count as u64;
         frames.clear();
-        self.pieces.clear();
         count
+    }
+
+    fn drop_waiting(&mut self) {
+        self.tx_errors += (self.burst.len() + self.pieces.len()) as u64;
+        self.burst = Burst::new();
+        self.pieces.clear();
     }
 
     /// Makes the first frames mbufs that the device can send; returns how many, a burst at most. It ends before a
@@ -237,7 +246,8 @@ impl DpdkQueue {
         true
     }
 
-    /// Sends the first `ready` frames; returns how many were taken, and whether the device has no more room.
+    /// Sends the first `ready` frames, behind which nothing waits yet; returns how many were taken, and whether the
+    /// device has no more room.
     #[inline(always)]
     fn send(&mut self, frames: &mut Vec<Frame>, ready: usize) -> (usize, bool) {
         let (mut asks, max_bytes, mut errors) = (false, self.frame_max_bytes, 0);
@@ -251,11 +261,7 @@ impl DpdkQueue {
             self.prepare_burst();
         }
         self.tx.tx(&mut self.burst);
-        let left = self.burst.len();
-        if left > 0 {
-            self.put_back(frames);
-        }
-        (ready - left, left > 0)
+        (ready, !self.burst.is_empty())
     }
 
     /// Lets the driver see packets with work for the device; drops what it will not take.
@@ -271,36 +277,25 @@ impl DpdkQueue {
         }
     }
 
-    /// Gives back to the front of `frames` what the device had no room for.
-    #[cold]
-    fn put_back(&mut self, frames: &mut Vec<Frame>) {
-        let count = self.burst.len();
-        // The newest first, so that each goes in front of the one before.
-        frames.extend(std::iter::from_fn(|| self.burst.pop()).map(offload::unstage));
-        let tail = frames.len() - count;
-        frames[tail..].reverse();
-        frames.rotate_right(count);
-    }
-
-    /// Sends the pieces that wait; true when none are left.
+    /// Sends what the device had no room for before; true when nothing is left of it.
     #[inline(always)]
-    fn send_pieces(&mut self) -> bool {
-        self.pieces.is_empty() || self.send_waiting_pieces()
+    fn send_waiting(&mut self) -> bool {
+        (self.burst.is_empty() && self.pieces.is_empty()) || self.send_older()
     }
 
     #[cold]
     #[inline(never)]
-    fn send_waiting_pieces(&mut self) -> bool {
+    fn send_older(&mut self) -> bool {
+        self.tx.tx(&mut self.burst);
         let mut pieces = std::mem::take(&mut self.pieces);
-        let mut is_full = false;
-        while !is_full && !pieces.is_empty() {
-            is_full = match self.make_ready(&mut pieces) {
-                0 => true,
-                ready => self.send(&mut pieces, ready).1,
+        while self.burst.is_empty() && !pieces.is_empty() {
+            match self.make_ready(&mut pieces) {
+                0 => break,
+                ready => self.send(&mut pieces, ready),
             };
         }
         self.pieces = pieces;
-        !is_full
+        self.burst.is_empty() && self.pieces.is_empty()
     }
 
     /// Sends the super-frame at the front, or cuts it into pieces that go first from now on. As [`Self::send`].
@@ -324,19 +319,12 @@ impl DpdkQueue {
         let Some(mut chain) = self.memory.chain_of(frames[0].bytes()) else { return (0, true) };
         offload::leave_length_out(&mut chain, work);
         chain.request(work);
-        // The burst is empty between calls, so there is room.
+        // Nothing waits, so there is room.
         let _ = self.burst.push(chain);
         self.prepare_burst();
-        let refused = self.burst.is_empty();
         self.tx.tx(&mut self.burst);
-        // Not sent: the frame itself stays in front, to be copied again.
-        let is_full = self.burst.pop().is_some();
-        if is_full {
-            return (0, true);
-        }
-        debug_assert!(refused || self.burst.is_empty());
         frames.remove(0);
-        (1, false)
+        (1, !self.burst.is_empty())
     }
 }
 

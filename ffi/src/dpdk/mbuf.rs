@@ -217,19 +217,6 @@ impl Mbuf {
         header.__bindgen_anon_3.tx_offload = work.packed();
     }
 
-    /// Where the TCP or UDP header of a packet with [`TxWork`] on it starts, and whether it is TCP.
-    pub fn requested_checksum(&self) -> Option<(u16, bool)> {
-        let header = self.header();
-        let l4 = header.ol_flags & sys::RTE_MBUF_F_TX_UDP_CKSUM;
-        if l4 == 0 {
-            return None;
-        }
-        // SAFETY: every field of the union is plain bits.
-        let lengths = unsafe { header.__bindgen_anon_3.tx_offload };
-        let (l2_len, l3_len) = (lengths & 0x7f, (lengths >> L3_SHIFT) & 0x1ff);
-        Some(((l2_len + l3_len) as u16, l4 == sys::RTE_MBUF_F_TX_TCP_CKSUM))
-    }
-
     /// Puts `second`, a single segment, right behind the first segment of this packet.
     pub(super) fn insert_second(&mut self, second: Mbuf) {
         debug_assert!(!second.is_chain());

@@ -2,7 +2,7 @@
 
 use sluice_ffi::dpdk::{Mbuf, Offloads, TxWork};
 
-use crate::frame::{Checksum, Frame, Offload, SegmentKind};
+use crate::frame::{Checksum, Frame, SegmentKind};
 use crate::packet::checksum::fold;
 
 /// What the device shall do about the frame's partial checksum; `None` when there is none, or the device cannot.
@@ -67,16 +67,6 @@ pub(super) fn leave_length_out(packet: &mut Mbuf, work: &TxWork) {
     let Some(place) = packet.bytes_mut().get_mut(field..field + 2) else { return };
     let with_length = u16::from_be_bytes([place[0], place[1]]);
     place.copy_from_slice(&fold(u64::from(with_length) + u64::from(!length)).to_be_bytes());
-}
-
-/// The frame that an unsent packet was.
-pub(super) fn unstage(mbuf: Mbuf) -> Frame {
-    let checksum = match mbuf.requested_checksum() {
-        Some((start, true)) => Checksum::Partial { start, offset: TCP_CHECKSUM },
-        Some((start, false)) => Checksum::Partial { start, offset: UDP_CHECKSUM },
-        None => Checksum::Unchecked,
-    };
-    Frame::from_mbuf(mbuf, Offload { checksum, segmentation: None })
 }
 
 /// The lengths of a frame's headers; `None` for what is not TCP or UDP over IP.
