@@ -731,8 +731,9 @@ fn the_table_names_tests_that_exist() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
     let sources: String =
-        ["tests/nat_behaviour.rs", "tests/pipeline.rs", "tests/fragments.rs", "tests/selection.rs"]
+        ["tests/nat_behaviour.rs", "tests/pipeline.rs", "tests/fragments/main.rs", "tests/selection.rs"]
             .into_iter()
+            .chain(["tests/fragments/errors.rs", "tests/fragments/pings.rs"])
             .chain(["tests/workers.rs", "tests/unreachable.rs"])
             .chain(["src/packet/fragment.rs", "src/fragment/table.rs"])
             .map(read)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   (src, dst, id, protocol) ─▶ entry: ports, the new id, a bit for each 8 bytes seen and each fragment's start
-//!                                └▶ fragments that wait for the first, oldest first
+//!                                └▶ fragments that wait for the first, or to be put together, oldest first
 //! ```
 //!
 //! Fixed capacity. The list of entries is in order of their last news, so that the one to end is always in front: an
@@ -62,6 +62,8 @@ pub enum Arrival {
     Known(EntryId),
     /// The first fragment has not come: [`FragmentTable::hold`] it.
     Early(EntryId),
+    /// The packet is to be put together: [`FragmentTable::hold`] it.
+    Part(EntryId),
 }
 
 /// Fragments dropped while they waited, by reason.
@@ -90,6 +92,8 @@ pub struct FragmentTable {
     waiting: Vec<Waiting>,
     waiting_free: u16,
     waiting_bytes: usize,
+    /// Of those that wait, fragments of packets that are to be put together, and their bytes.
+    parts: (usize, usize),
     lost: Lost,
 }
 
@@ -165,6 +169,7 @@ impl FragmentTable {
             waiting: (0..WAITING_MAX).map(slot).collect(),
             waiting_free: 1,
             waiting_bytes: 0,
+            parts: (0, 0),
             lost: Lost::default(),
         }
     }
@@ -186,6 +191,7 @@ impl FragmentTable {
         match entry.state {
             RUINED => return Err(DropReason::FragmentOverlap),
             REFUSED => return Err(DropReason::Fragment),
+            CROWDED_OUT => return Err(DropReason::FragmentsFull),
             _ => {}
         }
         match entry.place(fragment) {
@@ -195,6 +201,10 @@ impl FragmentTable {
                 return Err(DropReason::FragmentOverlap);
             }
             Place::New => entry.mark(fragment),
+        }
+        // News do not prolong it: whoever sends a packet that we have to keep sends it back to back.
+        if entry.state == PARTS {
+            return Ok(Arrival::Part(EntryId(id)));
         }
         if let Some(transport) = told.or_else(|| transport_in(fragment)) {
             (entry.state, entry.transport) = (KNOWN, transport);
@@ -233,16 +243,24 @@ impl FragmentTable {
         entry.new_id
     }
 
-    /// Keeps a fragment that has come before the first of its packet.
+    /// Keeps a fragment that has come before the first of its packet, or that its packet is to be put together from.
     ///
     /// # Errors
-    /// [`DropReason::FragmentsFull`] when as many wait as may; the frame is gone.
+    /// [`DropReason::FragmentsFull`] when as many wait as may; the frame is gone, and what was to be put together is lost.
     pub fn hold(&mut self, id: EntryId, port: PortId, frame: Frame) -> Result<(), DropReason> {
         let entry = &mut self.entries[id.0 as usize];
-        let bytes = self.waiting_bytes + frame.len();
+        let (is_part, bytes) = (entry.state == PARTS, self.waiting_bytes + frame.len());
+        let parts = (self.parts.0 + 1, self.parts.1 + frame.len());
         let place = self.waiting_free;
-        if place == 0 || entry.waiting >= WAITING_EACH_MAX || bytes > WAITING_BYTES_MAX {
+        let is_full = place == 0 || entry.waiting >= WAITING_EACH_MAX || bytes > WAITING_BYTES_MAX;
+        if is_full || (is_part && exceeds_parts(parts)) {
+            if is_part {
+                self.crowd_out(id.0);
+            }
             return Err(DropReason::FragmentsFull);
+        }
+        if is_part {
+            self.parts = parts;
         }
         let slot = &mut self.waiting[usize::from(place) - 1];
         self.waiting_free = slot.next;
@@ -255,6 +273,29 @@ impl FragmentTable {
         entry.last_waiting = place;
         entry.waiting += 1;
         Ok(())
+    }
+
+    /// The first fragment has come and says that the packet is to be put together: all of it is held from now on, for
+    /// [`LIFETIME_MS`] at most.
+    ///
+    /// # Errors
+    /// [`DropReason::FragmentsFull`] when as many are held for that as may; the packet is lost.
+    pub fn keep_parts(&mut self, id: EntryId) -> Result<(), DropReason> {
+        let (count, bytes) = self.waiting_of(id.0);
+        let parts = (self.parts.0 + count, self.parts.1 + bytes);
+        if exceeds_parts(parts) {
+            self.crowd_out(id.0);
+            return Err(DropReason::FragmentsFull);
+        }
+        self.parts = parts;
+        self.entries[id.0 as usize].state = PARTS;
+        Ok(())
+    }
+
+    /// The length of a packet's payload when all of it has come.
+    pub fn whole_len(&self, id: EntryId) -> Option<u32> {
+        let entry = &self.entries[id.0 as usize];
+        entry.is_whole().then_some(entry.total)
     }
 
     /// The fragment of this packet that has waited longest, with the port it came from.
@@ -272,7 +313,7 @@ impl FragmentTable {
     /// Ends the entry when all bytes have come.
     pub fn forget_if_whole(&mut self, id: EntryId) {
         let entry = &self.entries[id.0 as usize];
-        if entry.total != 0 && entry.units_seen == entry.total.div_ceil(8) && entry.waiting == 0 {
+        if entry.is_whole() && entry.waiting == 0 {
             self.close(id.0);
         }
     }
@@ -349,6 +390,21 @@ impl FragmentTable {
         self.entries[id as usize].state = RUINED;
     }
 
+    /// There is no room to put the packet together: it is lost like a ruined one.
+    fn crowd_out(&mut self, id: u32) {
+        self.lost.full += self.drop_waiting(id);
+        self.entries[id as usize].state = CROWDED_OUT;
+    }
+
+    /// How many fragments of this packet wait, and their bytes.
+    fn waiting_of(&self, id: u32) -> (usize, usize) {
+        let slot = |place: u16| usize::from(place).checked_sub(1).and_then(|at| self.waiting.get(at));
+        let first = slot(self.entries[id as usize].first_waiting);
+        let all = std::iter::successors(first, |held| slot(held.next));
+        let frames = all.filter_map(|waiting| waiting.held.as_ref());
+        frames.fold((0, 0), |(count, bytes), (_, frame)| (count + 1, bytes + frame.len()))
+    }
+
     fn drop_waiting(&mut self, id: u32) -> u64 {
         let mut dropped = 0;
         while self.take_first_waiting(id).is_some() {
@@ -370,6 +426,9 @@ impl FragmentTable {
         slot.next = self.waiting_free;
         self.waiting_free = place;
         self.waiting_bytes -= frame.len();
+        if entry.state == PARTS {
+            self.parts = (self.parts.0 - 1, self.parts.1 - frame.len());
+        }
         Some((port, frame))
     }
 
@@ -425,6 +484,10 @@ impl Entry {
             && same_kind
     }
 
+    fn is_whole(&self) -> bool {
+        self.total != 0 && self.units_seen == self.total.div_ceil(8)
+    }
+
     fn mark(&mut self, fragment: &Fragment) {
         let (start, end) = units(fragment);
         for (word, mask) in words(start, end) {
@@ -450,6 +513,10 @@ fn transport_in(fragment: &Fragment) -> Option<Transport> {
         dst_port: key.dst_port,
         protocol: key.protocol,
     })
+}
+
+fn exceeds_parts((count, bytes): (usize, usize)) -> bool {
+    count > PARTS_MAX.0 || bytes > PARTS_MAX.1
 }
 
 /// Its first 8 bytes of payload and those after its last.
@@ -478,6 +545,9 @@ pub const WAITING_MAX: usize = 256;
 pub const WAITING_EACH_MAX: u16 = 64;
 /// Bytes of frames that wait.
 pub const WAITING_BYTES_MAX: usize = 512 * 1024;
+/// Fragments that wait to be put together, of all packets, and their bytes: half of the above, so that whoever sends
+/// such packets leaves room for those that only pass through.
+pub const PARTS_MAX: (usize, usize) = (WAITING_MAX / 2, WAITING_BYTES_MAX / 2);
 /// How long an entry lives without news. Fragments leave their sender back to back, so what is not there after two
 /// seconds was lost; a receiver may wait for 15 s (RFC 791) or 60 s (RFC 8200) because it loses the packet otherwise,
 /// but whoever only forwards would lend its memory to anybody who sends half a packet.
@@ -489,6 +559,8 @@ const UNKNOWN: u8 = 1;
 const KNOWN: u8 = 2;
 const RUINED: u8 = 3;
 const REFUSED: u8 = 4;
+const PARTS: u8 = 5;
+const CROWDED_OUT: u8 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -673,6 +745,78 @@ mod tests {
             wait(&mut table, 500 + id, 8, 64_000).unwrap();
         }
         assert_eq!(wait(&mut table, 600, 8, 64_000), Err(DropReason::FragmentsFull), "bytes");
+    }
+
+    #[test]
+    fn a_packet_to_be_put_together_waits_for_all_of_it() {
+        let (mut table, pool) = (table(), FramePool::new(8));
+        let hold = |table: &mut FragmentTable, id: EntryId| {
+            table.hold(id, PortId(0), pool.copy_of(&[0; 60]).unwrap()).unwrap();
+        };
+        let id = early(table.arrive(&piece(1, 160, 13, false), None, at(0)));
+        hold(&mut table, id);
+        assert_eq!(known(table.arrive(&piece(1, 0, 80, true), None, at(1_000))), id);
+        table.keep_parts(id).unwrap();
+        hold(&mut table, id);
+        assert_eq!((table.parts, table.whole_len(id)), ((2, 120), None));
+        assert_eq!(table.arrive(&piece(1, 80, 80, true), None, at(2_900)), Ok(Arrival::Part(id)));
+        hold(&mut table, id);
+        assert_eq!(table.whole_len(id), Some(173));
+        assert_eq!(std::iter::from_fn(|| table.take_waiting(id)).count(), 3);
+        table.forget_if_whole(id);
+        assert_eq!((table.len(), table.parts, pool.in_use()), (0, (0, 0), 0));
+    }
+
+    #[test]
+    fn what_is_to_be_put_together_ends_with_an_overlap_or_with_its_time_whatever_comes() {
+        for overlaps in [true, false] {
+            let (mut table, pool) = (table(), FramePool::new(8));
+            let id = known(table.arrive(&piece(1, 0, 80, true), None, at(0)));
+            table.keep_parts(id).unwrap();
+            for offset in [80, 160] {
+                assert_eq!(table.arrive(&piece(1, offset, 80, true), None, at(1_900)), Ok(Arrival::Part(id)));
+                table.hold(id, PortId(0), pool.copy_of(&[0; 60]).unwrap()).unwrap();
+            }
+            if overlaps {
+                let overlap = table.arrive(&piece(1, 152, 16, true), None, at(1_950));
+                assert_eq!(overlap, Err(DropReason::FragmentOverlap));
+            }
+            table.expire(at(2_000));
+            let lost = table.take_lost();
+            assert_eq!((lost.overlap, lost.timeout), if overlaps { (2, 0) } else { (0, 2) });
+            assert_eq!((table.len(), table.parts, pool.in_use()), (0, (0, 0), 0));
+        }
+    }
+
+    #[test]
+    fn packets_to_be_put_together_leave_room_for_others() {
+        let (mut table, pool) = (table(), FramePool::new(512));
+        let put = |table: &mut FragmentTable, id: u32, offset: u32, bytes: usize| {
+            let entry = match table.arrive(&piece(id, offset, 8, true), None, at(0))? {
+                Arrival::Known(entry) => table.keep_parts(entry).map(|()| entry)?,
+                Arrival::Early(entry) | Arrival::Part(entry) => entry,
+            };
+            table.hold(entry, PortId(0), pool.copy_of(&vec![0; bytes]).unwrap())
+        };
+        for id in 0..PARTS_MAX.0 as u32 {
+            put(&mut table, id, 0, 60).unwrap();
+        }
+        let full = Err(DropReason::FragmentsFull);
+        assert_eq!(put(&mut table, 1, 8, 60), full);
+        assert_eq!(put(&mut table, 1, 16, 60), full, "the rest of it");
+        assert_eq!(table.take_lost().full, 1, "what it had kept");
+        for place in 1..=60 {
+            put(&mut table, 1_000, place * 8, 60).unwrap();
+        }
+        assert_eq!(put(&mut table, 1_000, 0, 60), full, "what has waited would be too much");
+        assert_eq!(table.take_lost().full, 60);
+        table.expire(at(9_000));
+        (0..40).for_each(|_| table.expire(at(9_000)));
+        assert_eq!((table.len(), table.parts, pool.in_use()), (0, (0, 0), 0));
+        for id in 0..4 {
+            put(&mut table, id, 0, 60_000).unwrap();
+        }
+        assert_eq!(put(&mut table, 4, 0, 60_000), full, "bytes");
     }
 
     #[test]
