@@ -1,5 +1,6 @@
 //! Pings larger than the MTU: those that pass through a flow, and those to us, which are put together and answered.
 
+use sluice_dataplane::config::ids::LinkId;
 use sluice_dataplane::config::snapshot::{Ingress, Nat, Parts, Protocol, Snat, VirtualKind};
 use sluice_dataplane::fragment::table::PARTS_MAX;
 use sluice_dataplane::packet::build::{self, address};
@@ -147,6 +148,27 @@ fn large_pings_to_us_are_answered_in_fragments_by_any_number_of_workers() {
         }
         assert!(workers.iter().all(|worker| worker.all_drops().is_empty()));
     }
+}
+
+#[test]
+fn a_large_ping_on_a_vlan_is_answered_there() {
+    let mut world = World::started(|parts| {
+        let link = LinkId::new(EXTERNAL, 7);
+        parts.self_ips.extend(["203.0.113.10/24", "2001:db8:7::10/64"].map(|address| self_ip(address, link)));
+    });
+    for (kind, src, dst) in [(8, "203.0.113.9", "203.0.113.10"), (128, "2001:db8:7::9", "2001:db8:7::10")] {
+        let data = payload(4_000);
+        let mut out = Vec::new();
+        for mut frame in echo(kind, src, dst, 9, &data) {
+            frame.splice(12..12, [0x81, 0, 0, 7]);
+            out.extend(world.send(EXTERNAL, &frame));
+        }
+        for answer in &mut out {
+            assert_eq!(answer.bytes.splice(12..16, []).collect::<Vec<_>>(), [0x81, 0, 0, 7]);
+        }
+        assert_eq!(whole_echo(&out), (dst.into(), src.into(), 9, data));
+    }
+    assert_eq!(world.all_drops(), []);
 }
 
 #[test]
