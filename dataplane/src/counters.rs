@@ -164,6 +164,8 @@ pub struct PortCounters {
     pub hash_wrong: Counter,
     /// 1 when the link has carrier.
     pub link_up: Counter,
+    /// The largest IP packet now, in bytes; 0 where the driver does not notice changes.
+    pub mtu: Counter,
 }
 
 /// What a worker does with its time.

@@ -92,6 +92,17 @@ pub enum Event {
     Drop(Frame),
 }
 
+/// What would become of a packet for a neighbour whose link address is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prospect {
+    /// It waits.
+    Waits,
+    /// The neighbour has just failed to answer.
+    Fails,
+    /// As many wait as may, or the handle refers to nothing any more.
+    Refused,
+}
+
 /// The neighbours of one worker.
 pub struct NeighborTable {
     places: HashMap<NextHop, u16>,
@@ -192,6 +203,16 @@ impl NeighborTable {
         Ok(NeighborRef::new(place, self.entries[place].generation))
     }
 
+    /// What [`NeighborTable::wait`] would do with a packet.
+    pub fn prospect(&self, neighbor: NeighborRef) -> Prospect {
+        let known = self.entries.get(neighbor.place()).filter(|e| e.generation == neighbor.generation());
+        match known {
+            Some(entry) if entry.state == State::Failed => Prospect::Fails,
+            Some(entry) if entry.may_queue(self.waiting) => Prospect::Waits,
+            _ => Prospect::Refused,
+        }
+    }
+
     /// Keeps a packet, complete but for its link destination, until `neighbor` is known. One for a next hop that has just
     /// failed to answer is an [`Event::Drop`] at once.
     ///
@@ -201,7 +222,7 @@ impl NeighborTable {
         let known = self.entries.get_mut(neighbor.place()).filter(|e| e.generation == neighbor.generation());
         let Some(entry) = known else { return Err((frame, DropReason::NeighborUnresolved)) };
         match entry.state {
-            State::Incomplete if entry.queue.len() < WAITING_EACH && self.waiting < WAITING_ALL => {
+            State::Incomplete if entry.may_queue(self.waiting) => {
                 entry.queue.push(frame);
                 self.waiting += 1;
                 Ok(())
@@ -358,6 +379,11 @@ impl State {
 }
 
 impl Entry {
+    /// True when one more packet may wait for it while `waiting` wait in all.
+    fn may_queue(&self, waiting: usize) -> bool {
+        self.state == State::Incomplete && self.queue.len() < WAITING_EACH && waiting < WAITING_ALL
+    }
+
     fn vacant(hop: NextHop) -> Self {
         Self {
             hop,
@@ -417,7 +443,7 @@ const FAILED_MS: u64 = 1_000;
 const FORGET_MS: u64 = 600_000;
 /// Packets that wait for one address, and for all.
 const WAITING_EACH: usize = 64;
-const WAITING_ALL: usize = 256;
+pub(crate) const WAITING_ALL: usize = 256;
 
 #[cfg(test)]
 mod tests {

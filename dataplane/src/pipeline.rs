@@ -45,6 +45,7 @@ use crate::reselect::Attempts;
 use crate::service_down::Sweep;
 use crate::snat::ports::SnatPorts;
 use crate::snat::steer::Owners;
+use crate::stateless::origin::Origins;
 use crate::verdict::DropReason;
 use crate::way::Ways;
 
@@ -95,6 +96,7 @@ pub struct Pipeline {
     pub(crate) had_owners_by_rule: bool,
     pub(crate) fragments: FragmentTable,
     pub(crate) identifications: Identifications,
+    pub(crate) origins: Origins,
     /// The packet whose fragment is being decided about.
     pub(crate) fragment_at_hand: Option<EntryId>,
     /// Low bits of the generation in force; flows with another are checked again.
@@ -208,6 +210,7 @@ impl Pipeline {
             fragments: FragmentTable::new(spec.backing),
             identifications: Identifications::new(spec.seed, spec.worker),
             fragment_at_hand: None,
+            origins: Origins::new(),
             burst: Some(blank_burst()),
         }
     }

@@ -79,7 +79,8 @@ impl Pipeline {
             return self.neighbor_discovery(link, frame, packet, out);
         }
         if icmp::is_error(is_v4, kind) {
-            return self.icmp_error_received(port, frame, packet, out);
+            let fate = self.icmp_error_received(port, frame, packet, out);
+            return self.cut_to_fit(fate, frame, &packet.key, out);
         }
         if packet.to_group || packet.key.src.is_unspecified() {
             return self.dropped(DropReason::UnwantedIcmp, VirtualId::NONE);
@@ -94,7 +95,7 @@ impl Pipeline {
         }
         let header = self.header(link, from);
         crate::packet::rewrite::write_link_header(frame.bytes_mut(), header, ethertype(is_v4));
-        Fate::Send(port)
+        self.cut_to_fit(Fate::Send(port), frame, &packet.key, out)
     }
 
     /// A neighbour solicitation or advertisement, checked as RFC 4861 sections 7.1.1 and 7.1.2 ask.
@@ -423,7 +424,8 @@ fn mac_of(raw: smoltcp::wire::RawHardwareAddress) -> Option<Mac> {
     raw.as_bytes().first_chunk::<6>().map(|bytes| Mac(*bytes)).filter(|mac| !mac.is_group())
 }
 
-fn source_mac(frame: &Frame) -> Mac {
+/// Who brought a frame.
+pub(crate) fn source_mac(frame: &Frame) -> Mac {
     Mac(frame.bytes().get(6..12).and_then(|bytes| bytes.first_chunk::<6>()).copied().unwrap_or_default())
 }
 

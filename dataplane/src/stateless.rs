@@ -1,7 +1,11 @@
 //! Virtual servers of type stateless: every UDP datagram is balanced by itself and leaves no flow behind.
 //!
-//! For short exchanges at high rates (DNS, syslog). The member sees the client's address and answers it directly.
+//! For short exchanges at high rates (DNS, syslog). The member sees the client's address and answers it directly. Whoever
+//! sent what no member could be given is told (`origin`, `unresolved.rs`).
 
+pub(crate) mod origin;
+
+use crate::address::Mac;
 use crate::config::ids::{LinkId, MemberId, PortId};
 use crate::config::snapshot::Virtual;
 use crate::flow::Direction;
@@ -10,13 +14,19 @@ use crate::forward::{is_too_big, segments};
 use crate::fragment::Oversized;
 use crate::fragment::table::Way;
 use crate::frame::Frame;
+use crate::neighbor::{NeighborRef, Prospect};
 use crate::outgoing::Outgoing;
+use crate::packet::checksum;
 use crate::packet::emit::IcmpError;
-use crate::packet::parse::Packet;
+use crate::packet::parse::{Class, Packet};
 use crate::packet::rewrite::{self, LinkHeader};
 use crate::pipeline::{Fate, Pipeline};
 use crate::quota::Limited;
+use crate::respond::source_mac;
+use crate::unresolved;
 use crate::verdict::DropReason;
+
+use self::origin::Origin;
 
 impl Pipeline {
     /// Sends a datagram on to the member that it falls to.
@@ -76,9 +86,16 @@ impl Pipeline {
             Ok(neighbor) => neighbor,
             Err(reason) => return self.dropped(reason, item.id),
         };
-        let (link, mac): (LinkId, _) = self.neighbors.mac(neighbor).unwrap_or((hop.link, Default::default()));
+        let known: Option<(LinkId, Mac)> = self.neighbors.mac(neighbor);
+        let is_known = known.is_some();
+        if !is_known && self.neighbors.prospect(neighbor) == Prospect::Fails {
+            if packet.class != Class::Fragment {
+                self.answer_with_icmp(port, frame, packet, IcmpError::HostUnreachable, out);
+            }
+            return self.dropped(DropReason::NeighborUnresolved, item.id);
+        }
+        let (link, mac) = known.unwrap_or((hop.link, Mac::default()));
         let facts = self.ports[usize::from(link.port().0)];
-        let is_known = self.neighbors.mac(neighbor).is_some();
         if packet.ip_len > u32::from(facts.mtu) && is_too_big(frame, packet, facts.mtu) {
             if !is_known {
                 return self.dropped(DropReason::TooBig, item.id);
@@ -89,6 +106,7 @@ impl Pipeline {
             return self.forward_oversized(port, frame, &way, out);
         }
         let packets = segments(frame, packet);
+        let mac = if is_known { mac } else { self.ticket(item, neighbor, port, frame, packet) };
         rewrite::translate(frame, packet, to);
         frame.truncate(usize::from(packet.l3) + packet.ip_len as usize);
         let header = LinkHeader { destination: mac, source: facts.mac, vlan: link.vlan() };
@@ -97,5 +115,44 @@ impl Pipeline {
         }
         self.count(item.id, member, Direction::FromClient, packets, u64::from(packet.ip_len));
         if is_known { Fate::Send(link.port()) } else { Fate::Wait(neighbor, item.id) }
+    }
+
+    /// What stands for the link destination of a datagram that is to wait, so that its sender can be told.
+    #[cold]
+    fn ticket(
+        &mut self,
+        item: &Virtual,
+        neighbor: NeighborRef,
+        port: PortId,
+        frame: &Frame,
+        packet: &Packet,
+    ) -> Mac {
+        if self.neighbors.prospect(neighbor) != Prospect::Waits {
+            return Mac::default();
+        }
+        self.origins.note(Origin {
+            destination: (packet.key.dst, packet.key.dst_port),
+            link: LinkId::new(port, packet.vlan),
+            mac: source_mac(frame),
+            virtual_id: item.id,
+        })
+    }
+
+    /// The member's link address is not to be had: the datagram becomes what it was, and its sender is told about that.
+    #[cold]
+    pub(crate) fn tell_origin(&mut self, origin: &Origin, mut frame: Frame, out: &mut Outgoing) {
+        self.count_drop(DropReason::NeighborUnresolved, origin.virtual_id);
+        let Some(packet) = unresolved::read(&frame) else { return };
+        checksum::finish(&mut frame);
+        let (dst, dst_port) = origin.destination;
+        rewrite::translate(&mut frame, &packet, &FlowKey { dst, dst_port, ..packet.key });
+        let destination = self.ports[usize::from(origin.link.port().0)].mac;
+        let header = LinkHeader { destination, source: origin.mac, vlan: origin.link.vlan() };
+        if !rewrite::set_link_header(&mut frame, packet.l3, packet.key.src.is_v4(), header) {
+            return;
+        }
+        if let Some(packet) = unresolved::read(&frame) {
+            self.answer_with_icmp(origin.link.port(), &frame, &packet, IcmpError::HostUnreachable, out);
+        }
     }
 }

@@ -36,6 +36,9 @@ impl Pipeline {
     #[cold]
     pub(crate) fn drop_unresolved(&mut self, frame: Frame, out: &mut Outgoing) {
         let reason = DropReason::NeighborUnresolved;
+        if let Some(origin) = self.origins.of(&frame) {
+            return self.tell_origin(&origin, frame, out);
+        }
         let Some(packet) = read(&frame) else { return self.count_drop(reason, VirtualId::NONE) };
         let key = packet.key.reversed();
         if let Some((id, direction)) = self.flows.find(&key, self.flows.hash(&key)) {
@@ -139,7 +142,7 @@ fn is_unanswered(flow: &Flow) -> bool {
 
 /// What a packet that has waited is, with the identifier of an echo message for a port. `None` for what is never
 /// answered: later fragments and ICMP errors (RFC 1812 section 4.3.2.7; RFC 4443 section 2.4, e).
-fn read(frame: &Frame) -> Option<Packet> {
+pub(crate) fn read(frame: &Frame) -> Option<Packet> {
     let bytes = frame.bytes();
     let destination = Mac(*bytes.first_chunk::<6>()?);
     let packet = match parse::parse(bytes, destination).ok()? {

@@ -42,7 +42,7 @@ reasons! {
     MartianDestination = "martian-destination",
     /// IPv4 options or source routing, IPv6 routing headers.
     IpOptions = "ip-options",
-    /// A fragment of a ping to us or of an ICMP error: only packets of flows are put through in fragments.
+    /// A fragment of an ICMP message that is neither echo nor an error.
     Fragment = "fragment",
     /// A fragment whose length or offset makes no sense, or that ends beyond 64 KiB.
     FragmentMalformed = "fragment-malformed",

@@ -245,6 +245,10 @@ impl Worker {
             counters.hash_wrong.set(driver.hash_wrong);
             let up = queue.is_link_up();
             counters.link_up.set(u64::from(up));
+            if let Some(mtu) = queue.mtu() {
+                counters.mtu.set(u64::from(mtu));
+                self.pipeline.follow_mtu(port, mtu);
+            }
             if up && !std::mem::replace(&mut self.link_up[place], up) {
                 self.pipeline.announce_all(|(_, link)| link.port() == port);
             }
@@ -286,6 +290,17 @@ impl Pipeline {
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
         self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));
         self.announce_new(&before);
+    }
+
+    /// The port carries packets of at most `mtu` bytes now: for whatever is sent from here on, and for proxied
+    /// connections that are opened from here on.
+    fn follow_mtu(&mut self, port: PortId, mtu: u16) {
+        let facts = &mut self.ports[usize::from(port.0)];
+        let mtu = mtu.max(MTU_MIN);
+        if facts.mtu != mtu {
+            facts.mtu = mtu;
+            self.proxies.set_mtu(self.ports.iter().map(|port| port.mtu).min().unwrap_or(mtu));
+        }
     }
 
     /// Flows first, then proxied connections, whose places follow.
@@ -361,5 +376,7 @@ impl Pipeline {
     }
 }
 
+/// RFC 791 section 3.2: every link carries so much.
+const MTU_MIN: u16 = 68;
 const TIMER_PERIOD: Duration = Duration::from_millis(16);
 const SLOW_PERIOD: Duration = Duration::from_millis(AGEING_PERIOD_MS);

@@ -2,6 +2,7 @@
 
 mod world;
 
+use sluice_dataplane::config::ids::VirtualId;
 use sluice_dataplane::config::snapshot::{Parts, Protocol, Snat, VirtualKind};
 use sluice_dataplane::packet::build::{self, Tcp, Udp};
 use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST, SYN};
@@ -219,6 +220,111 @@ fn an_open_connection_is_told_and_never_cut() {
         assert_eq!((from.as_str(), code, quoted.dst), (OURS[0], [3, 1], (VIRTUAL.into(), 80)));
     }
     assert_eq!(world.flows()[0].state, "established");
+}
+
+/// Datagrams without flows: two virtual servers of each family share a member that is not there.
+fn stateless() -> World {
+    let mut world = World::new(|parts| {
+        parts.pools[2].members = vec![member(4, "10.1.0.77", 7)];
+        parts.pools[1].members = vec![member(2, "2001:db8:2::77", 7)];
+        for (id, address, pool) in STATELESS {
+            let length = if address.contains(':') { 128 } else { 32 };
+            let mut item = virtual_server(id, &format!("{address}/{length}"), 7, Protocol::Udp, pool);
+            (item.kind, item.snat) = (VirtualKind::Stateless, Snat::None);
+            parts.virtuals.push(item);
+        }
+        parts.settings.max_icmp_rate = 1_000;
+    });
+    world.start();
+    world
+}
+
+const STATELESS: [(u32, &str, u32); 4] =
+    [(10, "192.0.2.111", 2), (11, "192.0.2.112", 2), (12, "2001:db8:1::111", 1), (13, "2001:db8:1::112", 1)];
+
+#[test]
+fn datagrams_without_a_flow_are_told_in_the_words_of_their_sender() {
+    for (src, [first, second]) in [(CLIENT, [0, 1]), (CLIENT6, [2, 3])] {
+        let mut world = stateless();
+        let both = [STATELESS[first], STATELESS[second]];
+        for (_, dst, _) in both {
+            for _ in 0..2 {
+                assert_eq!(answers(world.send(EXTERNAL, &datagram(src, dst))), [], "{dst}: it waits");
+            }
+        }
+        let mut out = answers(world.run_for(2_500));
+        assert_eq!(out, [], "it is asked for three times");
+        (0..40).for_each(|_| out.extend(if out.is_empty() { answers(world.run(50)) } else { Vec::new() }));
+        assert_eq!(out.len(), 4, "each of them, {:?}", world.all_drops());
+        for (id, dst, _) in both {
+            let about: Vec<_> = out.iter().filter(|out| read(out).3.dst.0 == dst).cloned().collect();
+            assert_eq!(about.len(), 2, "{dst}");
+            about
+                .iter()
+                .for_each(|one| assert_told(std::slice::from_ref(one), (src, dst), [[3, 1], [1, 3]], dst));
+            // Known not to answer, for a while.
+            let at_once = answers(world.send(EXTERNAL, &datagram(src, dst)));
+            assert_told(&at_once, (src, dst), [[3, 1], [1, 3]], dst);
+            let counters = world.counters.of_virtual(VirtualId(id)).expect("its counters");
+            assert_eq!(counters.drops[DropReason::NeighborUnresolved as usize].load(), 3, "its own");
+        }
+        assert_eq!(world.all_drops(), [("neighbor-unresolved", 6)]);
+        assert!(world.flows().is_empty());
+    }
+}
+
+#[test]
+fn errors_about_datagrams_without_a_flow_are_bounded_and_counted() {
+    let mut world = stateless();
+    world.apply(|parts| parts.settings.max_icmp_rate = 3);
+    let (_, dst, _) = STATELESS[0];
+    for _ in 0..70 {
+        world.send(EXTERNAL, &datagram(CLIENT, dst));
+    }
+    assert_eq!(world.all_drops(), [("neighbor-queue-full", 6)]);
+    assert_eq!(answers(world.run_for(3_500)).len(), 3);
+    assert_eq!(world.drops(DropReason::NeighborUnresolved), 64);
+    assert_eq!((world.counters.rejects_sent.load(), world.counters.rejects_limited.load()), (3, 61));
+}
+
+#[test]
+fn of_a_datagram_without_a_flow_in_fragments_the_first_is_told() {
+    for (_, dst, _) in STATELESS {
+        let mut world = stateless();
+        let src = if dst.contains(':') { CLIENT6 } else { CLIENT };
+        let payload = [7; 3_000];
+        let udp = Udp { src_mac: CLIENT_MAC, dst_mac: EXTERNAL_MAC, src, dst, ..Udp::default() };
+        let whole = build::udp(&Udp { src_port: 40_000, dst_port: 7, payload: &payload, ..udp });
+        for frame in build::fragments(&whole, 1_500, 9) {
+            assert_eq!(answers(world.send(EXTERNAL, &frame)), []);
+        }
+        let out = answers(world.run_for(4_500));
+        assert_eq!(out.len(), 1, "{dst}: {:?}", world.all_drops());
+        build::assert_checksums(&out[0].bytes);
+        let (l4, ports, destination) = if src == CLIENT { (34, 20, 16..20) } else { (54, 48, 24..40) };
+        let quoted = &out[0].bytes[l4 + 8..];
+        assert_eq!(quoted[ports..ports + 4], [40_000u16.to_be_bytes(), 7u16.to_be_bytes()].concat());
+        let octets = build::address(dst);
+        let octets = if src == CLIENT { octets.v4_octets().to_vec() } else { octets.v6_octets().to_vec() };
+        assert_eq!(quoted[destination], octets[..]);
+        assert_eq!(world.all_drops(), [("neighbor-unresolved", 3)]);
+    }
+}
+
+#[test]
+fn a_datagram_without_a_flow_reaches_a_member_that_answers_late() {
+    let mut world = stateless();
+    let (_, dst, _) = STATELESS[0];
+    assert_eq!(answers(world.send(EXTERNAL, &datagram(CLIENT, dst))), []);
+    let out = world.send(INTERNAL, &arp(1, member_mac(77), "10.1.0.77", SELF_IN));
+    let sent: Vec<_> = out.into_iter().filter(|out| out.bytes[12..14] == [8, 0]).collect();
+    let seen = only(&sent);
+    assert_eq!(
+        (seen.dst_mac, seen.dst, seen.src.0),
+        (member_mac(77), ("10.1.0.77".into(), 7), CLIENT.into())
+    );
+    assert_eq!(answers(world.run_for(3_500)), []);
+    assert_eq!(world.all_drops(), []);
 }
 
 #[test]

@@ -50,6 +50,14 @@ pub fn is_link_up(socket: &impl AsFd, index: u32) -> bool {
     flags & wanted == wanted
 }
 
+/// The largest IP packet of interface `index` now; `None` when it is gone. Two system calls.
+pub fn mtu(socket: &impl AsFd, index: u32) -> Option<u32> {
+    let by_index = Request { value: padded(&index.to_ne_bytes()), ..Request::zeroed() };
+    let named = ask(socket, libc::SIOCGIFNAME, by_index).ok()?;
+    let said = ask(socket, libc::SIOCGIFMTU, Request { name: named.name, value: [0; 24] }).ok()?;
+    u32::try_from(said.int()).ok()
+}
+
 /// `struct ifreq`, its union as bytes.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(8))]
@@ -94,6 +102,8 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let interface = Interface::by_name(&socket, "lo").unwrap();
         assert!(interface.index > 0 && interface.mtu >= 1500 && !interface.is_ethernet);
+        assert_eq!(mtu(&socket, interface.index), Some(interface.mtu));
+        assert_eq!(mtu(&socket, u32::MAX), None);
     }
 
     #[test]

@@ -325,6 +325,11 @@ impl PacketSocket {
         interface::is_link_up(self, self.interface.index)
     }
 
+    /// The interface's MTU now, which may have changed; `None` when it is gone. Two system calls.
+    pub fn mtu(&self) -> Option<u32> {
+        interface::mtu(self, self.interface.index)
+    }
+
     fn take_multicast(&self) -> Result<(), PacketError> {
         let request = MembershipRequest {
             index: self.interface.index as i32,

@@ -2,7 +2,8 @@
 
 use sluice_tests::peer::{Service, ask, udp};
 use sluice_tests::show::number;
-use sluice_tests::{LinkKind, Sluice, World, config, lab, run};
+use sluice_tests::{LinkKind, Sluice, World, config, lab, run, wait};
+use std::time::Duration;
 
 const ECHO: &str = r#"
 pools:
@@ -32,6 +33,40 @@ fn datagrams_of_any_size_are_echoed_by_one_worker_and_by_two() {
                 expect_echo(&world, address, bytes);
             }
         }
+    }
+}
+
+#[test]
+fn large_pings_to_our_addresses_are_answered() {
+    for workers in ["workers: 1", "workers: 2"] {
+        let text = config::network_and(ECHO).replace("workers: 1", workers);
+        let Some(world) = World::start(LinkKind::Veth, &text) else { return };
+        for address in ["192.0.2.10", "192.0.2.100", "2001:db8:1::10", "2001:db8:1::100"] {
+            for bytes in ["1500", "4000", "30000", "65000"] {
+                let ping = ["-n", "-c", "3", "-i", "0.1", "-W", "2", "-s", bytes, address];
+                let said = run(world.lab.client().command("ping").args(ping));
+                assert!(said.contains(" 3 received"), "{bytes} bytes to {address}, {workers}: {said}");
+            }
+        }
+        let drops = world.sluice.get("/v1/drops");
+        assert_eq!(number(&drops, "/total/fragment"), 0, "{drops}");
+    }
+}
+
+#[test]
+fn a_port_follows_its_mtu_while_sluice_runs() {
+    let Some(world) = World::start(LinkKind::Veth, &config::network_and(ECHO)) else { return };
+    let _service = Service::udp_echo(&world.lab.servers()[0].namespace, 7, "server");
+    expect_echo(&world, "192.0.2.100:7", 1_270);
+    for (told, mtu) in [(1, 1_300), (1, 1_500)] {
+        world.lab.sluice().ip(&[format!("link set net1 mtu {mtu}")]).expect("another MTU");
+        wait::until("the new MTU", Duration::from_secs(10), || {
+            (number(&world.sluice.object("ports", "external"), "/mtu") == mtu).then_some(())
+        });
+        // Every worker of the port has noticed; the answer is just too large for the way back while that is small.
+        expect_echo(&world, "192.0.2.100:7", 1_271);
+        let drops = world.sluice.get("/v1/drops");
+        assert_eq!(number(&drops, "/total/too-big"), told, "MTU {mtu}: {drops}");
     }
 }
 

@@ -137,7 +137,7 @@ impl Process {
                 driver: info.driver,
                 device: info.device.clone(),
                 mac: info.mac.to_string(),
-                mtu: info.mtu,
+                mtu: self.mtu_now(id).unwrap_or(info.mtu),
                 link: if sum(|port| &port.link_up) > 0 { "up" } else { "down" },
                 queues: info.queues,
                 offloads: info.offloads.clone(),
@@ -151,6 +151,12 @@ impl Process {
             }
         };
         self.ports().iter().enumerate().map(stats).collect()
+    }
+
+    /// What the driver has noticed of a port's MTU since it was opened.
+    fn mtu_now(&self, port: PortId) -> Option<u16> {
+        let said = self.workers().iter().map(|worker| worker.counters().of_port(port).mtu.load());
+        said.filter(|&mtu| mtu != 0).min().and_then(|mtu| u16::try_from(mtu).ok())
     }
 
     /// Every worker.

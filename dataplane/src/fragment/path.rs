@@ -29,6 +29,16 @@ pub(crate) struct Oversized<'a> {
     pub direction: Direction,
 }
 
+/// What is to be done with the fragments of a packet.
+enum Treatment {
+    /// They go on by themselves.
+    Pass,
+    /// They are kept until the packet can be put together (`whole`).
+    PutTogether,
+    /// They are dropped.
+    Refuse,
+}
+
 impl Pipeline {
     /// A fragment from the wire or from another worker: to the worker that puts its packet's fragments in order.
     #[cold]
@@ -90,21 +100,28 @@ impl Pipeline {
         }
         self.give_id(frame, &packet.key);
         self.count(way.virtual_id, way.member_id, way.direction, 1, u64::from(packet.ip_len));
-        self.send_in_pieces(frame, facts.mtu, way, out)
+        self.send_in_pieces(frame, way.link.port(), facts.mtu, way.virtual_id, out)
     }
 
-    fn send_in_pieces(&mut self, frame: &Frame, mtu: u16, way: &Oversized, out: &mut Outgoing) -> Fate {
+    pub(super) fn send_in_pieces(
+        &mut self,
+        frame: &Frame,
+        port: PortId,
+        mtu: u16,
+        virtual_id: VirtualId,
+        out: &mut Outgoing,
+    ) -> Fate {
         let Some(cut) = Cut::new(frame, mtu) else {
-            return self.dropped(DropReason::TooBig, way.virtual_id);
+            return self.dropped(DropReason::TooBig, virtual_id);
         };
         for index in 0..cut.count() {
             let piece = cut.piece(frame, index, &self.frames);
-            let _ = self.send_own(piece, way.link.port(), way.virtual_id, out);
+            let _ = self.send_own(piece, port, virtual_id, out);
         }
         Fate::Done
     }
 
-    fn read_fragment(&self, port: PortId, frame: &Frame) -> Result<Fragment, DropReason> {
+    pub(super) fn read_fragment(&self, port: PortId, frame: &Frame) -> Result<Fragment, DropReason> {
         let mut packet = Packet::BLANK;
         let mac = self.ports[usize::from(port.0)].mac;
         match parse::parse_into(&mut packet, frame.bytes(), mac) {
@@ -153,34 +170,57 @@ impl Pipeline {
                     self.count_drop(reason, VirtualId::NONE);
                 }
             }
-            Ok(Arrival::Known(id)) if !self.may_pass(&frame, fragment) => {
-                self.fragments.refuse(id);
-                self.count_lost_fragments();
-                self.count_drop(DropReason::Fragment, VirtualId::NONE);
-            }
-            Ok(Arrival::Known(id)) => {
-                let at_home = told.is_some();
-                self.pass_fragment(id, at_home, port, frame, fragment, out);
-                while let Some((port, frame)) = self.fragments.take_waiting(id) {
-                    if let Ok(fragment) = self.read_fragment(port, &frame) {
-                        self.pass_fragment(id, at_home, port, frame, &fragment, out);
-                    }
+            Ok(Arrival::Part(id)) => self.keep_part(id, port, frame, out),
+            Ok(Arrival::Known(id)) => match self.treatment(&frame, fragment) {
+                Treatment::Pass => self.pass_fragments(id, told.is_some(), port, frame, fragment, out),
+                Treatment::PutTogether => self.keep_first_part(id, port, frame, out),
+                Treatment::Refuse => {
+                    self.fragments.refuse(id);
+                    self.count_lost_fragments();
+                    self.count_drop(DropReason::Fragment, VirtualId::NONE);
                 }
-                self.fragments.forget_if_whole(id);
-            }
+            },
         }
     }
 
-    /// Of ICMP only echo passes in fragments: an error would have to be put together to be proven, and so would what is
-    /// for us to answer. The first fragment tells.
-    fn may_pass(&self, frame: &Frame, fragment: &Fragment) -> bool {
+    /// Forwards a fragment, and those that have waited for it.
+    fn pass_fragments(
+        &mut self,
+        id: EntryId,
+        at_home: bool,
+        port: PortId,
+        frame: Frame,
+        fragment: &Fragment,
+        out: &mut Outgoing,
+    ) {
+        self.pass_fragment(id, at_home, port, frame, fragment, out);
+        while let Some((port, frame)) = self.fragments.take_waiting(id) {
+            if let Ok(fragment) = self.read_fragment(port, &frame) {
+                self.pass_fragment(id, at_home, port, frame, &fragment, out);
+            }
+        }
+        self.fragments.forget_if_whole(id);
+    }
+
+    /// What a fragment whose packet's first has come says. Of ICMP only echo that is not for us passes by itself: what we
+    /// answer has to be whole, and so has an error, whose checksum is proven before anybody acts on it (RFC 5508 REQ-3).
+    fn treatment(&self, frame: &Frame, fragment: &Fragment) -> Treatment {
         let packet = &fragment.packet;
         let (src, dst) = (packet.key.src, packet.key.dst);
+        if packet.class != Class::Icmp {
+            return Treatment::Pass;
+        }
+        if src.is_unspecified() || dst.is_multicast() {
+            return Treatment::Refuse;
+        }
+        let kind = frame.bytes().get(usize::from(packet.l4)).copied().unwrap_or_default();
         let answers = || self.snapshot.owned(dst).is_some_and(|owned| owned.echo);
-        packet.class != Class::Icmp
-            || icmp::echo_key(frame.bytes(), packet).is_some_and(|(_, is_request)| {
-                !(src.is_unspecified() || dst.is_multicast() || (is_request && answers()))
-            })
+        match icmp::echo_key(frame.bytes(), packet) {
+            Some((_, true)) if answers() => Treatment::PutTogether,
+            Some(_) => Treatment::Pass,
+            None if icmp::is_error(src.is_v4(), kind) => Treatment::PutTogether,
+            None => Treatment::Refuse,
+        }
     }
 
     /// Forwards a fragment whose packet's ports are known through its flow, wherever that is.
@@ -229,7 +269,7 @@ impl Pipeline {
 
     /// Gives a translated packet an id that no other packet between its new addresses has. Fragments of one packet
     /// get the same.
-    fn give_id(&mut self, frame: &mut Frame, before: &FlowKey) {
+    pub(super) fn give_id(&mut self, frame: &mut Frame, before: &FlowKey) {
         let Some((src, dst)) = fragment::addresses(frame.bytes()) else { return };
         if (src, dst) == (before.src, before.dst) {
             return;
@@ -261,7 +301,7 @@ impl Pipeline {
         }
     }
 
-    fn count_lost_fragments(&mut self) {
+    pub(super) fn count_lost_fragments(&mut self) {
         let lost = self.fragments.take_lost();
         for (reason, count) in [
             (DropReason::FragmentTimeout, lost.timeout),

@@ -1,11 +1,13 @@
-//! Fragments of IP packets: reading their headers, giving them another identification, and cutting IPv4 packets.
+//! Fragments of IP packets: reading their headers, giving them another identification, cutting packets and putting
+//! them together.
 //!
 //! ```text
 //!   IPv4  … id │ flags, offset │ … │ payload          the fields are in the header
 //!   IPv6  header │ next  0  offset, M │ id │ payload   an extension header of 8 bytes (RFC 8200 section 4.5)
 //! ```
 //!
-//! Nothing is put together here or anywhere: each fragment is forwarded by itself (`fragment/`).
+//! What passes through is never put together, each fragment is forwarded by itself (`fragment/`); only ICMP messages
+//! that we have to read as a whole are.
 
 use super::icmp;
 use super::parse::{self, Class, Packet, protocol};
@@ -179,22 +181,46 @@ pub fn may_cut(bytes: &[u8], l3: u16) -> bool {
     ip.first().is_some_and(|byte| byte >> 4 == 4) && ip.get(6).is_some_and(|byte| byte & DONT_FRAGMENT == 0)
 }
 
-/// How an IPv4 packet that is too big is cut: it may be a fragment itself.
+/// Gives a whole IPv6 packet that we send a fragment header, as a packet that is to be cut has one (RFC 8200 section
+/// 4.5). Its length is left to [`Cut`]. False without room in front.
+#[must_use]
+pub fn add_header_v6(frame: &mut Frame, id: u32) -> bool {
+    let end = network_start(frame.bytes()) + 40;
+    if frame.len() < end || !frame.prepend(8) {
+        return false;
+    }
+    let bytes = frame.bytes_mut();
+    bytes.copy_within(8..8 + end, 0);
+    let next = std::mem::replace(&mut bytes[end - 34], parse::HEADER_FRAGMENT);
+    bytes[end..end + 4].copy_from_slice(&[next, 0, 0, 0]);
+    bytes[end + 4..end + 8].copy_from_slice(&id.to_be_bytes());
+    true
+}
+
+/// How a packet that is too big is cut: it may be a fragment itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
     l3: usize,
+    /// 20, or 48 with an IPv6 fragment header.
+    header: usize,
     payload: usize,
     room: usize,
 }
 
 impl Cut {
-    /// For `frame`, whose checksum is finished and whose IPv4 header has no options, and fragments of at most `mtu`
-    /// bytes of IP. `None` when no payload would fit, or nothing needs to be cut.
+    /// For `frame`, whose checksum is finished and whose IPv4 header has no options, or which has an IPv6 fragment header,
+    /// and fragments of at most `mtu` bytes of IP. `None` when no payload would fit, or nothing needs to be cut.
     pub fn new(frame: &Frame, mtu: u16) -> Option<Self> {
         let l3 = network_start(frame.bytes());
-        let room = usize::from(mtu).checked_sub(20)? & !7;
-        let payload = frame.len().checked_sub(l3 + 20)?;
-        (room > 0 && payload > room).then_some(Self { l3, payload, room })
+        let ip = frame.bytes().get(l3..)?;
+        let header = match (ip.first()? >> 4, *ip.get(6)?) {
+            (4, _) => 20,
+            (6, parse::HEADER_FRAGMENT) => 48,
+            _ => return None,
+        };
+        let room = usize::from(mtu).checked_sub(header)? & !7;
+        let payload = ip.len().checked_sub(header)?;
+        (room > 0 && payload > room).then_some(Self { l3, header, payload, room })
     }
 
     /// How many fragments it makes.
@@ -204,31 +230,117 @@ impl Cut {
 
     /// The fragment number `index`, below [`Cut::count`]; `None` without frame memory.
     pub fn piece(&self, frame: &Frame, index: usize, pool: &FramePool) -> Option<Frame> {
-        let (start, header_end) = (index * self.room, self.l3 + 20);
+        let (start, header_end) = (index * self.room, self.l3 + self.header);
         let end = self.payload.min(start + self.room);
         let bytes = frame.bytes();
         let mut piece = pool.take()?;
         piece.set_len(header_end + end - start);
         piece.bytes_mut()[..header_end].copy_from_slice(bytes.get(..header_end)?);
         piece.bytes_mut()[header_end..].copy_from_slice(bytes.get(header_end + start..header_end + end)?);
-        self.finish(&mut piece.bytes_mut()[self.l3..header_end], start, end);
+        let header = &mut piece.bytes_mut()[self.l3..header_end];
+        if self.header == 20 {
+            self.finish_v4(header, start, end);
+        } else {
+            self.finish_v6(header, start, end);
+        }
         Some(piece)
     }
 
     /// Length, offset and flags of one fragment's header.
-    fn finish(&self, header: &mut [u8], start: usize, end: usize) {
+    fn finish_v4(&self, header: &mut [u8], start: usize, end: usize) {
         let word = u16::from_be_bytes([header[6], header[7]]);
         let more = if end < self.payload { MORE_V4 } else { word & MORE_V4 };
         let offset = (word & 0x1fff) + (start / 8) as u16;
         header[2..4].copy_from_slice(&((20 + end - start) as u16).to_be_bytes());
         header[6..8].copy_from_slice(&(more | offset & 0x1fff).to_be_bytes());
-        header[10..12].fill(0);
-        let value = !super::checksum::fold(super::checksum::sum(header));
-        header[10..12].copy_from_slice(&value.to_be_bytes());
+        set_checksum_v4(header);
+    }
+
+    fn finish_v6(&self, header: &mut [u8], start: usize, end: usize) {
+        let word = u16::from_be_bytes([header[42], header[43]]);
+        let more = if end < self.payload { MORE_V6 } else { word & MORE_V6 };
+        let offset = (word & 0xfff8).wrapping_add(start as u16);
+        header[4..6].copy_from_slice(&((8 + end - start) as u16).to_be_bytes());
+        header[42..44].copy_from_slice(&(more | offset).to_be_bytes());
     }
 }
 
+/// A packet that is being put together from its fragments, in any order. Whoever calls has seen to it that they leave
+/// no hole and do not overlap.
+pub struct Whole {
+    frame: Frame,
+    head: Option<Head>,
+}
+
+/// The link and IP headers of the first fragment, without a fragment header.
+struct Head {
+    bytes: [u8; 58],
+    len: usize,
+    l3: usize,
+    protocol: u8,
+}
+
+impl Whole {
+    /// For a packet with `payload` bytes behind the IP header; `None` without frame memory.
+    pub fn new(payload: u32, pool: &FramePool) -> Option<Self> {
+        let mut frame = pool.take()?;
+        frame.room_mut()?.get(..payload as usize)?;
+        frame.set_len(payload as usize);
+        Some(Self { frame, head: None })
+    }
+
+    /// Puts a fragment in its place; `None` when it has none.
+    pub fn put(&mut self, fragment: &Fragment, bytes: &[u8]) -> Option<()> {
+        let from = usize::from(fragment.packet.l4);
+        let part = bytes.get(from..from + fragment.len as usize)?;
+        let place = fragment.offset as usize..fragment.end() as usize;
+        self.frame.bytes_mut().get_mut(place)?.copy_from_slice(part);
+        if fragment.is_first() {
+            self.head = Some(Head::of(&fragment.packet, bytes)?);
+        }
+        Some(())
+    }
+
+    /// The packet, with the headers of its first fragment (RFC 791 section 3.2; RFC 8200 section 4.5) and free to be cut
+    /// again. `None` when that has not been put.
+    pub fn finish(self) -> Option<Frame> {
+        let Self { mut frame, head } = self;
+        let (head, payload) = (head?, frame.len());
+        if !frame.prepend(head.len) {
+            return None;
+        }
+        frame.bytes_mut()[..head.len].copy_from_slice(&head.bytes[..head.len]);
+        let ip = &mut frame.bytes_mut()[head.l3..head.len];
+        if ip[0] >> 4 == 4 {
+            ip[2..4].copy_from_slice(&((20 + payload) as u16).to_be_bytes());
+            ip[6..8].fill(0);
+            set_checksum_v4(ip);
+        } else {
+            ip[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
+            ip[6] = head.protocol;
+        }
+        Some(frame)
+    }
+}
+
+impl Head {
+    fn of(packet: &Packet, bytes: &[u8]) -> Option<Self> {
+        let l3 = usize::from(packet.l3);
+        let len = l3 + if packet.key.src.is_v4() { 20 } else { 40 };
+        let mut head = Self { bytes: [0; 58], len, l3, protocol: packet.key.protocol };
+        head.bytes.get_mut(..len)?.copy_from_slice(bytes.get(..len)?);
+        Some(head)
+    }
+}
+
+fn set_checksum_v4(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let value = !super::checksum::fold(super::checksum::sum(header));
+    header[10..12].copy_from_slice(&value.to_be_bytes());
+}
+
 const MORE_V4: u16 = 0x2000;
+const MORE_V6: u16 = 1;
 const DONT_FRAGMENT: u8 = 0x40;
 
 #[cfg(test)]
@@ -379,6 +491,70 @@ mod tests {
             assert!(pieces.iter().all(|piece| piece.len() <= 14 + usize::from(mtu)));
             assert_eq!(build::reassemble(&pieces), bytes);
         }
+    }
+
+    #[test]
+    fn an_ipv6_packet_of_ours_is_cut_behind_a_fragment_header() {
+        let pool = FramePool::new(64);
+        for (payload, mtu) in [(4_000, 1_280), (1_233, 1_280), (60_000, 1_500)] {
+            let payload: Vec<u8> = (0..payload).map(|at: u32| (at % 251) as u8).collect();
+            let udp = Udp { src: "2001:db8::1", dst: "2001:db8::2", payload: &payload, ..Udp::default() };
+            let bytes = build::udp(&udp);
+            let mut frame = pool.copy_of(&bytes).unwrap();
+            assert!(Cut::new(&frame, mtu).is_none(), "without a fragment header");
+            assert!(add_header_v6(&mut frame, 0xabcd_0123));
+            let cut = Cut::new(&frame, mtu).unwrap();
+            let pieces: Vec<_> = (0..cut.count())
+                .map(|index| cut.piece(&frame, index, &pool).unwrap().bytes().to_vec())
+                .collect();
+            assert!(pieces.iter().all(|piece| piece.len() <= 14 + usize::from(mtu)));
+            assert!(pieces.iter().all(|piece| parsed(piece).unwrap().id == 0xabcd_0123));
+            assert_eq!(build::reassemble(&pieces), bytes);
+        }
+    }
+
+    #[test]
+    fn fragments_in_any_order_make_the_packet_that_was_cut() {
+        let pool = FramePool::new(4);
+        for (src, dst, largest) in
+            [("198.51.100.7", "192.0.2.100", 65_507), ("2001:db8::1", "2001:db8::2", 65_527)]
+        {
+            for (turned, payload) in [(0, 4_000), (1, 1_500), (2, 30_000), (3, largest)] {
+                let payload: Vec<u8> = (0..payload).map(|at: u32| (at % 251) as u8).collect();
+                let udp = Udp { src, dst, payload: &payload, ..Udp::default() };
+                let mut bytes = build::udp(&udp);
+                let mut pieces = build::fragments(&bytes, 1_500, 77);
+                let turned = turned % pieces.len();
+                pieces.rotate_left(turned);
+                let fragments = pieces.iter().map(|piece| parsed(piece).unwrap());
+                let total = fragments.clone().map(|fragment| fragment.len).sum();
+                let mut whole = Whole::new(total, &pool).unwrap();
+                for (fragment, piece) in fragments.zip(&pieces) {
+                    whole.put(&fragment, piece).unwrap();
+                }
+                if src.contains('.') {
+                    build::patch_ipv4(&mut bytes, |header| {
+                        header[4..6].copy_from_slice(&[0, 77]);
+                        header[6] = 0;
+                    });
+                }
+                assert_eq!(whole.finish().unwrap().bytes(), bytes, "{src}, {} bytes", payload.len());
+            }
+        }
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
+    fn without_its_first_fragment_or_its_room_there_is_no_packet() {
+        let pool = FramePool::new(1);
+        let pieces = udp("198.51.100.7", "192.0.2.100", 4_000);
+        let mut whole = Whole::new(4_008, &pool).unwrap();
+        assert!(Whole::new(4_008, &pool).is_none(), "no memory");
+        whole.put(&parsed(&pieces[1]).unwrap(), &pieces[1]).unwrap();
+        assert!(whole.finish().is_none());
+        assert!(Whole::new(70_000, &pool).is_none(), "no frame is that long");
+        let mut small = Whole::new(2_000, &pool).unwrap();
+        assert_eq!(small.put(&parsed(&pieces[1]).unwrap(), &pieces[1]), None);
     }
 
     #[test]

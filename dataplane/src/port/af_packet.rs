@@ -16,7 +16,7 @@
 //!
 //! A frame that the kernel has no room for is tried again, nine times at most: a device may be throwing it away.
 //! While the interface is down or gone, what is to be sent is dropped and counted. What the kernel drops in front
-//! of a socket is [`DriverCounters::rx_missed`].
+//! of a socket is [`DriverCounters::rx_missed`]. Another MTU of the interface is noticed and followed.
 
 mod assembler;
 mod program;
@@ -212,6 +212,10 @@ impl PortQueue for AfPacketQueue {
     fn is_link_up(&mut self) -> bool {
         self.socket.is_link_up()
     }
+
+    fn mtu(&mut self) -> Option<u16> {
+        self.socket.mtu().map(as_mtu)
+    }
 }
 
 /// Makes the sockets members of one fanout group, in order, and lets them hear. Says how frames are spread.
@@ -262,12 +266,17 @@ fn info(
         driver: "af_packet",
         device: device.into(),
         mac: Mac(interface.mac),
-        mtu: interface.mtu.min(u32::from(u16::MAX)) as u16,
+        mtu: as_mtu(interface.mtu),
         queues: sockets.len(),
         offloads,
         steering,
         steering_reason,
     }
+}
+
+/// An IP packet has no more bytes than 16 bits count.
+fn as_mtu(bytes: u32) -> u16 {
+    bytes.min(u32::from(u16::MAX)) as u16
 }
 
 fn bypassed_by(hook: Hook) -> &'static str {

@@ -115,6 +115,10 @@ impl PortQueue for FaultQueue {
     fn is_link_up(&mut self) -> bool {
         self.inner.is_link_up()
     }
+
+    fn mtu(&mut self) -> Option<u16> {
+        self.inner.mtu()
+    }
 }
 
 /// One way through the wrapper.

@@ -7,7 +7,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -21,6 +21,7 @@ pub fn pair(depth: usize) -> (MemoryQueue, MemoryPeer) {
         to_worker: ArrayQueue::new(depth),
         from_worker: ArrayQueue::new(depth),
         link_up: AtomicBool::new(true),
+        mtu: AtomicU16::new(0),
     });
     (MemoryQueue { wire: Arc::clone(&wire) }, MemoryPeer { wire })
 }
@@ -55,6 +56,8 @@ struct Wire {
     to_worker: ArrayQueue<Frame>,
     from_worker: ArrayQueue<Frame>,
     link_up: AtomicBool,
+    /// 0 until it is changed.
+    mtu: AtomicU16,
 }
 
 impl PortQueue for MemoryQueue {
@@ -85,6 +88,10 @@ impl PortQueue for MemoryQueue {
     fn is_link_up(&mut self) -> bool {
         self.wire.link_up.load(Ordering::Relaxed)
     }
+
+    fn mtu(&mut self) -> Option<u16> {
+        Some(self.wire.mtu.load(Ordering::Relaxed)).filter(|&mtu| mtu != 0)
+    }
 }
 
 impl MemoryPeer {
@@ -104,5 +111,10 @@ impl MemoryPeer {
     /// Pulls or plugs the cable.
     pub fn set_link(&self, up: bool) {
         self.wire.link_up.store(up, Ordering::Relaxed);
+    }
+
+    /// Says that the port carries IP packets of at most so many bytes from now on.
+    pub fn set_mtu(&self, mtu: u16) {
+        self.wire.mtu.store(mtu, Ordering::Relaxed);
     }
 }

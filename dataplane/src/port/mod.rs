@@ -46,6 +46,12 @@ pub trait PortQueue: Send {
 
     /// True when the link has carrier. May cost a system call.
     fn is_link_up(&mut self) -> bool;
+
+    /// The largest IP packet that the port carries now, for a driver that notices when that changes; `None` for one
+    /// that does not, where [`PortInfo::mtu`] stays. May cost a system call.
+    fn mtu(&mut self) -> Option<u16> {
+        None
+    }
 }
 
 /// What only the driver can count.
@@ -76,7 +82,7 @@ pub struct PortInfo {
     pub device: String,
     /// Our address on it.
     pub mac: Mac,
-    /// Largest IP packet, in bytes.
+    /// Largest IP packet when it was opened, in bytes; [`PortQueue::mtu`] says what it is now.
     pub mtu: u16,
     /// Queues in use.
     pub queues: usize,

@@ -172,6 +172,10 @@ impl PortQueue for PcapQueue {
     fn is_link_up(&mut self) -> bool {
         self.inner.is_link_up()
     }
+
+    fn mtu(&mut self) -> Option<u16> {
+        self.inner.mtu()
+    }
 }
 
 fn now_ns() -> u64 {

@@ -34,7 +34,7 @@ impl Pipeline {
             header: LinkHeader { destination: mac, source: facts.mac, vlan: link.vlan() },
             link,
             ends: (end.key.dst, end.key.src),
-            path_mtu: end.path_mtu,
+            path_mtu: end.path_mtu.min(facts.mtu),
             next: self.proxies.frame.take(),
             is_known: mac != Mac::default(),
             packets: 0,

@@ -199,6 +199,11 @@ impl Proxies {
         }
     }
 
+    /// The largest IP packet of any port, the smallest of the ports' where they differ, for connections to come.
+    pub(crate) fn set_mtu(&mut self, mtu: u16) {
+        self.engine.set_mtu(mtu);
+    }
+
     /// Bytes that may be passed on to `to` now. A buffer that is full (high water) is not filled up again before a
     /// quarter of it is free (low water), so that a slow reader is not served crumb by crumb.
     pub(crate) fn room_towards(&self, to: ConnId) -> usize {

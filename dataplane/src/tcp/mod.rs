@@ -180,6 +180,9 @@ pub trait Engine {
     /// Connections at most.
     fn capacity(&self) -> usize;
 
+    /// Another [`EngineSpec::mtu`], for connections that are opened from now on.
+    fn set_mtu(&mut self, mtu: u16);
+
     /// What the engine says in handshakes.
     fn announced(&self) -> Announced;
 

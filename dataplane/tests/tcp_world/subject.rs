@@ -120,6 +120,10 @@ impl Engine for Subject {
         whichever!(self, engine => engine.capacity())
     }
 
+    fn set_mtu(&mut self, mtu: u16) {
+        whichever!(self, engine => engine.set_mtu(mtu));
+    }
+
     fn announced(&self) -> Announced {
         whichever!(self, engine => engine.announced())
     }

@@ -91,7 +91,7 @@ impl Engine for Native {
         spec.connections = spec.connections.min(u32::MAX as usize);
         spec.receive_buffer = spec.receive_buffer.clamp(1, 1 << 30);
         spec.send_buffer = spec.send_buffer.clamp(1, 1 << 30);
-        spec.mtu = spec.mtu.max(576);
+        spec.mtu = spec.mtu.max(MTU_MIN);
         Self {
             spec,
             connections: Vec::with_capacity(spec.connections),
@@ -106,6 +106,10 @@ impl Engine for Native {
 
     fn capacity(&self) -> usize {
         self.spec.connections
+    }
+
+    fn set_mtu(&mut self, mtu: u16) {
+        self.spec.mtu = mtu.max(MTU_MIN);
     }
 
     fn announced(&self) -> Announced {
@@ -248,4 +252,6 @@ fn window_scale(receive_buffer: usize) -> u8 {
 }
 
 /// RFC 7323 section 2.3.
+/// RFC 791 section 3.1: what every host takes.
+const MTU_MIN: u16 = 576;
 const SCALE_MAX: u8 = 14;

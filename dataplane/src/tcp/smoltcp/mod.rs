@@ -118,6 +118,14 @@ impl Engine for Smoltcp {
         self.spec.connections
     }
 
+    /// Open connections send smaller segments too; none gets larger ones.
+    fn set_mtu(&mut self, mtu: u16) {
+        self.spec.mtu = mtu.max(576);
+        self.plain = interface(self.mtu(), 0, 0);
+        self.large = interface(self.mtu(), 0, 0);
+        self.largest = 0;
+    }
+
     fn announced(&self) -> Announced {
         let window = self.spec.receive_buffer.min(usize::from(u16::MAX)) as u16;
         Announced { window, scale: place::window_scale(self.spec.receive_buffer), sack: true }

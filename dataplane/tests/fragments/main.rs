@@ -1,12 +1,15 @@
 //! Fragments through flows: datagrams larger than the MTU arrive whole at the other end, whatever their order and
 //! wherever their fragments come in; what would break others is dropped and counted.
 
+#![allow(unreachable_pub, reason = "one test binary")]
+
+mod errors;
+mod pings;
+#[path = "../world/mod.rs"]
 mod world;
 
 use sluice_dataplane::config::ids::{PoolId, PortId};
-use sluice_dataplane::config::snapshot::{
-    Ingress, Nat, Parts, Pool, Protocol, Snat, SourcePort, VirtualKind,
-};
+use sluice_dataplane::config::snapshot::{Parts, Pool, Protocol, Snat, SourcePort, VirtualKind};
 use sluice_dataplane::fragment::table::{PACKETS_MAX, WAITING_EACH_MAX, WAITING_MAX};
 use sluice_dataplane::frame::{Checksum, SegmentKind, Segmentation};
 use sluice_dataplane::limits::Limits;
@@ -313,8 +316,8 @@ fn what_would_break_others_is_dropped_and_counted() {
         }),
         (DropReason::Fragment, 2, |world, _| {
             let link = LinkHeader { source: CLIENT_MAC, destination: EXTERNAL_MAC, vlan: 0 };
-            let echo = [&[8, 0, 0, 0, 0, 1, 0, 1][..], &[7; 2_000]].concat();
-            let frames = build::fragments(&build::packet(link, CLIENT, VIRTUAL, 64, 1, &echo, 2), MTU, 1);
+            let redirect = [&[5, 0, 0, 0, 0, 1, 0, 1][..], &[7; 2_000]].concat();
+            let frames = build::fragments(&build::packet(link, CLIENT, VIRTUAL, 64, 1, &redirect, 2), MTU, 1);
             frames.iter().for_each(|frame| assert_eq!(world.send(EXTERNAL, frame), []));
         }),
         (DropReason::TtlExpired, 3, |world, frames| {
@@ -549,108 +552,4 @@ fn is_whole(pieces: &[Out]) -> bool {
         let (offset, len, more) = place(&piece.bytes);
         !more && offset + len == total
     })
-}
-
-/// Pings that pass through: everything forwarded, with SNAT or without, or by another address of a host.
-fn passing(snat: Snat) -> impl FnOnce(&mut Parts) {
-    move |parts| {
-        for (id, everything) in [(4, "0.0.0.0/0"), (5, "::/0")] {
-            let mut forward = virtual_server(id, everything, 0, Protocol::Any, 0);
-            (forward.kind, forward.pool, forward.snat) = (VirtualKind::ForwardingIp, None, snat);
-            parts.virtuals.push(forward);
-        }
-    }
-}
-
-/// An echo message of `kind` in fragments: from the client's link to the member's, or back.
-fn echo(kind: u8, src: &str, dst: &str, identifier: u16, data: &[u8]) -> Vec<Vec<u8>> {
-    let link = match kind {
-        8 | 128 => LinkHeader { source: CLIENT_MAC, destination: EXTERNAL_MAC, vlan: 0 },
-        _ => LinkHeader { source: member_mac(11), destination: INTERNAL_MAC, vlan: 0 },
-    };
-    let [high, low] = identifier.to_be_bytes();
-    let message = [&[kind, 0, 0, 0, high, low, 0, 1], data].concat();
-    let protocol = if dst.contains(':') { 58 } else { 1 };
-    build::fragments(&build::packet(link, src, dst, 64, protocol, &message, 2), MTU, 7)
-}
-
-/// Source, destination and identifier of the echo message that the frames are, its checksum proven, and its data.
-fn whole_echo(out: &[Out]) -> (String, String, u16, Vec<u8>) {
-    let pieces: Vec<_> = out.iter().map(|out| out.bytes.clone()).collect();
-    assert!(pieces.len() > 1, "in fragments");
-    let bytes = build::reassemble(&pieces);
-    let seen = see(&Out { port: out[0].port, bytes: bytes.clone() });
-    let at = if bytes[14] >> 4 == 4 { 34 } else { 54 };
-    let identifier = u16::from_be_bytes([bytes[at + 4], bytes[at + 5]]);
-    (seen.src.0, seen.dst.0, identifier, bytes[at + 8..].to_vec())
-}
-
-#[test]
-fn large_pings_pass_both_ways_over_any_number_of_workers() {
-    for (count, snat) in [(1, Snat::None), (3, Snat::None), (1, Snat::Automap), (3, Snat::Automap)] {
-        let (mut workers, mut turn) = (workers(count, passing(snat)), 0);
-        for (v6, bytes) in [(false, 4_000), (true, 4_000), (false, 20_000), (true, 1_500)] {
-            let (client, member) = if v6 { (CLIENT6, "2001:db8:2::11") } else { (CLIENT, "10.1.0.11") };
-            let (data, identifier) = (payload(bytes), 0x700 + bytes as u16);
-            let mut request = echo(if v6 { 128 } else { 8 }, client, member, identifier, &data);
-            if bytes == 20_000 {
-                request.reverse();
-            }
-            let sent = spread(&mut workers, EXTERNAL, &request, &mut turn);
-            let (src, dst, sent_id, arrived) = whole_echo(&sent);
-            assert_eq!((dst.as_str(), &arrived), (member, &data), "{bytes} bytes, {count} workers");
-            assert_eq!(src == client && sent_id == identifier, snat == Snat::None);
-            let reply = echo(if v6 { 129 } else { 0 }, member, &src, sent_id, &data);
-            let back = whole_echo(&spread(&mut workers, INTERNAL, &reply, &mut turn));
-            assert_eq!(back, (member.to_owned(), client.to_owned(), identifier, data));
-        }
-        let drops: Vec<_> = workers.iter().map(World::all_drops).collect();
-        assert!(drops.iter().all(Vec::is_empty), "{drops:?}");
-    }
-}
-
-#[test]
-fn large_pings_reach_a_host_by_its_other_address() {
-    let mut world = World::started(|parts| {
-        parts.nats.push(Nat {
-            name: "mail".into(),
-            origin: address("10.1.0.11"),
-            translation: address("192.0.2.25"),
-            ingress: Ingress::Any,
-        });
-    });
-    let data = payload(4_000);
-    let request = echo(8, CLIENT, "192.0.2.25", 9, &data);
-    let out: Vec<_> = request.iter().flat_map(|frame| world.send(EXTERNAL, frame)).collect();
-    assert_eq!(whole_echo(&out), (CLIENT.to_owned(), "10.1.0.11".to_owned(), 9, data.clone()));
-    let reply = echo(0, "10.1.0.11", CLIENT, 9, &data);
-    let out: Vec<_> = reply.iter().flat_map(|frame| world.send(INTERNAL, frame)).collect();
-    assert_eq!(whole_echo(&out), ("192.0.2.25".to_owned(), CLIENT.to_owned(), 9, data));
-    assert_eq!(world.all_drops(), []);
-}
-
-#[test]
-fn of_icmp_only_echo_of_a_flow_passes_in_fragments() {
-    let data = payload(4_000);
-    let cases = [
-        ("an error", DropReason::Fragment, echo(3, CLIENT, "10.1.0.13", 0, &data)),
-        ("a ping to us", DropReason::Fragment, echo(8, CLIENT, SELF_IN, 4, &data)),
-        ("a ping to us over IPv6", DropReason::Fragment, echo(128, CLIENT6, "2001:db8:2::10", 4, &data)),
-    ];
-    for (what, reason, frames) in cases {
-        for turned in 0..3 {
-            let mut world = World::started(passing(Snat::None));
-            let mut frames = frames.clone();
-            frames.iter_mut().for_each(|frame| frame[..6].copy_from_slice(&EXTERNAL_MAC.0));
-            frames.rotate_left(turned);
-            frames.iter().for_each(|frame| assert_eq!(world.send(EXTERNAL, frame), [], "{what}"));
-            assert_eq!(world.all_drops(), [(reason.name(), 3)], "{what}");
-            assert!(world.flows().is_empty());
-        }
-    }
-    let mut world = World::started(passing(Snat::None));
-    let reply = echo(0, "10.1.0.11", CLIENT, 4, &data);
-    reply.iter().for_each(|frame| assert_eq!(world.send(INTERNAL, frame), [], "nobody has asked"));
-    assert_eq!(world.drops(DropReason::UnwantedIcmp), 1);
-    assert_eq!(world.drops(DropReason::FragmentNoFlow), 2);
 }
