@@ -95,6 +95,7 @@ impl Compile<'_> {
 }
 
 /// Who is to have an address.
+#[derive(Clone, Copy)]
 enum Host<'a> {
     /// Of a route, by its place.
     Gateway(usize),
