@@ -964,6 +964,21 @@ fn half_open_flows_end_after_the_handshake_timeout() {
     assert_eq!(world.counters.of_virtual(VirtualId(0)).unwrap().connections.current.load(), 0);
 }
 
+#[test]
+fn a_client_has_the_whole_time_for_its_answer_to_a_member_that_was_slow() {
+    let mut world = World::started(|_| ());
+    send(&mut world, EXTERNAL, &syn());
+    world.run_for(4_000);
+    send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001));
+    world.run_for(4_000);
+    // Once only: a member that repeats itself keeps nothing.
+    send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001));
+    assert_eq!(world.run_for(900), []);
+    let resets = world.run_for(300);
+    assert_eq!(resets.len(), 2, "one to each side");
+    assert_eq!(world.flows().len(), 0);
+}
+
 /// Puts `count` segments of no connection into the external queue, for the worker to find at its next turns.
 fn fill_queue(world: &World, count: usize) {
     let stray = build::tcp(&Tcp { src_port: 9, flags: ACK, ..syn() });
