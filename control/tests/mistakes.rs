@@ -304,6 +304,20 @@ pub(crate) fn assert_case((old, new, path, line, part): &Case<'_>) {
     assert!(faults[0].message.contains(part), "{part:?} is not in:\n{told}");
 }
 
+/// A host may have the address of a virtual server that its neighbours cannot reach, or that only forwards.
+#[test]
+fn a_virtual_server_may_have_the_address_of_a_host_elsewhere() {
+    for (what, instead) in [
+        ("destination: 192.0.2.100:80\n", "destination: 10.1.0.11:80\n    ports: [ext]\n"),
+        ("destination: 192.0.2.100:80\n", "destination: 10.1.0.11:80\n    vlan: 7\n"),
+        ("[0.0.0.0/0:*, \"[::]/0:*\"]", "[10.1.0.11:*, 10.1.0.12:*]"),
+    ] {
+        let text = BASE.replace(what, instead);
+        assert_ne!(text, BASE);
+        assert_eq!(faults_of(&text), [], "{instead}");
+    }
+}
+
 #[test]
 fn the_base_has_no_errors() {
     assert_eq!(faults_of(BASE), []);

@@ -74,11 +74,14 @@ impl Pipeline {
     #[cold]
     pub(crate) fn on_tcp_state(&mut self, id: FlowId, state: TcpState) {
         self.count_state(id, state);
-        let flow = *self.flows.at_mut(id);
-        if state.is_half_open() {
-            return;
+        if state == TcpState::SynReceived {
+            // However often the SYN had to be sent, the client has the whole time for its answer to the member's.
+            self.flows.at_mut(id).last_seen_ms = self.now.as_ms();
         }
-        self.half_open.leave(id);
+        if !state.is_half_open() {
+            self.half_open.leave(id);
+        }
+        let flow = *self.flows.at_mut(id);
         let timeout_ms = self.timeout_of(&flow);
         self.timers.arm(id, self.now_ms() + u64::from(timeout_ms));
     }

@@ -6,12 +6,13 @@
 //!   both  origin A ─▶ translation B  becomes   translation A ─▶ origin B      (hairpin, RFC 4787 REQ-9)
 //! ```
 //!
-//! A virtual server that names the destination comes first, and one that translates takes what the host sends
-//! through it. Ports stay as they are, so that nothing can run out.
+//! A virtual server that names the destination comes first, and one with a pool takes what the host sends through it.
+//! One that only forwards does not, whatever its SNAT: the host's own translation says more than one for many. Ports
+//! stay as they are, so that nothing can run out.
 
 use crate::address::Address;
 use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
-use crate::config::snapshot::{Snat, Virtual, VirtualKind};
+use crate::config::snapshot::{Virtual, VirtualKind};
 use crate::flow::key::FlowKey;
 use crate::flow::table::FlowId;
 use crate::flow::{Direction, flow_flag};
@@ -45,7 +46,7 @@ impl Pipeline {
         let inward = snapshot.nat_of_translation(key.dst).filter(|nat| nat.ingress.contains(link));
         let outward = snapshot.nat_of_origin(key.src);
         let leaves =
-            outward.is_some() && snapshot.owned(key.dst).is_none() && !matched.is_some_and(translates);
+            outward.is_some() && snapshot.owned(key.dst).is_none() && matched.is_none_or(only_forwards);
         (inward.is_some() || leaves).then(|| Passage {
             destination: inward.map_or(key.dst, |nat| nat.origin),
             source: outward.map_or(key.src, |nat| nat.translation),
@@ -116,7 +117,7 @@ impl Pipeline {
     }
 }
 
-/// True when the virtual server does more with a packet than to route it.
-fn translates(item: &Virtual) -> bool {
-    item.kind != VirtualKind::ForwardingIp || item.snat != Snat::None
+/// True when the virtual server sends a packet to where it was going.
+fn only_forwards(item: &Virtual) -> bool {
+    item.kind == VirtualKind::ForwardingIp
 }

@@ -65,6 +65,8 @@ pub struct Worker {
     timers_due: Instant,
     /// When the last turn began, if it was a busy one: nobody slept between that and this.
     busy_since: Option<Instant>,
+    /// Turns that timers may yet wait for packets; `None` when none seem to wait.
+    patience: Option<u32>,
 }
 
 impl Worker {
@@ -103,6 +105,7 @@ impl Worker {
             slow_due: Instant::ZERO,
             timers_due: Instant::ZERO,
             busy_since: None,
+            patience: None,
         }
     }
 
@@ -178,18 +181,19 @@ impl Worker {
     }
 
     fn receive(&mut self, now: Instant) -> bool {
-        let mut busy = false;
+        let (mut busy, mut more) = (false, false);
         for (place, queue) in self.queues.iter_mut().enumerate() {
             let count = queue.rx(&mut self.received);
             if count == 0 {
                 continue;
             }
-            busy = true;
+            (busy, more) = (true, more | (count >= BURST_MAX / 2));
             let port = PortId(place as u8);
             let traffic = &self.counters.of_port(port).frames;
             traffic.packets_in.add(count as u64);
             traffic.bytes_in.add(self.pipeline.process(port, &mut self.received, &mut self.outgoing, now));
         }
+        self.patience = more.then(|| self.patience.map_or(PATIENCE, |turns| turns.saturating_sub(1)));
         busy
     }
 
@@ -210,6 +214,11 @@ impl Worker {
         }
         if now < self.timers_due {
             return swept;
+        }
+        // What is still to be read came before now, and may be what a flow has waited for: after a pause of ours
+        // nobody's connection ends because we come late.
+        if self.patience.is_some_and(|turns| turns > 0) {
+            return true;
         }
         let more = self.pipeline.expire(&mut self.outgoing)
             | self.pipeline.announce_some(&mut self.outgoing)
@@ -378,5 +387,7 @@ impl Pipeline {
 
 /// RFC 791 section 3.2: every link carries so much.
 const MTU_MIN: u16 = 68;
+/// Turns for which timers wait while packets do: more than a queue holds, less than anybody notices.
+const PATIENCE: u32 = 256;
 const TIMER_PERIOD: Duration = Duration::from_millis(16);
 const SLOW_PERIOD: Duration = Duration::from_millis(AGEING_PERIOD_MS);

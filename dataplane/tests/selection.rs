@@ -356,6 +356,29 @@ fn one_to_one_translation_lets_the_host_out() {
     assert_eq!((seen.dst, seen.dst_mac), (("10.1.0.13".into(), 2_000), member_mac(13)));
 }
 
+#[test]
+fn a_host_goes_out_by_its_own_translation_and_its_neighbors_by_that_of_all() {
+    let mut world = World::started(|parts| {
+        with_nat(parts);
+        with_egress(parts);
+    });
+    world.send(EXTERNAL, &arp(1, CLIENT_MAC, "192.0.2.1", "192.0.2.10"));
+    for (host, seen_as) in [(13, "192.0.2.60"), (11, "192.0.2.10")] {
+        let host_address = format!("10.1.0.{host}");
+        let syn = Tcp {
+            src_mac: member_mac(host),
+            dst_mac: INTERNAL_MAC,
+            src: &host_address,
+            dst: CLIENT,
+            src_port: 2_000,
+            dst_port: 25,
+            flags: SYN,
+            ..Tcp::default()
+        };
+        assert_eq!(only(&send(&mut world, INTERNAL, &syn)).src.0, seen_as);
+    }
+}
+
 /// A client's SYN to port 22 of the host that [`with_nat`] translates, and the host's answer.
 fn through_nat(port: u16) -> (Tcp<'static>, Tcp<'static>) {
     let inward = Tcp { dst: "192.0.2.60", dst_port: 22, ..syn(port) };

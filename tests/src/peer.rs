@@ -120,6 +120,9 @@ impl Service {
     pub fn tcp_echo(namespace: &Namespace, port: u16, greeting: &str) -> Self {
         let bind = || TcpListener::bind(("::", port));
         let listener = namespace.enter(bind).expect("the namespace is there").expect("a free port");
+        // The 128 of the standard library are fewer than the clients of some tests: the kernel answers what is more
+        // with SYN cookies, and resets a client whose first segment it had no room for.
+        rustix::net::listen(&listener, BACKLOG).expect("a listening socket");
         let greeting = greeting.as_bytes().to_owned();
         Self::run(listener, TcpListener::set_nonblocking, move |listener| {
             let (stream, _) = listener.accept()?;
@@ -207,5 +210,7 @@ fn wait_readable(socket: &impl std::os::fd::AsFd) {
     let _ = rustix::event::poll(&mut polled, Some(&timeout));
 }
 
+/// Connections that may wait for a service to accept them.
+const BACKLOG: i32 = 4_096;
 /// How long a peer waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(5);

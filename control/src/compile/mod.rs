@@ -14,6 +14,7 @@ mod monitors;
 mod nats;
 mod network;
 mod nodes;
+mod own_hosts;
 mod persistence;
 mod pools;
 mod proxy;
@@ -149,6 +150,7 @@ impl<'a> Compile<'a> {
         self.configured_links();
         self.virtual_servers();
         self.nats();
+        self.other_hosts();
         self.access_log();
         self.conflicts();
         let Self { parts, mut errors, warnings, context, removed, .. } = self;

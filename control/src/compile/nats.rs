@@ -1,23 +1,20 @@
 //! Bidirectional one-to-one translations.
 
-use std::collections::HashMap;
-
 use sluice_dataplane::address::Address;
 use sluice_dataplane::config::snapshot as plane;
 
 use super::network::unusable_host;
+use super::own_hosts::Users;
 use super::{Compile, pointer};
 use crate::model::{Name, Nat};
 use crate::parse::{Fault, Pointer};
-
-/// What an address is used for already: in words, and the object.
-type Users = HashMap<Address, (String, Pointer)>;
 
 impl Compile<'_> {
     pub(super) fn nats(&mut self) {
         let model = self.model;
         let mut origins = Users::new();
-        let mut translations = if model.nats.is_empty() { Users::new() } else { self.own_addresses() };
+        let mut translations =
+            if model.nats.is_empty() { Users::new() } else { self.own_addresses(|_, _| true) };
         for (name, nat) in &model.nats {
             let path = pointer("nats", name);
             self.origin(&path, name, nat, &mut origins);
@@ -60,26 +57,5 @@ impl Compile<'_> {
         } else {
             users.insert(address, (format!("NAT {name}"), pointer("nats", name)));
         }
-    }
-
-    /// Addresses that we answer for without any NAT.
-    fn own_addresses(&self) -> Users {
-        let mut users = Users::new();
-        let user = |kind: &str, section: &str, name: &str| {
-            (format!("{kind} {name}"), Pointer::root().child(section).child(name))
-        };
-        for own in &self.parts.self_ips {
-            users.insert(own.address, user("self IP", "self_ips", &own.name));
-        }
-        for pool in &self.parts.snat_pools {
-            let user = user("SNAT pool", "snat_pools", &pool.name);
-            users.extend(pool.addresses.iter().map(|address| (*address, user.clone())));
-        }
-        for server in &self.parts.virtuals {
-            let user = user("virtual server", "virtual_servers", &server.name);
-            let hosts = server.matches.iter().filter(|row| row.destination.bits == 128);
-            users.extend(hosts.map(|row| (row.destination.address, user.clone())));
-        }
-        users
     }
 }

@@ -257,6 +257,31 @@ pub(crate) const STRUCTURE: &[Case] = &[
 
 /// Mistakes of meaning.
 pub(crate) const MEANING: &[Case] = &[
+    ("gateway: 192.0.2.1}", "gateway: 192.0.2.100}", "/routes/0/gateway", 14, "ours, for virtual server web"),
+    ("gateway: 192.0.2.1}", "gateway: 192.0.2.50}", "/routes/0/gateway", 14, "ours, for SNAT pool egress"),
+    ("gateway: 192.0.2.1}", "gateway: 192.0.2.25}", "/routes/0/gateway", 14, "ours, for NAT mail"),
+    (
+        "address: 10.1.0.12",
+        "address: 192.0.2.100",
+        "/pools/web/members/1/address",
+        24,
+        "ours, for virtual server web",
+    ),
+    (
+        "address: 10.1.0.12",
+        "address: 192.0.2.50",
+        "/pools/web/members/1/address",
+        24,
+        "ours, for SNAT pool egress",
+    ),
+    ("origin: 10.1.0.25", "origin: 192.0.2.100", "/nats/mail/origin", 57, "ours, for virtual server web"),
+    (
+        "mail: {origin: 10.1.0.25, translation: 192.0.2.25, ports: [ext]}",
+        "a: {origin: 10.1.0.25, translation: 192.0.2.25}\n  b: {origin: 192.0.2.25, translation: 192.0.2.26}",
+        "/nats/b/origin",
+        58,
+        "ours, for NAT a",
+    ),
     (
         "ratio-member",
         "weighted-least-connections-member",

@@ -21,6 +21,61 @@ fn half_open_flows_end_after_the_handshake_timeout() {
     assert_eq!(world.counters.of_virtual(VirtualId(0)).unwrap().connections.current.load(), 0);
 }
 
+#[test]
+fn a_client_has_the_whole_time_for_its_answer_to_a_member_that_was_slow() {
+    let mut world = World::started(|_| ());
+    send(&mut world, EXTERNAL, &syn());
+    world.run_for(4_000);
+    send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001));
+    world.run_for(4_000);
+    // Once only: a member that repeats itself keeps nothing.
+    send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001));
+    assert_eq!(world.run_for(900), []);
+    let resets = world.run_for(300);
+    assert_eq!(resets.len(), 2, "one to each side");
+    assert_eq!(world.flows().len(), 0);
+}
+
+/// Puts `count` segments of no connection into the external queue, for the worker to find at its next turns.
+fn fill_queue(world: &World, count: usize) {
+    let stray = build::tcp(&Tcp { src_port: 9, flags: ACK, ..syn() });
+    for _ in 0..count {
+        let frame = world.frames.copy_of(&stray).expect("frame memory");
+        world.ports[usize::from(EXTERNAL.0)].send(frame).expect("room on the wire");
+    }
+}
+
+#[test]
+fn a_pause_of_the_worker_ends_no_handshake_whose_packets_wait() {
+    let mut world = World::started(|_| ());
+    send(&mut world, EXTERNAL, &syn());
+    send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001));
+    fill_queue(&world, 500);
+    let ack = Tcp { flags: ACK, seq: 1_001, ack: 5_001, ..syn() };
+    let frame = world.frames.copy_of(&build::tcp(&ack)).expect("frame memory");
+    world.ports[usize::from(EXTERNAL.0)].send(frame).expect("room on the wire");
+    world.run(6_000);
+    assert_eq!(world.flows()[0].state, "syn-received");
+    (0..20).for_each(|_| drop(world.run(0)));
+    assert_eq!(world.flows()[0].state, "established");
+    world.run_for(5_100);
+    assert_eq!(world.flows().len(), 1);
+}
+
+#[test]
+fn packets_without_end_do_not_keep_flows_whose_time_is_up() {
+    let mut world = World::started(|_| ());
+    send(&mut world, EXTERNAL, &syn());
+    world.run_for(4_000);
+    let turns = (0..1_000).take_while(|_| {
+        fill_queue(&world, 32);
+        world.run(20);
+        !world.flows().is_empty()
+    });
+    let turns = turns.count();
+    assert!((50..400).contains(&turns), "{turns} turns");
+}
+
 /// Clients' ports of the flows there are.
 fn ports_of_flows(world: &mut World) -> Vec<u16> {
     let mut ports: Vec<_> = world.flows().iter().map(|flow| flow.client.1).collect();
