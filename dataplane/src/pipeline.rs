@@ -88,6 +88,9 @@ pub struct Pipeline {
     /// When each address of ours was last defended against another host that uses it.
     pub(crate) defended: hashbrown::HashMap<(Address, LinkId), Instant>,
     pub(crate) now: Instant,
+    /// Packets wait to be read that came before now, and one may be what a flow or a connection has waited for: timers
+    /// wait for them, so that after a pause of ours nobody's connection ends because we come late.
+    pub(crate) is_behind: bool,
     pub(crate) draining: bool,
     pub(crate) ending: Ending,
     /// How the packet at hand has come from another worker.
@@ -203,6 +206,7 @@ impl Pipeline {
             groups_due: None,
             defended: hashbrown::HashMap::new(),
             now: Instant::ZERO,
+            is_behind: false,
             draining: false,
             ending: Ending::default(),
             trail: Trail::default(),

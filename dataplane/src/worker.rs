@@ -194,6 +194,7 @@ impl Worker {
             traffic.bytes_in.add(self.pipeline.process(port, &mut self.received, &mut self.outgoing, now));
         }
         self.patience = more.then(|| self.patience.map_or(PATIENCE, |turns| turns.saturating_sub(1)));
+        self.pipeline.is_behind = self.patience.is_some_and(|turns| turns > 0);
         busy
     }
 
@@ -215,9 +216,7 @@ impl Worker {
         if now < self.timers_due {
             return swept;
         }
-        // What is still to be read came before now, and may be what a flow has waited for: after a pause of ours
-        // nobody's connection ends because we come late.
-        if self.patience.is_some_and(|turns| turns > 0) {
+        if self.pipeline.is_behind {
             return true;
         }
         let more = self.pipeline.expire(&mut self.outgoing)

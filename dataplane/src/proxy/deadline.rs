@@ -61,10 +61,13 @@ impl Pipeline {
         self.timeouts(&flow).idle_ms
     }
 
-    /// True when it has waited too long. Its timer would have fired, so that there is nothing to look at before.
-    pub(crate) fn is_overdue(&self, proxy: &Proxy) -> bool {
-        proxy.armed.is_none_or(|at| at <= self.now)
-            && self.deadline_of(proxy).is_some_and(|due| due <= self.now)
+    /// By how much it has waited too long; `None` when it has not. Its timer would have fired, so that there is nothing to
+    /// look at before.
+    pub(crate) fn overdue_by(&self, proxy: &Proxy) -> Option<Duration> {
+        if self.is_behind || proxy.armed.is_some_and(|at| at > self.now) {
+            return None;
+        }
+        self.deadline_of(proxy).filter(|due| *due <= self.now).map(|due| self.now.since(due))
     }
 
     /// Does what too long a wait leads to.

@@ -71,8 +71,8 @@ impl Pipeline {
     /// Wakes the proxies whose timers have fired, and looks after handshakes and what is over.
     fn wake_due(&mut self, out: &mut Outgoing) -> bool {
         let now_ms = self.now_ms();
-        if now_ms == self.proxies.looked_ms {
-            return false;
+        if now_ms == self.proxies.looked_ms || self.is_behind {
+            return self.is_behind;
         }
         self.proxies.looked_ms = now_ms;
         for _ in 0..DUE_A_TURN {
@@ -121,10 +121,18 @@ impl Pipeline {
     }
 
     fn step(&mut self, proxy: &mut Proxy) {
-        if self.is_overdue(proxy) {
+        // When it is we who are late, what came in time counts, which is what may be there to be read.
+        if self.overdue_by(proxy).is_some_and(|late| late > OURS) {
+            self.advance(proxy);
+        }
+        if self.overdue_by(proxy).is_some() {
             self.on_deadline(proxy);
             self.keep_place(proxy);
         }
+        self.advance(proxy);
+    }
+
+    fn advance(&mut self, proxy: &mut Proxy) {
         loop {
             let before = std::mem::discriminant(&proxy.layer);
             match &proxy.layer {
@@ -276,6 +284,8 @@ impl Pipeline {
     }
 }
 
+/// Timers are not so late but after a pause of the worker.
+const OURS: Duration = Duration::from_millis(250);
 /// As long as an acknowledgement waits by default.
 const SOON: Duration = Duration::from_millis(10);
 /// Bounds the work of one turn.

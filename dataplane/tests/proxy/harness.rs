@@ -17,6 +17,8 @@ use sluice_dataplane::config::snapshot::{Parts, VirtualKind};
 use sluice_dataplane::frame::Frame;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::address;
+use sluice_dataplane::packet::build::{self, Tcp};
+use sluice_dataplane::packet::parse::tcp_flag::ACK;
 use sluice_dataplane::tcp::State;
 use sluice_dataplane::worker::Activity;
 
@@ -256,6 +258,18 @@ impl Net {
             self.settle();
         }
         self.world.now_ms = self.now_ms;
+    }
+
+    /// The worker does nothing for so long. What the hosts have to say by now waits for it behind `before` frames of
+    /// nobody's.
+    pub fn pause(&mut self, ms: u64, before: usize) {
+        let stray = build::tcp(&Tcp { src_port: 9, flags: ACK, ..Tcp::default() });
+        for _ in 0..before {
+            let frame = self.world.frames.copy_of(&stray).expect("frame memory");
+            self.world.ports[usize::from(EXTERNAL.0)].send(frame).expect("room on the wire");
+        }
+        self.carry();
+        self.now_ms += ms;
     }
 
     /// Lets everything end that is left, and checks that nothing is left behind.

@@ -50,6 +50,22 @@ fn a_client_that_says_nothing_is_closed() {
 }
 
 #[test]
+fn a_pause_of_the_worker_ends_no_connection_whose_packets_wait() {
+    let mut net = net(|_| ());
+    let client = net.client();
+    net.clients.socks[client].to_send.extend_from_slice(GET);
+    net.pause(6_000, 500);
+    net.settle();
+    assert_eq!(
+        (net.client_is(client), net.members.syns),
+        ("open", 1),
+        "its request came before its time was up"
+    );
+    net.member_sends(0, OK);
+    assert!(net.got(client).starts_with(b"HTTP/1.1 200 OK"));
+}
+
+#[test]
 fn a_head_has_its_time_however_it_trickles() {
     let mut net = net(|_| ());
     let client = net.client();
