@@ -23,6 +23,7 @@ use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
 use sluice_dataplane::query::{Query, Reply};
 use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{self, Idle, WorkerHandle, WorkerSpec};
+use sluice_dataplane::snat::rules::Rules;
 
 use crate::access_log::AccessLogs;
 use crate::check::Candidate;
@@ -144,7 +145,8 @@ impl Process {
         let access_logs = AccessLogs::new(opened.cores.len(), clock);
         access_logs.stock(&view.model, &view.snapshot);
         let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
-        let shared = (&members, &quotas, &persistence, &rates, &access_logs);
+        let rules = Arc::new(Rules::new(&limits, opened.cores.len(), &view.snapshot));
+        let shared = (&members, &quotas, &persistence, &rates, &rules, &access_logs);
         let specs = worker_specs(&view, shared, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
@@ -368,11 +370,12 @@ fn stated_members(view: &View, mut each: impl FnMut(&Name, MemberId, MemberState
 
 fn worker_specs(
     view: &View,
-    (members, quotas, persistence, rates, access_logs): (
+    (members, quotas, persistence, rates, rules, access_logs): (
         &Arc<MemberStates>,
         &Arc<Quotas>,
         &Arc<PersistenceTable>,
         &Arc<RateTable>,
+        &Arc<Rules>,
         &AccessLogs,
     ),
     limits: &Limits,
@@ -401,6 +404,7 @@ fn worker_specs(
         quotas: Arc::clone(quotas),
         persistence: Arc::clone(persistence),
         rates: Arc::clone(rates),
+        rules: Arc::clone(rules),
         counters: Arc::clone(&counters[number]),
         peers: others(&counters, number),
         access_log: access_logs.of_worker(number),
