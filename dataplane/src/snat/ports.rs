@@ -67,7 +67,7 @@ impl Hash for Pair {
 
 /// One worker's SNAT ports.
 pub struct SnatPorts {
-    stock: Stock,
+    pub(super) stock: Stock,
     /// Which set a pair has, and how many ports it holds there.
     pairs: HashMap<Pair, Tenant>,
     free_sets: Vec<u32>,
@@ -129,6 +129,7 @@ impl SnatPorts {
     /// [`Owners::of_port`]: super::steer::Owners::of_port
     pub fn own_by_port(&mut self, addresses: &[Address]) {
         self.stock.own_by_port(addresses);
+        self.go_on_changing();
     }
 
     /// True when addresses are to have owners by number that do not have them yet, as far as it depends on this worker.
@@ -140,7 +141,7 @@ impl SnatPorts {
     /// Works on that, for a tenth of a millisecond or two at most. True while there is more to do.
     #[cold]
     pub fn go_on_changing(&mut self) -> bool {
-        self.stock.go_on_changing()
+        self.stock.go_on_changing(WORK_A_TURN)
     }
 
     /// False while some worker still gives ports by the rule before. O(workers).
@@ -327,6 +328,8 @@ fn is_echo(pair: &Pair) -> bool {
     matches!(pair.protocol, protocol::ICMP | protocol::ICMPV6)
 }
 
+/// In units of about ten nanoseconds: a tenth of a millisecond or two.
+const WORK_A_TURN: usize = 16_384;
 /// Idle pairs looked at for a set in one go.
 const IDLE_LOOKS: usize = 8;
 
