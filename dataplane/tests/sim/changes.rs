@@ -28,6 +28,10 @@ impl Sim {
                 item.into_iter().for_each(|item| item.enabled = !item.enabled);
             }
             Change::RemoveVirtual(place) => self.parts.virtuals.retain(|item| item.id.index() != place),
+            Change::SourcePort(place, choice) => {
+                let item = self.parts.virtuals.iter_mut().find(|item| item.id.index() == place);
+                item.into_iter().for_each(|item| item.source_port = setup::source_port(choice));
+            }
             Change::Nothing => {}
         }
         self.publish();
