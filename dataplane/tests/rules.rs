@@ -3,9 +3,12 @@
 
 mod world;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use sluice_dataplane::config::snapshot::{Snat, SourcePort};
+use sluice_dataplane::config::ids::PortId;
+use sluice_dataplane::config::proxy::ProxyProfile;
+use sluice_dataplane::config::snapshot::{Snat, SourcePort, VirtualKind};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp};
 use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST, SYN};
@@ -41,12 +44,7 @@ fn turns(workers: &mut [World]) -> Vec<Out> {
 }
 
 /// Sends a frame into one worker's queue and lets every worker take turns.
-fn send(
-    workers: &mut [World],
-    at: usize,
-    port: sluice_dataplane::config::ids::PortId,
-    bytes: &[u8],
-) -> Vec<Out> {
+fn send(workers: &mut [World], at: usize, port: PortId, bytes: &[u8]) -> Vec<Out> {
     let at = at % workers.len();
     let mut out = workers[at].send(port, bytes);
     (0..TURNS).for_each(|_| out.extend(turns(workers)));
@@ -93,6 +91,47 @@ fn syn_ack(seen: &Seen) -> Vec<u8> {
         ..Tcp::default()
     };
     build::tcp(&Tcp { src: &seen.dst.0, src_port: seen.dst.1, dst: &seen.src.0, dst_port: seen.src.1, ..tcp })
+}
+
+/// The virtual server is a full proxy.
+fn proxies(count: usize, choice: SourcePort) -> Vec<World> {
+    let mut workers = several(count, choice);
+    workers.iter_mut().for_each(|worker| {
+        worker.apply(|parts| {
+            parts.virtuals[0].kind = VirtualKind::Standard;
+            parts.virtuals[0].proxy = Some(Arc::new(ProxyProfile::default()));
+        });
+    });
+    workers
+}
+
+/// What a full proxy says over IPv4 without a tag; the port is to finish the checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Said {
+    port: PortId,
+    src_port: u16,
+    seq: u32,
+    flags: u8,
+}
+
+fn said(out: &Out) -> Said {
+    let [high, low] = [34, 35].map(|at| out.bytes[at]);
+    let seq = u32::from_be_bytes(out.bytes[38..42].try_into().unwrap());
+    Said { port: out.port, src_port: u16::from_be_bytes([high, low]), seq, flags: out.bytes[47] }
+}
+
+fn only_said(out: &[Out]) -> Said {
+    assert_eq!(out.len(), 1, "one frame expected: {out:02x?}");
+    said(&out[0])
+}
+
+/// A client's handshake with a full proxy, and what comes of it.
+fn shake_hands(workers: &mut [World], at: usize, src: &'static str, src_port: u16) -> Vec<Out> {
+    let greeted = only_said(&send(workers, at, EXTERNAL, &syn(src, src_port)));
+    assert_eq!(greeted.flags, SYN | ACK);
+    let client = Tcp { src_mac: CLIENT_MAC, dst_mac: EXTERNAL_MAC, src, src_port, ..Tcp::default() };
+    let ack = Tcp { dst: VIRTUAL, dst_port: 80, flags: ACK, seq: 11, ack: greeted.seq + 1, ..client };
+    send(workers, at, EXTERNAL, &build::tcp(&ack))
 }
 
 fn drops(workers: &[World], reason: DropReason) -> u64 {
@@ -206,6 +245,43 @@ fn a_syn_that_comes_again_after_an_apply_finds_its_flow() {
         let open: usize = workers.iter_mut().map(|worker| worker.flows().len()).sum();
         assert_eq!(open, sources.len());
     }
+}
+
+#[test]
+fn full_proxies_give_no_port_again_that_an_older_connection_has() {
+    let mut workers = proxies(4, SourcePort::Change);
+    let older: Vec<u16> =
+        (2_000..2_060).map(|port| only_said(&shake_hands(&mut workers, 1, CLIENT, port)).src_port).collect();
+    apply_all(&mut workers, SourcePort::PreserveStrict);
+    for &port in &older {
+        let refusal = only_said(&shake_hands(&mut workers, port.into(), "198.51.100.8", port));
+        assert_eq!((refusal.port, refusal.flags & RST), (EXTERNAL, RST));
+        let kept = port ^ 1;
+        if !older.contains(&kept) {
+            let seen = only_said(&shake_hands(&mut workers, port.into(), "198.51.100.8", kept));
+            assert_eq!((seen.port, seen.src_port), (INTERNAL, kept));
+        }
+    }
+    assert_eq!(drops(&workers, DropReason::SnatPortTaken), 60);
+}
+
+#[test]
+fn a_full_proxy_waits_until_every_worker_goes_by_the_same_rule() {
+    let mut workers = proxies(4, SourcePort::Change);
+    workers[..3].iter_mut().for_each(|worker| apply(worker, SourcePort::PreserveStrict));
+    let owners = Owners::new(4);
+    let mut waits = Vec::new();
+    for port in (20_000..20_100).filter(|&port| owners.of_port(port) < 3) {
+        let out = shake_hands(&mut workers[..3], owners.of_port(port), CLIENT, port);
+        if out.is_empty() { waits.push(port) } else { assert_eq!(only_said(&out).src_port, port) }
+    }
+    assert!(waits.len() > 40);
+    apply(&mut workers[3], SourcePort::PreserveStrict);
+    let later = (0..20).flat_map(|_| workers.iter_mut().flat_map(|one| one.run(20)).collect::<Vec<_>>());
+    let sources: HashSet<u16> =
+        later.filter(|out| out.port == INTERNAL).map(|out| said(&out).src_port).collect();
+    assert_eq!(waits.into_iter().filter(|port| !sources.contains(port)).count(), 0);
+    assert!(workers.iter().all(|worker| worker.all_drops().is_empty()));
 }
 
 #[test]
