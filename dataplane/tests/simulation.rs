@@ -67,6 +67,9 @@ fn worlds_in_which_ports_change_owners_keep_their_promises() {
     for seed in seeds {
         let sim = Sim::new(Plan::turning(seed), Sabotage::None, &pool);
         let outcome = sim.aloud(std::env::var_os("SLUICE_SIM_FRAMES").is_some()).run();
+        if variable("SLUICE_SIM_SEED").is_some() {
+            println!("{:?}", outcome.drops);
+        }
         assert!(
             outcome.violations.is_empty(),
             "seed {seed}: {:#?}\nagain: SLUICE_SIM_SEED={seed} cargo test -p sluice-dataplane --test simulation owners",
