@@ -368,16 +368,19 @@ fn stated_members(view: &View, mut each: impl FnMut(&Name, MemberId, MemberState
     }
 }
 
+/// What all workers share.
+type Shared<'s> = (
+    &'s Arc<MemberStates>,
+    &'s Arc<Quotas>,
+    &'s Arc<PersistenceTable>,
+    &'s Arc<RateTable>,
+    &'s Arc<Rules>,
+    &'s AccessLogs,
+);
+
 fn worker_specs(
     view: &View,
-    (members, quotas, persistence, rates, rules, access_logs): (
-        &Arc<MemberStates>,
-        &Arc<Quotas>,
-        &Arc<PersistenceTable>,
-        &Arc<RateTable>,
-        &Arc<Rules>,
-        &AccessLogs,
-    ),
+    (members, quotas, persistence, rates, rules, access_logs): Shared<'_>,
     limits: &Limits,
     clock: Clock,
     opened: Opened,
