@@ -15,4 +15,6 @@ pub(crate) mod source;
 pub mod steer;
 mod stock;
 pub mod toeplitz;
+#[cfg(test)]
+mod turning;
 mod usage;
