@@ -733,7 +733,7 @@ fn the_table_names_tests_that_exist() {
     let sources: String =
         ["tests/nat_behaviour.rs", "tests/pipeline.rs", "tests/fragments.rs", "tests/selection.rs"]
             .into_iter()
-            .chain(["tests/workers.rs", "tests/unreachable.rs"])
+            .chain(["tests/workers.rs", "tests/rules.rs", "tests/unreachable.rs"])
             .chain(["src/packet/fragment.rs", "src/fragment/table.rs"])
             .map(read)
             .collect();
