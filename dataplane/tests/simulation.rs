@@ -62,7 +62,7 @@ fn every_world_keeps_its_promises() {
 fn worlds_in_which_ports_change_owners_keep_their_promises() {
     let pool = frames();
     let seeds = variable("SLUICE_SIM_SEED")
-        .map_or(0..variable("SLUICE_SIM_SEEDS").unwrap_or(SEEDS) / 8, |seed| seed..seed + 1);
+        .map_or(0..variable("SLUICE_SIM_SEEDS").unwrap_or(SEEDS) / 16, |seed| seed..seed + 1);
     let (mut complete, mut refused, mut waited) = (0, 0, 0);
     for seed in seeds {
         let sim = Sim::new(Plan::turning(seed), Sabotage::None, &pool);
