@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sluice_dataplane::config::ids::PortId;
 use sluice_dataplane::config::proxy::ProxyProfile;
-use sluice_dataplane::config::snapshot::{Snat, SourcePort, VirtualKind};
+use sluice_dataplane::config::snapshot::{Protocol, Snat, SourcePort, Virtual, VirtualKind};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp};
 use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST, SYN};
@@ -222,6 +222,33 @@ fn datagrams_keep_their_flow_whatever_rule_comes_and_goes() {
             }
             let open: usize = workers.iter_mut().map(|worker| worker.flows().len()).sum();
             assert_eq!(open, flows.len());
+        }
+    }
+}
+
+/// The virtual server that took the first datagrams is still there, and would own them as before.
+#[test]
+fn datagrams_keep_their_flow_when_a_closer_virtual_server_comes_and_goes() {
+    let mut workers = several(4, SourcePort::Change);
+    workers.iter_mut().for_each(|one| {
+        one.apply(|parts| parts.virtuals[2].matches[0].destination = prefix("192.0.2.96/28"));
+    });
+    let closer = || Virtual {
+        source_port: SourcePort::PreserveStrict,
+        ..virtual_server(9, "192.0.2.100/32", 53, Protocol::Udp, 2)
+    };
+    let mut flows: HashMap<u16, (String, u16)> = HashMap::new();
+    for round in 0..4u16 {
+        workers.iter_mut().for_each(|one| {
+            one.apply(|parts| {
+                parts.virtuals.truncate(3);
+                parts.virtuals.extend((round % 2 == 1).then(closer));
+            });
+        });
+        for port in 30_000..30_020 + round * 20 {
+            let seen = only(&send(&mut workers, usize::from(port + round), EXTERNAL, &datagram(port)));
+            let known = flows.entry(port).or_insert_with(|| seen.src.clone());
+            assert_eq!(&seen.src, known, "round {round}");
         }
     }
 }
