@@ -10,8 +10,8 @@ use crate::flow::key::FlowKey;
 use crate::frame::Frame;
 use crate::packet::parse::{Class, Packet};
 use crate::pipeline::{Fate, Pipeline};
-use crate::snat::rules::way;
 use crate::snat::steer::endpoint_hash;
+use crate::snat::ways::{BY_ENDS, BY_PORT, BY_TUPLE};
 
 impl Pipeline {
     /// The worker that a packet of no local flow belongs to.
@@ -113,17 +113,17 @@ impl Pipeline {
         }
     }
 
-    /// Everybody who can own a packet under some rule, and of [`way`] how one from a client comes to be theirs.
+    /// Everybody who can own a packet under some rule, and by which way one from a client comes to be theirs.
     fn candidates(&self, key: &FlowKey) -> impl Iterator<Item = (usize, u8)> {
         let (src, dst) = (endpoint_hash(key.src, key.src_port), endpoint_hash(key.dst, key.dst_port));
         let of_hash = |hash| self.owners.of_hash(hash);
         let of_port = |port| self.owners.of_port(port);
         [
-            (self.owners.of_tuple(key), way::BY_TUPLE),
-            (of_hash(src), way::BY_ENDS),
+            (self.owners.of_tuple(key), BY_TUPLE),
+            (of_hash(src), BY_ENDS),
             (of_hash(dst), 0),
-            (of_hash(src ^ dst), way::BY_ENDS),
-            (of_port(key.src_port), way::BY_PORT),
+            (of_hash(src ^ dst), BY_ENDS),
+            (of_port(key.src_port), BY_PORT),
             (of_port(key.dst_port), 0),
         ]
         .into_iter()

@@ -254,6 +254,26 @@ fn datagrams_keep_their_flow_when_a_closer_virtual_server_comes_and_goes() {
 }
 
 #[test]
+fn datagrams_keep_their_flow_when_another_virtual_server_comes_after_theirs_has_gone() {
+    let mut workers = several(4, SourcePort::Change);
+    let ask = |workers: &mut [World], at: u16| -> Vec<Seen> {
+        (30_000..30_040)
+            .map(|port| only(&send(workers, (port + at).into(), EXTERNAL, &datagram(port))))
+            .collect()
+    };
+    let before = ask(&mut workers, 0);
+    workers.iter_mut().for_each(|one| one.apply(|parts| parts.virtuals.truncate(2)));
+    workers.iter_mut().for_each(|one| {
+        one.apply(|parts| {
+            let next = virtual_server(9, "192.0.2.100/32", 53, Protocol::Udp, 2);
+            parts.virtuals.push(Virtual { source_port: SourcePort::PreserveStrict, ..next });
+        });
+    });
+    let sources = |seen: &[Seen]| -> Vec<_> { seen.iter().map(|seen| seen.src.clone()).collect() };
+    assert_eq!(sources(&ask(&mut workers, 1)), sources(&before));
+}
+
+#[test]
 fn a_syn_that_comes_again_after_an_apply_finds_its_flow() {
     for [first, then] in
         [[SourcePort::Change, SourcePort::PreserveStrict], [SourcePort::PreserveStrict, SourcePort::Change]]

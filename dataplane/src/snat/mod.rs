@@ -18,3 +18,4 @@ pub mod toeplitz;
 #[cfg(test)]
 mod turning;
 mod usage;
+pub(crate) mod ways;

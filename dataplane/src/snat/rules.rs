@@ -9,7 +9,6 @@
 //!
 //! Ready is a worker that gives no ports of others there any more, and whose older ports the others can see.
 
-use std::borrow::Borrow;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,9 +17,10 @@ use crossbeam::utils::CachePadded;
 
 use super::older::OlderPorts;
 use super::steer::Owners;
-use crate::address::{Address, Prefix};
+use super::ways::Changed;
+use crate::address::Address;
 use crate::clock::Instant;
-use crate::config::snapshot::{Match, Protocol, Snapshot, Snat, SourcePort, Virtual, VirtualKind};
+use crate::config::snapshot::{Protocol, Snapshot};
 use crate::limits::Limits;
 
 /// Shared by all workers of a process.
@@ -31,8 +31,10 @@ pub struct Rules {
     workers: Vec<CachePadded<Progress>>,
     /// Some configuration so far had flows whose owner no packet tells by itself: 0 or 1.
     had_owners_by_rule: AtomicU8,
-    /// How flows that are open may have been given owners: [`way`], for datagrams and for TCP.
+    /// How flows that are open may have been given owners: [`super::ways`], for datagrams and for TCP.
     former: [AtomicU8; 2],
+    /// How virtual servers gave them that are gone, or do so otherwise now.
+    gone: [AtomicU8; 2],
     /// Until then the first packet of a TCP connection may come again that has opened a flow under another rule.
     restless_until_ns: AtomicU64,
 }
@@ -41,16 +43,6 @@ pub struct Rules {
 struct Progress {
     ready: AtomicU32,
     older: OlderPorts,
-}
-
-/// How a virtual server's flows are given owners.
-pub(crate) mod way {
-    /// By the hash of each packet's tuple.
-    pub(crate) const BY_TUPLE: u8 = 1;
-    /// By the client's port.
-    pub(crate) const BY_PORT: u8 = 2;
-    /// By the client's end, or both ends.
-    pub(crate) const BY_ENDS: u8 = 4;
 }
 
 impl Rules {
@@ -75,7 +67,8 @@ impl Rules {
             known: AtomicU32::new(known),
             workers: (0..workers.max(1)).map(progress).collect(),
             had_owners_by_rule: AtomicU8::new(0),
-            former: [AtomicU8::new(0), AtomicU8::new(0)],
+            former: Default::default(),
+            gone: Default::default(),
             restless_until_ns: AtomicU64::new(0),
         }
     }
@@ -139,8 +132,11 @@ impl Rules {
     /// A worker moves from one configuration to another.
     pub(crate) fn on_apply(&self, before: &Snapshot, after: &Snapshot, now: Instant) {
         self.had_owners_by_rule.fetch_max(after.has_owners_by_rule().into(), Ordering::AcqRel);
-        for (former, protocol) in self.former.iter().zip([Protocol::Udp, Protocol::Tcp]) {
-            let ways = changed_ways(before, after, protocol);
+        let both = self.former.iter().zip(&self.gone).zip([Protocol::Udp, Protocol::Tcp]);
+        for ((former, gone), protocol) in both {
+            let changed = Changed::new(before, after, protocol);
+            let ways =
+                changed.ways() | changed.ways_after(gone.fetch_or(changed.ways_gone(), Ordering::AcqRel));
             former.fetch_or(ways, Ordering::AcqRel);
             if protocol == Protocol::Tcp && ways != 0 {
                 self.restless_until_ns.fetch_max((now + RESTLESS).as_ns(), Ordering::AcqRel);
@@ -153,7 +149,7 @@ impl Rules {
         self.had_owners_by_rule.load(Ordering::Acquire) != 0
     }
 
-    /// How a datagram's flow may have been given its owner while another rule was in force than now: of [`way`], and 0
+    /// How a datagram's flow may have been given its owner while another rule was in force than now: of [`super::ways`], and 0
     /// as long as none has changed.
     #[inline]
     pub(crate) fn ways_of_datagrams(&self) -> u8 {
@@ -168,74 +164,5 @@ impl Rules {
     }
 }
 
-/// The ways of virtual servers that may take packets of `protocol` from each other by this apply and give them owners
-/// differently; 0 when no packet that opens a flow comes to have another owner.
-///
-/// Time in proportion to what has changed and all there is; where that is too much, all are taken to have changed.
-fn changed_ways(before: &Snapshot, after: &Snapshot, protocol: Protocol) -> u8 {
-    let (old, new) = (before.parts(), after.parts());
-    let lists_differ = old.snat_lists != new.snat_lists;
-    let stays = |item: &Virtual, other: &Snapshot| {
-        let same = other.virtual_by_id(item.id).is_some_and(|other| is_same(item, other));
-        same && !(lists_differ && matches!(item.snat, Snat::List(_)))
-    };
-    let takes = |item: &&Virtual| item.matches.iter().any(|row| takes(row, protocol));
-    let gone: Vec<_> = old.virtuals.iter().filter(takes).filter(|item| !stays(item, after)).collect();
-    let come: Vec<_> = new.virtuals.iter().filter(takes).filter(|item| !stays(item, before)).collect();
-    let pairs = rows_of(&gone).saturating_mul(rows_of(&new.virtuals))
-        + rows_of(&come).saturating_mul(rows_of(&old.virtuals));
-    if pairs > PAIRS_MAX {
-        let all = old.virtuals.iter().chain(&new.virtuals).filter(takes);
-        return all.fold(0, |ways, item| ways | way_of(item));
-    }
-    let of_gone = gone.iter().flat_map(|item| new.virtuals.iter().map(move |other| (*item, other)));
-    let of_come = come.iter().flat_map(|item| old.virtuals.iter().map(move |other| (*item, other)));
-    let differ = of_gone.chain(of_come).filter(|(one, other)| {
-        (way_of(one) != way_of(other) || way_of(one).count_ones() > 1) && may_meet(one, other, protocol)
-    });
-    differ.fold(0, |ways, (one, other)| ways | way_of(one) | way_of(other))
-}
-
-fn rows_of<T: Borrow<Virtual>>(items: &[T]) -> usize {
-    items.iter().map(|item| item.borrow().matches.len()).sum()
-}
-
-/// What decides about owners is as it was.
-fn is_same(one: &Virtual, other: &Virtual) -> bool {
-    one.matches == other.matches
-        && one.ingress == other.ingress
-        && one.snat == other.snat
-        && way_of(one) == way_of(other)
-}
-
-/// True when both can match one packet, for all that their rows say.
-fn may_meet(one: &Virtual, other: &Virtual, protocol: Protocol) -> bool {
-    let meet = |a: Prefix, b: Prefix| a.contains(b.address) || b.contains(a.address);
-    let rows_of_other = || other.matches.iter().filter(|row| takes(row, protocol));
-    one.matches.iter().filter(|row| takes(row, protocol)).any(|one| {
-        rows_of_other().any(|other| {
-            meet(one.destination, other.destination)
-                && meet(one.source, other.source)
-                && (one.port == other.port || one.port == 0 || other.port == 0)
-        })
-    })
-}
-
-fn takes(row: &Match, protocol: Protocol) -> bool {
-    row.protocol == protocol || row.protocol == Protocol::Any
-}
-
-fn way_of(item: &Virtual) -> u8 {
-    let hidden = if item.source_port == SourcePort::PreserveStrict { way::BY_PORT } else { way::BY_TUPLE };
-    match (item.kind, item.snat) {
-        (VirtualKind::Reject | VirtualKind::Stateless, _) => 0,
-        (_, Snat::None) => way::BY_ENDS,
-        (_, Snat::List(_)) => way::BY_ENDS | hidden,
-        (_, Snat::Automap | Snat::Pool(_)) => hidden,
-    }
-}
-
 /// A SYN that is not answered comes again for about two minutes (tcp_syn_retries of common systems).
 const RESTLESS: Duration = Duration::from_secs(128);
-/// Pairs of rows that an apply holds against each other: a millisecond.
-const PAIRS_MAX: usize = 1 << 16;
