@@ -137,7 +137,7 @@ fn a_port_that_is_in_use_is_not_given_again_when_an_apply_has_clients_keep_their
                 peer::echo(&mut stream, &[9; 300]).expect("an echo of its own");
             }
             Err(error) => {
-                assert!(is_kept(&port) && error.kind() == ErrorKind::ConnectionRefused, "{port}: {error}")
+                assert!(is_kept(&port) && error.kind() == ErrorKind::ConnectionRefused, "{port}: {error}");
             }
         }
     }
