@@ -99,6 +99,7 @@ pub struct Process {
     ports: Vec<PortInfo>,
     members: Arc<MemberStates>,
     quotas: Arc<Quotas>,
+    rules: Arc<Rules>,
     limits: Limits,
     persistence: Arc<PersistenceTable>,
     rates: Arc<RateTable>,
@@ -154,6 +155,7 @@ impl Process {
             ports,
             members,
             quotas,
+            rules,
             persistence,
             rates,
             limits,
@@ -181,6 +183,7 @@ impl Process {
         let is_newer = before.snapshot.generation() != view.snapshot.generation();
         if is_newer {
             self.quotas.set_limits(&view.snapshot);
+            self.rules.announce(&before.snapshot, &view.snapshot, self.clock.now());
         }
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         if !is_newer {

@@ -282,7 +282,6 @@ impl Pipeline {
         let counters = Arc::clone(&self.counters);
         self.quota.follow(Some(&before), &self.snapshot, |what| connections_of(&counters, what));
         self.sweep.begin_anew();
-        self.rules.on_apply(&before, &self.snapshot, now);
         self.snat.own_by_port(snapshot.kept_port_sources());
         self.snat.exclude(snapshot.listened_sources());
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());

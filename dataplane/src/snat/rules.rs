@@ -129,8 +129,9 @@ impl Rules {
         &self.workers[worker].older
     }
 
-    /// A worker moves from one configuration to another.
-    pub(crate) fn on_apply(&self, before: &Snapshot, after: &Snapshot, now: Instant) {
+    /// Workers are about to move from one configuration to another. Only the control thread says so, before it publishes
+    /// `after`; O(virtual servers).
+    pub fn announce(&self, before: &Snapshot, after: &Snapshot, now: Instant) {
         self.had_owners_by_rule.fetch_max(after.has_owners_by_rule().into(), Ordering::AcqRel);
         let both = self.former.iter().zip(&self.gone).zip([Protocol::Udp, Protocol::Tcp]);
         for ((former, gone), protocol) in both {

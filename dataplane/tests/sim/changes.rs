@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sluice_dataplane::clock::Instant;
 use sluice_dataplane::config::ids::MemberId;
 use sluice_dataplane::config::snapshot::{MemberState, Snapshot};
 
@@ -43,8 +44,10 @@ impl Sim {
         self.checker.keep_limits_of(&self.parts);
         self.clients.on_change(&self.parts);
         self.parts.generation += 1;
-        self.snapshot = Arc::new(Snapshot::build(self.parts.clone()));
+        let next = Arc::new(Snapshot::build(self.parts.clone()));
+        let before = std::mem::replace(&mut self.snapshot, next);
         self.quotas.set_limits(&self.snapshot);
+        self.nodes[0].rules.announce(&before, &self.snapshot, Instant::from_ms(self.now));
         for number in 0..self.nodes.len() {
             let at = self.now + self.random.below(4);
             self.later(at, Event::Apply(number));

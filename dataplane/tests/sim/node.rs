@@ -28,6 +28,8 @@ pub struct Node {
     pub worker: Worker,
     pub counters: Arc<WorkerCounters>,
     pub limits: Limits,
+    /// Shared by all.
+    pub rules: Arc<Rules>,
     ports: [MemoryPeer; 2],
     own_frames: FramePool,
     /// When it last took a turn, and whether it was given a frame since.
@@ -79,7 +81,7 @@ impl Node {
             quotas,
             persistence,
             rates: Arc::default(),
-            rules,
+            rules: Arc::clone(&rules),
             counters: Arc::clone(&counters),
             peers: Vec::new(),
             access_log: Arc::new(AccessLog::new(0)),
@@ -88,7 +90,7 @@ impl Node {
         };
         let seed = HashSeed::fixed(plan.seed ^ ((number as u64) << 32));
         let worker = Worker::with_tables(spec, seed, Backing::Ordinary);
-        Self { worker, counters, limits, ports: [outer, inner], own_frames, turned: 0, given: true }
+        Self { worker, counters, limits, rules, ports: [outer, inner], own_frames, turned: 0, given: true }
     }
 
     /// True when a turn may find something: a frame, or a timer.

@@ -58,6 +58,7 @@ pub struct World {
     pub counters: Arc<WorkerCounters>,
     pub members: Arc<MemberStates>,
     pub quotas: Arc<Quotas>,
+    pub rules: Arc<Rules>,
     pub number: usize,
     pub persistence: Arc<PersistenceTable>,
     pub ports: [MemoryPeer; 2],
@@ -141,6 +142,7 @@ impl World {
             counters,
             members: Arc::clone(members),
             quotas: Arc::clone(quotas),
+            rules: Arc::clone(rules),
             number,
             persistence: Arc::clone(persistence),
             ports: [outer, inner],
@@ -206,11 +208,13 @@ impl World {
     }
 
     pub fn apply(&mut self, change: impl FnOnce(&mut Parts)) {
+        let before = Snapshot::build(self.parts.clone());
         change(&mut self.parts);
         self.parts.generation += 1;
         let snapshot = Arc::new(Snapshot::build(self.parts.clone()));
         if self.number == 0 {
             self.quotas.set_limits(&snapshot);
+            self.rules.announce(&before, &snapshot, Instant::from_ms(self.now_ms));
         }
         self.worker.apply(snapshot, Instant::from_ms(self.now_ms));
     }
