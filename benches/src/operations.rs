@@ -17,7 +17,7 @@ use sluice_dataplane::packet::build::{self, Tcp, Udp};
 use sluice_dataplane::packet::parse::{Packet, Parsed, parse};
 use sluice_dataplane::packet::rewrite::{self, LinkHeader};
 use sluice_dataplane::snat::ports::{Pair, SnatPorts};
-use sluice_dataplane::snat::steer::Owners;
+use sluice_dataplane::snat::rules::Rules;
 use sluice_dataplane::virtual_server::lookup::VirtualIndex;
 use sluice_ffi::memory::Backing;
 
@@ -228,7 +228,7 @@ fn requests(layer: Layer) -> Box<dyn FnMut()> {
 }
 
 fn snat(in_use: usize) -> Box<dyn FnMut()> {
-    let mut ports = SnatPorts::new(Owners::new(1), 0, 16, 42);
+    let mut ports = SnatPorts::new(Arc::new(Rules::of_ports(1 << 16, 1, &[])), 0, 16, 42);
     let member = Address::v4([10, 1, 1, 1]);
     let pair = Pair { address: Address::v4(scenario::SELF_IP), member, member_port: 80, protocol: 6 };
     for _ in 0..in_use {

@@ -26,6 +26,7 @@ use sluice_dataplane::pool::MemberStates;
 use sluice_dataplane::port::{PortInfo, PortQueue};
 use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{Idle, WorkerSpec};
+use sluice_dataplane::snat::rules::Rules;
 
 /// Length of every frame: the smallest that Ethernet has, frame check sequence not counted.
 pub const FRAME_BYTES: usize = 64;
@@ -151,6 +152,7 @@ pub fn worker(
     let quotas = Arc::new(Quotas::new(&limits, workers));
     let snapshot = Arc::new(Snapshot::build(parts));
     quotas.set_limits(&snapshot);
+    let rules = Arc::new(Rules::new(&limits, workers, &snapshot));
     WorkerSpec {
         number: 0,
         workers,
@@ -164,6 +166,7 @@ pub fn worker(
         members: Arc::new(MemberStates::new(limits.members)),
         persistence: Arc::new(PersistenceTable::new(limits.persistence, limits.members)),
         rates: Arc::default(),
+        rules,
         counters: Arc::new(WorkerCounters::new(&limits)),
         peers: Vec::new(),
         access_log: Arc::new(AccessLog::new(0)),

@@ -23,6 +23,7 @@ use sluice_dataplane::port::{self, OpenPort, PortError, PortInfo};
 use sluice_dataplane::query::{Query, Reply};
 use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{self, Idle, WorkerHandle, WorkerSpec};
+use sluice_dataplane::snat::rules::Rules;
 
 use crate::access_log::AccessLogs;
 use crate::check::Candidate;
@@ -98,6 +99,7 @@ pub struct Process {
     ports: Vec<PortInfo>,
     members: Arc<MemberStates>,
     quotas: Arc<Quotas>,
+    rules: Arc<Rules>,
     limits: Limits,
     persistence: Arc<PersistenceTable>,
     rates: Arc<RateTable>,
@@ -144,7 +146,8 @@ impl Process {
         let access_logs = AccessLogs::new(opened.cores.len(), clock);
         access_logs.stock(&view.model, &view.snapshot);
         let rates = Arc::new(RateTable::new(RATE_KEYS_MAX));
-        let shared = (&members, &quotas, &persistence, &rates, &access_logs);
+        let rules = Arc::new(Rules::new(&limits, opened.cores.len(), &view.snapshot));
+        let shared = (&members, &quotas, &persistence, &rates, &rules, &access_logs);
         let specs = worker_specs(&view, shared, &limits, clock, opened)?;
         let workers = specs.into_iter().map(runtime::spawn).collect::<std::io::Result<_>>()?;
         Ok(Self {
@@ -152,6 +155,7 @@ impl Process {
             ports,
             members,
             quotas,
+            rules,
             persistence,
             rates,
             limits,
@@ -179,6 +183,7 @@ impl Process {
         let is_newer = before.snapshot.generation() != view.snapshot.generation();
         if is_newer {
             self.quotas.set_limits(&view.snapshot);
+            self.rules.announce(&before.snapshot, &view.snapshot, self.clock.now());
         }
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         if !is_newer {
@@ -366,15 +371,19 @@ fn stated_members(view: &View, mut each: impl FnMut(&Name, MemberId, MemberState
     }
 }
 
+/// What all workers share.
+type Shared<'s> = (
+    &'s Arc<MemberStates>,
+    &'s Arc<Quotas>,
+    &'s Arc<PersistenceTable>,
+    &'s Arc<RateTable>,
+    &'s Arc<Rules>,
+    &'s AccessLogs,
+);
+
 fn worker_specs(
     view: &View,
-    (members, quotas, persistence, rates, access_logs): (
-        &Arc<MemberStates>,
-        &Arc<Quotas>,
-        &Arc<PersistenceTable>,
-        &Arc<RateTable>,
-        &AccessLogs,
-    ),
+    (members, quotas, persistence, rates, rules, access_logs): Shared<'_>,
     limits: &Limits,
     clock: Clock,
     opened: Opened,
@@ -401,6 +410,7 @@ fn worker_specs(
         quotas: Arc::clone(quotas),
         persistence: Arc::clone(persistence),
         rates: Arc::clone(rates),
+        rules: Arc::clone(rules),
         counters: Arc::clone(&counters[number]),
         peers: others(&counters, number),
         access_log: access_logs.of_worker(number),

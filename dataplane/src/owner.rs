@@ -11,6 +11,7 @@ use crate::frame::Frame;
 use crate::packet::parse::{Class, Packet};
 use crate::pipeline::{Fate, Pipeline};
 use crate::snat::steer::endpoint_hash;
+use crate::snat::ways::{BY_ENDS, BY_PORT, BY_TUPLE};
 
 impl Pipeline {
     /// The worker that a packet of no local flow belongs to.
@@ -71,16 +72,61 @@ impl Pipeline {
     /// The next worker that may own the packet's flow, whatever was configured when it was opened.
     pub(crate) fn next_to_ask(&self, packet: &Packet) -> Option<(usize, u8)> {
         let begins = packet.class == Class::Tcp && crate::admit::opens(packet).is_ok();
-        if self.owners.workers() == 1 || !self.had_owners_by_rule || begins {
+        if self.owners.workers() == 1 || !self.rules.had_owners_by_rule() || begins {
             return None;
         }
-        let key = &packet.key;
+        let mut left = self.candidates(&packet.key).zip(1..).skip(usize::from(self.trail.sought));
+        left.find(|((worker, _), _)| *worker != self.worker).map(|((worker, _), sought)| (worker, sought))
+    }
+
+    /// Where a packet that would open a flow goes first: to each worker that may know its flow from before the rule that
+    /// makes this `home` was in force, and from the last of them home again, where it opens one. `None` when it is to
+    /// be opened here.
+    ///
+    /// Of TCP only SYNs that come again, and none to a full proxy, whose handshakes are its own. One ring more for each
+    /// way that flows had owners by; none as long as no apply has changed a rule.
+    pub(crate) fn earlier_owner(&self, item: &Virtual, home: Home, packet: &Packet) -> Option<Fate> {
+        let (sought, ways) = (self.trail.sought, self.earlier_ways(item, packet)?);
+        if ways == 0 && sought == 0 || sought == HOME_AGAIN || self.fragment_at_hand.is_some() {
+            return None;
+        }
+        let mut left = self.candidates(&packet.key).zip(1..).skip(usize::from(sought));
+        let is_next = |worker| worker != self.worker && worker != home.worker();
+        match left.find(|((worker, way), _)| ways & way != 0 && is_next(*worker)) {
+            Some(((worker, _), sought)) => Some(Fate::Seek(worker, sought)),
+            None if sought != 0 && home.worker() != self.worker => {
+                Some(Fate::Seek(home.worker(), HOME_AGAIN))
+            }
+            None => None,
+        }
+    }
+
+    /// How the packet's flow may have had its owner otherwise than now; `None` of one that opens none.
+    fn earlier_ways(&self, item: &Virtual, packet: &Packet) -> Option<u8> {
+        match packet.class {
+            _ if self.owners.workers() == 1 || needs_no_flow(item) || item.kind == VirtualKind::Standard => {
+                None
+            }
+            Class::Udp => Some(self.rules.ways_of_datagrams()),
+            Class::Tcp => crate::admit::opens(packet).ok().map(|()| self.rules.ways_of_syns(self.now)),
+            Class::Icmp | Class::Other | Class::Fragment => None,
+        }
+    }
+
+    /// Everybody who can own a packet under some rule, and by which way one from a client comes to be theirs.
+    fn candidates(&self, key: &FlowKey) -> impl Iterator<Item = (usize, u8)> {
         let (src, dst) = (endpoint_hash(key.src, key.src_port), endpoint_hash(key.dst, key.dst_port));
-        let of_ends = [src, dst, src ^ dst].map(|hash| self.owners.of_hash(hash));
-        let of_ports = [key.src_port, key.dst_port].map(|port| self.owners.of_port(port));
-        let candidates = [self.owners.of_tuple(key)].into_iter().chain(of_ends).chain(of_ports);
-        let mut left = candidates.zip(1..).skip(usize::from(self.trail.sought));
-        left.find(|(worker, _)| *worker != self.worker)
+        let of_hash = |hash| self.owners.of_hash(hash);
+        let of_port = |port| self.owners.of_port(port);
+        [
+            (self.owners.of_tuple(key), BY_TUPLE),
+            (of_hash(src), BY_ENDS),
+            (of_hash(dst), 0),
+            (of_hash(src ^ dst), BY_ENDS),
+            (of_port(key.src_port), BY_PORT),
+            (of_port(key.dst_port), 0),
+        ]
+        .into_iter()
     }
 }
 
@@ -110,3 +156,6 @@ fn needs_no_flow(item: &Virtual) -> bool {
 
 /// While an apply is on its way two workers may each think a packet the other's.
 pub(crate) const HOPS_MAX: u8 = 3;
+
+/// The trail of a packet that has been with everybody who might have known its flow.
+const HOME_AGAIN: u8 = u8::MAX;

@@ -43,7 +43,9 @@ use crate::quota::{QuotaShare, Quotas};
 use crate::rate::TokenBucket;
 use crate::reselect::Attempts;
 use crate::service_down::Sweep;
+use crate::snat::later::Later;
 use crate::snat::ports::SnatPorts;
+use crate::snat::rules::Rules;
 use crate::snat::steer::Owners;
 use crate::stateless::origin::Origins;
 use crate::verdict::DropReason;
@@ -62,6 +64,9 @@ pub struct Pipeline {
     pub(crate) balancers: hashbrown::HashMap<PoolId, Balancer>,
     pub(crate) snat: SnatPorts,
     pub(crate) snat_cursor: usize,
+    /// First packets that wait until all workers give ports by one rule.
+    pub(crate) later: Later,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) owners: Owners,
     pub(crate) worker: usize,
     pub(crate) handoff: Handoff,
@@ -95,8 +100,6 @@ pub struct Pipeline {
     pub(crate) ending: Ending,
     /// How the packet at hand has come from another worker.
     pub(crate) trail: Trail,
-    /// Some configuration so far had flows whose owner no packet tells by itself.
-    pub(crate) had_owners_by_rule: bool,
     pub(crate) fragments: FragmentTable,
     pub(crate) identifications: Identifications,
     pub(crate) origins: Origins,
@@ -141,6 +144,8 @@ pub struct PipelineSpec {
     pub persistence: Arc<PersistenceTable>,
     /// Shared by all workers.
     pub rates: Arc<RateTable>,
+    /// Shared by all workers.
+    pub rules: Arc<Rules>,
     /// This worker's.
     pub counters: Arc<WorkerCounters>,
     /// The other workers', whose connections count for balancing.
@@ -163,9 +168,8 @@ impl Pipeline {
         let owners = Owners::new(workers);
         let mut quota = QuotaShare::new(spec.quotas, worker);
         quota.follow(None, &spec.snapshot, |_| 0);
-        let had_owners_by_rule = spec.snapshot.has_owners_by_rule();
         let port_seed = spec.seed.hash(&crate::flow::key::FlowKey::default());
-        let mut snat = SnatPorts::new(owners, worker, spec.limits.snat_port_sets, port_seed);
+        let mut snat = SnatPorts::new(Arc::clone(&spec.rules), worker, spec.limits.snat_port_sets, port_seed);
         snat.own_by_port(spec.snapshot.kept_port_sources());
         snat.exclude(spec.snapshot.listened_sources());
         let mtu = spec.ports.iter().map(|port| port.mtu).min().unwrap_or(1500);
@@ -183,6 +187,8 @@ impl Pipeline {
             balancers: hashbrown::HashMap::new(),
             snat,
             snat_cursor: 0,
+            later: Later::default(),
+            rules: spec.rules,
             owners,
             worker,
             handoff: spec.handoff,
@@ -210,7 +216,6 @@ impl Pipeline {
             draining: false,
             ending: Ending::default(),
             trail: Trail::default(),
-            had_owners_by_rule,
             fragments: FragmentTable::new(spec.backing),
             identifications: Identifications::new(spec.seed, spec.worker),
             fragment_at_hand: None,
@@ -342,6 +347,11 @@ impl Pipeline {
                 }
             }
             Fate::Queue(ticket) => self.queue.put(Queued { port, frame, ticket }, self.now),
+            Fate::Later(virtual_id) => {
+                if !self.later.put(port, frame) {
+                    self.count_drop(DropReason::SnatUnsettled, virtual_id);
+                }
+            }
             Fate::Fragment => self.fragment(port, frame, out),
             Fate::HandOver(owner) => self.hand_over(owner, port, frame, self.trail.sought, false),
             Fate::Misdirected(owner) => self.hand_over(owner, port, frame, self.trail.sought, true),
@@ -394,6 +404,8 @@ pub(crate) enum Fate {
     Wait(NeighborRef, VirtualId),
     /// It belongs to this worker.
     HandOver(usize),
+    /// It waits until every worker gives ports by the same rule; the virtual server counts if it cannot.
+    Later(VirtualId),
     /// It waits for a member of its pool.
     Queue(Ticket),
     /// It is a part of a packet (`fragment/path`).

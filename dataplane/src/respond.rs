@@ -173,7 +173,12 @@ impl Pipeline {
             self.answer_with_icmp(port, frame, packet, IcmpError::NetUnreachable, out);
             return fate;
         }
-        let silent = reason == DropReason::NoVirtual && !self.snapshot.parts().settings.reject_unmatched;
+        let silent = match reason {
+            DropReason::NoVirtual => !self.snapshot.parts().settings.reject_unmatched,
+            // It may come again in a moment.
+            DropReason::SnatUnsettled => true,
+            _ => false,
+        };
         if silent || packet.tcp_flags & tcp_flag::RST != 0 {
             return fate;
         }

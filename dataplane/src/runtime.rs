@@ -28,6 +28,7 @@ use crate::pool::MemberStates;
 use crate::port::{self, PortInfo, PortQueue};
 use crate::query::{Query, Reply};
 use crate::quota::Quotas;
+use crate::snat::rules::Rules;
 use crate::worker::{Activity, Facts, Worker};
 
 /// What a worker does when there is nothing to do.
@@ -66,6 +67,8 @@ pub struct WorkerSpec {
     pub persistence: Arc<PersistenceTable>,
     /// Shared by all workers.
     pub rates: Arc<RateTable>,
+    /// Shared by all workers; made with `snapshot`.
+    pub rules: Arc<Rules>,
     /// What it counts into; made for the process's whole limits, not the worker's share.
     pub counters: Arc<WorkerCounters>,
     /// What the other workers count into: their connections count for balancing, too.

@@ -86,6 +86,9 @@ impl Pipeline {
         if home.worker() != self.worker && self.trail.sought == 0 && self.trail.hops < HOPS_MAX {
             return self.send_home(home, frame);
         }
+        if let Some(fate) = matched.and_then(|item| self.earlier_owner(item, home, packet)) {
+            return fate;
+        }
         match matched {
             None => self.not_found(port, frame, packet, (DropReason::NoVirtual, VirtualId::NONE), out),
             Some(item) if item.kind == VirtualKind::Stateless => {
@@ -123,6 +126,9 @@ impl Pipeline {
             && let Some(fate) = self.queue_up(item, packet)
         {
             return fate;
+        }
+        if reason == DropReason::SnatUnsettled && self.fragment_at_hand.is_none() {
+            return Fate::Later(item.id);
         }
         if reason == DropReason::NoFlow {
             return self.not_found(port, frame, packet, (reason, item.id), out);

@@ -114,6 +114,8 @@ reasons! {
     SnatExhausted = "snat-exhausted",
     /// The client's own port is taken, and the virtual server allows no other.
     SnatPortTaken = "snat-port-taken",
+    /// Ports of the source address are about to have other owners, and too many packets wait for that.
+    SnatUnsettled = "snat-unsettled",
     /// No route to the destination.
     NoRoute = "no-route",
     /// The next hop does not answer ARP or neighbour discovery.

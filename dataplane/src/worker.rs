@@ -90,6 +90,7 @@ impl Worker {
                 quotas: spec.quotas,
                 persistence: spec.persistence,
                 rates: spec.rates,
+                rules: spec.rules,
                 counters: Arc::clone(&spec.counters),
                 peers: spec.peers,
                 access_log: spec.access_log,
@@ -209,7 +210,8 @@ impl Worker {
     #[inline]
     fn run_due(&mut self, now: Instant) -> bool {
         let swept = self.pipeline.act_on_service_down(&mut self.outgoing)
-            | self.pipeline.end_some(&mut self.outgoing);
+            | self.pipeline.end_some(&mut self.outgoing)
+            | self.pipeline.settle_owners(&mut self.outgoing);
         if self.pipeline.queue.is_poked() {
             self.pipeline.serve_queue(&mut self.outgoing);
         }
@@ -293,7 +295,6 @@ impl Pipeline {
         self.sweep.begin_anew();
         self.snat.own_by_port(snapshot.kept_port_sources());
         self.snat.exclude(snapshot.listened_sources());
-        self.had_owners_by_rule |= snapshot.has_owners_by_rule();
         self.balancers.retain(|id, _| snapshot.pool(*id).is_some());
         self.neighbors.retain(|hop| snapshot.has_link(hop.link));
         self.defended.retain(|&(address, link), _| snapshot.answers_for(address, link));

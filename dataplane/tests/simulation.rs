@@ -57,6 +57,32 @@ fn every_world_keeps_its_promises() {
     });
 }
 
+/// Virtual servers come to keep ports and stop again, under load and with several workers.
+#[test]
+fn worlds_in_which_ports_change_owners_keep_their_promises() {
+    let pool = frames();
+    let seeds = variable("SLUICE_SIM_SEED")
+        .map_or(0..variable("SLUICE_SIM_SEEDS").unwrap_or(SEEDS) / 16, |seed| seed..seed + 1);
+    let (mut complete, mut refused, mut waited) = (0, 0, 0);
+    for seed in seeds {
+        let sim = Sim::new(Plan::turning(seed), Sabotage::None, &pool);
+        let outcome = sim.aloud(std::env::var_os("SLUICE_SIM_FRAMES").is_some()).run();
+        if variable("SLUICE_SIM_SEED").is_some() {
+            println!("{:?}", outcome.drops);
+        }
+        assert!(
+            outcome.violations.is_empty(),
+            "seed {seed}: {:#?}\nagain: SLUICE_SIM_SEED={seed} cargo test -p sluice-dataplane --test simulation owners",
+            outcome.violations
+        );
+        complete += outcome.complete;
+        refused += outcome.refused;
+        waited += outcome.drops.get("snat-port-taken").copied().unwrap_or(0);
+    }
+    println!("{complete} complete, {refused} refused, {waited} ports taken");
+    assert!(complete > refused * 2 && (refused > 0 || complete < 1_000));
+}
+
 #[derive(Debug, Default)]
 struct Sums {
     worlds: usize,

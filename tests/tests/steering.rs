@@ -109,6 +109,43 @@ fn a_port_that_must_be_kept_and_is_taken_is_refused_by_several_workers() {
     });
 }
 
+/// Connections that were opened by hash are open when an apply has ports belong to whom their number names.
+#[test]
+fn a_port_that_is_in_use_is_not_given_again_when_an_apply_has_clients_keep_theirs() {
+    let text = several(&config::pool_of("", &["address: 10.1.0.11, port: 9000"]));
+    let Some(world) = World::start(LinkKind::Veth, &text) else { return };
+    let _service = Service::tcp_echo(&world.lab.servers()[0].namespace, 9000, "");
+    let client = world.lab.client();
+    client.ip(&["addr add 192.0.2.21/24 dev eth0"]).expect("an address");
+    let connect = |from: &str, port: u16| {
+        let from = format!("{from}:{port}").parse().expect("an address");
+        let to = "192.0.2.100:80".parse().expect("an address");
+        client.enter(|| peer::connect_here_from(from, to)).expect("the namespace is there")
+    };
+    let ports = 20_001..20_061;
+    let mut open: Vec<_> =
+        ports.clone().map(|port| connect("192.0.2.1", port).expect("a connection")).collect();
+    let flows = world.sluice.show("flows").to_string();
+    let is_kept = |port: &u16| flows.contains(&format!("10.1.0.10:{port}\""));
+    let kept = ports.clone().filter(is_kept).count();
+    assert!((5..40).contains(&kept), "about one in three: {kept} of {flows}");
+    world.sluice.apply(&text.replace("snat: automap", "snat: automap, source_port: preserve-strict"));
+    for port in ports {
+        match connect("192.0.2.21", port) {
+            Ok(mut stream) => {
+                assert!(!is_kept(&port), "{port} is in use");
+                peer::echo(&mut stream, &[9; 300]).expect("an echo of its own");
+            }
+            Err(error) => {
+                assert!(is_kept(&port) && error.kind() == ErrorKind::ConnectionRefused, "{port}: {error}");
+            }
+        }
+    }
+    for stream in &mut open {
+        peer::echo(stream, &[7; 300]).expect("the older ones go on");
+    }
+}
+
 /// Whether the kernel runs our program on every port; says so if not.
 fn is_steered(world: &World) -> bool {
     let ports = world.sluice.show("ports");

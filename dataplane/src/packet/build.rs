@@ -157,7 +157,11 @@ pub fn packet(
         (IpAddr::V6(src), IpAddr::V6(dst)) => ipv6_header(src.octets(), dst.octets(), ttl, proto, l4.len()),
         _ => panic!("{src} and {dst} are not of one family"),
     };
-    let value = !fold(sum(&l4) + if proto == protocol::ICMP { 0 } else { pseudo });
+    let value = match !fold(sum(&l4) + if proto == protocol::ICMP { 0 } else { pseudo }) {
+        // "No checksum" (RFC 768), which IPv6 does not allow.
+        0 if proto == protocol::UDP => 0xffff,
+        value => value,
+    };
     l4[checksum_at..checksum_at + 2].copy_from_slice(&value.to_be_bytes());
     let mut frame = vec![0; if link.vlan == 0 { 14 } else { 18 }];
     let ethertype = if ip[0] >> 4 == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };

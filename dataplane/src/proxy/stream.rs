@@ -79,6 +79,8 @@ impl Pipeline {
         }
         match self.connect(proxy, pool) {
             Err(DropReason::MembersFull) => self.wait_in_line(proxy, pool, false),
+            // It asks again soon.
+            Err(DropReason::SnatUnsettled) => Ok(false),
             connected => connected.map(|()| true),
         }
     }

@@ -21,12 +21,14 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::classes::Classes;
 pub use super::classes::PORT_MIN;
-use super::steer::{Owners, shifted};
+use super::rules::Rules;
+use super::steer::{endpoint_hash, shifted};
 use super::stock::{Spot, Stock, Tenant};
 use super::toeplitz::{bucket_of, ports_word};
 pub use super::usage::SnatUse;
@@ -65,7 +67,7 @@ impl Hash for Pair {
 
 /// One worker's SNAT ports.
 pub struct SnatPorts {
-    stock: Stock,
+    pub(super) stock: Stock,
     /// Which set a pair has, and how many ports it holds there.
     pairs: HashMap<Pair, Tenant>,
     free_sets: Vec<u32>,
@@ -78,9 +80,10 @@ pub struct SnatPorts {
 
 impl SnatPorts {
     /// Ports whose replies come to buckets that `worker` owns, for `sets_max` pairs before they share.
-    pub fn new(owners: Owners, worker: usize, sets_max: usize, seed: u64) -> Self {
+    pub fn new(rules: Arc<Rules>, worker: usize, sets_max: usize, seed: u64) -> Self {
+        let owners = rules.owners();
         Self {
-            stock: Stock::new(owners, worker, sets_max, seed),
+            stock: Stock::new(rules, worker, sets_max, seed),
             pairs: HashMap::new(),
             free_sets: Vec::with_capacity(sets_max),
             fresh_sets: 0,
@@ -119,10 +122,39 @@ impl SnatPorts {
         self.stock.addresses.listen(listened);
     }
 
-    /// From now on the ports of `addresses` belong to [`Owners::of_port`], so that clients may keep theirs. To be said
-    /// before [`SnatPorts::exclude`]. An address never goes back, nor loses what it has given.
+    /// From now on the ports of `addresses` belong to [`Owners::of_port`], so that clients may keep theirs, as soon as
+    /// every worker has seen to that ([`SnatPorts::go_on_changing`]). An address never goes back, nor loses what it has
+    /// given.
+    ///
+    /// [`Owners::of_port`]: super::steer::Owners::of_port
     pub fn own_by_port(&mut self, addresses: &[Address]) {
-        self.stock.addresses.own_by_port(addresses);
+        self.stock.own_by_port(addresses);
+        self.go_on_changing();
+    }
+
+    /// True when addresses are to have owners by number that do not have them yet, as far as it depends on this worker.
+    #[inline(always)]
+    pub fn is_changing(&self) -> bool {
+        self.stock.change.is_due()
+    }
+
+    /// Works on that, for a tenth of a millisecond or two at most. True while there is more to do.
+    #[cold]
+    pub fn go_on_changing(&mut self) -> bool {
+        self.stock.go_on_changing(WORK_A_TURN)
+    }
+
+    /// False while some worker still gives ports by the rule before. O(workers).
+    pub fn is_settled(&mut self) -> bool {
+        self.stock.change.is_settled()
+    }
+
+    /// The same of when a port was last asked for: one that was not given may be given later. O(workers).
+    pub fn was_settled(&mut self) -> bool {
+        let was = self.stock.change.was_settled();
+        // The next one that asks knows what is so by then.
+        self.stock.change.is_settled();
+        was
     }
 
     /// True when the number of a port of `address` names its owner. One look-up.
@@ -201,6 +233,8 @@ impl SnatPorts {
         self.stock.addresses.at(address).members += 1;
         let tenant = Tenant {
             home: shifted(self.mine, base),
+            mark: mark_of(&pair),
+            base: base as u8,
             draw: self.stock.draw(),
             classes: Classes::of_family(pair.address.is_v4()),
             set,
@@ -210,6 +244,7 @@ impl SnatPorts {
             is_listed: false,
             idle_since: 0,
         };
+        self.stock.note_tenant(&tenant);
         self.pairs.insert(pair, tenant);
     }
 
@@ -282,11 +317,19 @@ impl SnatPorts {
     }
 }
 
+/// A hash of the pair, the same in every process; never 0.
+fn mark_of(pair: &Pair) -> u64 {
+    let ends = endpoint_hash(pair.address, 0) ^ endpoint_hash(pair.member, pair.member_port).rotate_left(32);
+    (ends ^ u64::from(pair.protocol) << 56) | 1
+}
+
 /// Identifiers of ICMP echo stand for ports, and no port places replies by them.
 fn is_echo(pair: &Pair) -> bool {
     matches!(pair.protocol, protocol::ICMP | protocol::ICMPV6)
 }
 
+/// In units of about ten nanoseconds: a tenth of a millisecond or two.
+const WORK_A_TURN: usize = 16_384;
 /// Idle pairs looked at for a set in one go.
 const IDLE_LOOKS: usize = 8;
 
@@ -296,6 +339,7 @@ mod tests {
     use crate::packet::build::address;
     use crate::snat::random::Random;
     use crate::snat::rest::GENERATION_MS;
+    use crate::snat::steer::Owners;
     use crate::snat::toeplitz::BUCKETS;
     use std::collections::HashSet;
 
@@ -305,7 +349,7 @@ mod tests {
     }
 
     fn ports(workers: usize, worker: usize, sets: usize) -> SnatPorts {
-        SnatPorts::new(Owners::new(workers), worker, sets, 42)
+        SnatPorts::new(Arc::new(Rules::of_ports(1 << 16, workers, &[])), worker, sets, 42)
     }
 
     fn take_all(ports: &mut SnatPorts, pair: Pair) -> HashSet<u16> {
@@ -393,9 +437,7 @@ mod tests {
     }
 
     fn by_port(workers: usize, worker: usize, pair: &Pair) -> SnatPorts {
-        let mut ports = ports(workers, worker, 4);
-        ports.own_by_port(&[pair.address]);
-        ports
+        SnatPorts::new(Arc::new(Rules::of_ports(1 << 16, workers, &[pair.address])), worker, 4, 42)
     }
 
     #[test]

@@ -149,6 +149,12 @@ impl Set {
         self.full[class / 64] &= !(1 << (class % 64));
     }
 
+    /// What of a word is in use, and what rests: given back in this generation, and in the one before.
+    pub(super) fn word(&mut self, class: usize, at: usize, now: u32) -> (u64, [u64; 2]) {
+        let word = self.current(class, at, now);
+        (word.used, word.resting)
+    }
+
     /// Nothing rests any more.
     pub(super) fn wake_all(&mut self) {
         self.leaps += 2;

@@ -99,12 +99,22 @@ impl Pipeline {
     fn source_port(&mut self, choice: SourcePort, pair: Pair, wanted: u16) -> Result<u16, DropReason> {
         match choice {
             SourcePort::PreserveStrict if self.snat.take_strictly(pair, wanted) => Ok(wanted),
-            SourcePort::PreserveStrict => Err(DropReason::SnatPortTaken),
+            SourcePort::PreserveStrict => Err(self.unless_unsettled(DropReason::SnatPortTaken)),
             SourcePort::Preserve => {
-                self.snat.take_rather(pair, wanted).map_err(|_| DropReason::SnatExhausted)
+                let port = self.snat.take_rather(pair, wanted);
+                port.map_err(|_| self.unless_unsettled(DropReason::SnatExhausted))
             }
-            SourcePort::Change => self.snat.take(pair).map_err(|_| DropReason::SnatExhausted),
+            SourcePort::Change => {
+                let port = self.snat.take(pair);
+                port.map_err(|_| self.unless_unsettled(DropReason::SnatExhausted))
+            }
         }
+    }
+
+    /// Why there is no port, unless there may be one as soon as all workers give ports by the same rule.
+    #[cold]
+    fn unless_unsettled(&mut self, reason: DropReason) -> DropReason {
+        if self.snat.was_settled() { reason } else { DropReason::SnatUnsettled }
     }
 
     /// Gives back the port that the flow had of the SNAT ports.

@@ -1,10 +1,14 @@
 //! [`Stock`]: the sets of ports that tenants choose from, take from and give back to. It does not know who they are.
 
+use std::sync::Arc;
+
 use sluice_ffi::memory::{Backing, Slab};
 
-use super::classes::{Classes, PORT_MIN};
+use super::change::{Change, Rule};
+use super::classes::{Classes, PORT_MIN, PORTS_PER_CLASS};
 use super::random::Random;
 use super::rest::generation_at;
+use super::rules::Rules;
 use super::set::{Set, bit_from};
 use super::steer::Owners;
 use super::toeplitz::BUCKETS;
@@ -16,6 +20,9 @@ pub(super) struct Stock {
     pub(super) addresses: Addresses,
     pub(super) generation: u32,
     pub(super) in_use: usize,
+    pub(super) change: Change,
+    pub(super) owners: Owners,
+    pub(super) worker: usize,
     random: Random,
 }
 
@@ -26,6 +33,10 @@ pub(super) struct Tenant {
     pub(super) home: u128,
     /// Drawn for its next port.
     pub(super) draw: u64,
+    /// Stands for the pair, the same on every worker.
+    pub(super) mark: u64,
+    /// The bucket of a reply without its port.
+    pub(super) base: u8,
     /// Of the address's family.
     pub(super) classes: &'static Classes,
     pub(super) set: u32,
@@ -44,18 +55,25 @@ pub(super) struct Tenant {
 /// Where a port stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
-    class: usize,
-    place: usize,
+    pub(super) class: usize,
+    pub(super) place: usize,
 }
 
 impl Stock {
     /// As [`super::ports::SnatPorts::new`].
-    pub(super) fn new(owners: Owners, worker: usize, sets_max: usize, seed: u64) -> Self {
+    pub(super) fn new(rules: Arc<Rules>, worker: usize, sets_max: usize, seed: u64) -> Self {
+        let owners = rules.owners();
+        let mut addresses = Addresses::new(owners, worker);
+        let kept = (0..).zip(rules.addresses_from(0)).take(rules.ready(worker) as usize);
+        kept.for_each(|(place, address)| addresses.own_by_port(address, place));
         Self {
             sets: Slab::new(sets_max.max(1), Backing::Ordinary),
-            addresses: Addresses::new(owners, worker),
+            addresses,
             generation: generation_at(0),
             in_use: 0,
+            change: Change::new(rules, worker, sets_max.max(1)),
+            owners,
+            worker,
             random: Random::new(seed),
         }
     }
@@ -80,15 +98,18 @@ impl Stock {
     #[inline]
     pub(super) fn exactly(&mut self, tenant: &Tenant, wanted: u16, strictly: bool) -> Option<Spot> {
         let (class, place) = tenant.classes.place_of(wanted);
-        let by_port = self.is_owned_by_port(tenant);
-        let crosses = tenant.is_echo || strictly && by_port;
+        let rule = self.rule_of(tenant);
+        let crosses = tenant.is_echo || strictly && rule == Rule::Number;
         if !crosses && tenant.home >> class & 1 == 0 {
             return None;
         }
         let set = &mut self.sets[tenant.set as usize];
         let is_free =
             if strictly { !set.is_used(class, place) } else { set.is_fresh(class, place, self.generation) };
-        (is_free && !self.is_barred(tenant, by_port, wanted, (class, place))).then_some(Spot { class, place })
+        let is_free = is_free && !self.is_barred(tenant, rule != Rule::Hash, wanted, (class, place));
+        let spot = Spot { class, place };
+        let is_asked = rule == Rule::Number;
+        (is_free && !(is_asked && self.is_older(tenant, spot, !strictly))).then_some(spot)
     }
 
     /// A port for a tenant: of all classes one that has a fresh port, and else one that rests. Counts when there is
@@ -98,21 +119,75 @@ impl Stock {
         let now = self.generation;
         let (first, start) = parted(tenant.draw);
         self.prepare(tenant);
-        let by_port = self.is_owned_by_port(tenant);
-        let elsewhere = if by_port { !tenant.home } else { 0 };
-        let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
+        let rule = self.rule_of(tenant);
+        let barred = self.addresses.barred(tenant.address, rule != Rule::Hash, tenant.classes);
         let set = &mut self.sets[tenant.set as usize];
         // A class without a fresh port is noted, and not looked at again in this generation.
-        for classes in [tenant.home, elsewhere] {
-            let mut fresh = classes & set.fresh(now);
-            while let Some(class) = bit_from(fresh, first) {
-                if let Some(place) = set.fresh_place(class, start, barred, now) {
-                    return Some(Spot { class, place });
-                }
-                fresh &= !(1 << class);
+        let mut fresh = tenant.home & set.fresh(now);
+        while let Some(class) = bit_from(fresh, first) {
+            if let Some(place) = set.fresh_place(class, start, barred, now) {
+                return Some(Spot { class, place });
             }
+            fresh &= !(1 << class);
         }
-        self.rested(tenant, tenant.home | elsewhere, (first, start), by_port)
+        self.farther(tenant, (first, start), rule)
+    }
+
+    /// A port whose replies come to another worker first, where its number is this one's; else one that rests.
+    #[cold]
+    fn farther(&mut self, tenant: &Tenant, from: (u32, usize), rule: Rule) -> Option<Spot> {
+        let elsewhere = if rule == Rule::Number { !tenant.home } else { 0 };
+        let spot = self
+            .elsewhere(tenant, elsewhere, from, true)
+            .or_else(|| self.rested(tenant, from, rule != Rule::Hash))
+            .or_else(|| self.elsewhere(tenant, elsewhere, from, false));
+        if spot.is_none() {
+            self.addresses.at(tenant.address).exhausted += u64::from(self.change.was_settled());
+        }
+        spot
+    }
+
+    /// A fresh port, or one that rests, in `classes` whose replies come to others; none that those have from before.
+    fn elsewhere(
+        &mut self,
+        tenant: &Tenant,
+        classes: u128,
+        (first, start): (u32, usize),
+        is_fresh: bool,
+    ) -> Option<Spot> {
+        let set = &mut self.sets[tenant.set as usize];
+        let mut left = classes & if is_fresh { set.fresh(self.generation) } else { set.open() };
+        while let Some(class) = bit_from(left, first) {
+            if let Some(place) = self.place_elsewhere(tenant, class, start, is_fresh) {
+                return Some(Spot { class, place });
+            }
+            left &= !(1 << class);
+        }
+        None
+    }
+
+    fn place_elsewhere(
+        &mut self,
+        tenant: &Tenant,
+        class: usize,
+        mut start: usize,
+        is_fresh: bool,
+    ) -> Option<usize> {
+        for _ in 0..ASKED_IN_CLASS {
+            let barred = self.addresses.barred(tenant.address, true, tenant.classes);
+            let set = &mut self.sets[tenant.set as usize];
+            let place = if is_fresh {
+                set.fresh_place(class, start, barred, self.generation)?
+            } else {
+                set.rested_place(class, start, barred, self.generation)?
+            };
+            if !self.is_older(tenant, Spot { class, place }, is_fresh) {
+                return Some(place);
+            }
+            // On to the next word: the search begins with the rest of this one.
+            start = (place + 65) % PORTS_PER_CLASS;
+        }
+        None
     }
 
     /// Draws for the tenant's next port, and asks for the memory where that will be looked for.
@@ -126,24 +201,17 @@ impl Stock {
         }
     }
 
-    #[cold]
-    fn rested(
-        &mut self,
-        tenant: &Tenant,
-        classes: u128,
-        (first, start): (u32, usize),
-        by_port: bool,
-    ) -> Option<Spot> {
+    /// A port that rests, of those whose replies come to this worker.
+    fn rested(&mut self, tenant: &Tenant, (first, start): (u32, usize), by_port: bool) -> Option<Spot> {
         let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
         let set = &mut self.sets[tenant.set as usize];
-        let mut open = classes & set.open();
+        let mut open = tenant.home & set.open();
         while let Some(class) = bit_from(open, first) {
             if let Some(place) = set.rested_place(class, start, barred, self.generation) {
                 return Some(Spot { class, place });
             }
             open &= !(1 << class);
         }
-        self.addresses.at(tenant.address).exhausted += 1;
         None
     }
 
@@ -159,6 +227,9 @@ impl Stock {
         self.in_use += 1;
         self.addresses.at(tenant.address).in_use += 1;
         tenant.ports += 1;
+        if self.change.is_entering() {
+            self.note_taken(tenant, spot);
+        }
         tenant.classes.port(class, place)
     }
 
@@ -186,6 +257,9 @@ impl Stock {
         self.in_use -= 1;
         tenant.ports = tenant.ports.saturating_sub(1);
         tenant.idle_since = now;
+        if self.change.has_begun() && self.older().held() > 0 {
+            self.note_given_back(tenant, Spot { class, place });
+        }
         true
     }
 
@@ -199,6 +273,7 @@ impl Stock {
         }
         self.addresses.at(set.address).resting.remove_all(set.resting, self.generation);
         set.wake_all();
+        self.change.on_empty(tenant.set as usize);
         true
     }
 
@@ -211,12 +286,6 @@ impl Stock {
         let barred = self.addresses.barred(tenant.address, by_port, tenant.classes);
         barred[class][place / 64] >> (place % 64) & 1 == 1
     }
-
-    /// True when the tenant's ports are this worker's by number, not by where their replies arrive.
-    #[inline(always)]
-    fn is_owned_by_port(&self, tenant: &Tenant) -> bool {
-        self.addresses.is_by_port(tenant.address) && !tenant.is_echo
-    }
 }
 
 /// Where to begin: at which class, and at which place there.
@@ -224,3 +293,6 @@ impl Stock {
 fn parted(draw: u64) -> (u32, usize) {
     ((draw % BUCKETS as u64) as u32, (draw >> 32) as usize)
 }
+
+/// Ports that others are asked after in a class before the next one's turn.
+const ASKED_IN_CLASS: usize = 8;

@@ -40,7 +40,8 @@ pub(super) struct Usage {
     listened: u32,
     /// The well-known ports that are listened on.
     listened_low: Vec<u16>,
-    is_by_port: bool,
+    /// In the order of those whose ports have owners by number ([`super::rules::Rules`]), or [`BY_HASH`].
+    place: u32,
 }
 
 /// All SNAT addresses that this worker has met, by number. As many as the configuration has ever had.
@@ -69,13 +70,14 @@ impl Addresses {
         }
     }
 
-    /// From now on the ports of these addresses have owners by number.
-    pub(super) fn own_by_port(&mut self, addresses: &[Address]) {
-        for &address in addresses {
-            let number = self.number_of(address);
-            self.at(number).is_by_port = true;
-            self.by_port.insert(address);
-        }
+    /// From now on the ports of `address`, which is at `place` in the order of such, have owners by number, or come to
+    /// have them.
+    pub(super) fn own_by_port(&mut self, address: Address, place: u32) {
+        let number = self.number_of(address) as usize;
+        self.by_port.insert(address);
+        let usage = &mut self.all[number];
+        usage.place = place;
+        usage.bar_foreign(&self.foreign[usize::from(address.is_v4())]);
     }
 
     /// True when ports of `address` have owners by number.
@@ -84,10 +86,16 @@ impl Addresses {
         !self.by_port.is_empty() && self.by_port.contains(&address)
     }
 
-    /// The same of an address by its number.
+    /// Where an address, by number, stands in the order of those whose ports have owners by number, or [`BY_HASH`].
     #[inline(always)]
-    pub(super) fn is_by_port(&self, number: u32) -> bool {
-        self.all[number as usize].is_by_port
+    pub(super) fn place_of(&self, number: u32) -> u32 {
+        self.all[number as usize].place
+    }
+
+    /// True when the port that stands at `place` of `class` is another worker's by number.
+    pub(super) fn is_others(&self, number: u32, class: usize, place: usize) -> bool {
+        let classes = Classes::of_family(self.all[number as usize].address.is_v4());
+        self.owners.of_port(classes.port(class, place)) != self.worker
     }
 
     /// The number of `address`, which it keeps.
@@ -164,7 +172,7 @@ impl Usage {
             barred_here: None,
             listened: 0,
             listened_low: Vec::new(),
-            is_by_port: false,
+            place: BY_HASH,
         }
     }
 
@@ -178,11 +186,23 @@ impl Usage {
         let barred = self.barred.get_or_insert_with(|| Box::new(*classes.low()));
         self.listened += u32::from(barred[class][word] & bit == 0);
         barred[class][word] |= bit;
-        if self.is_by_port {
+        if self.place != BY_HASH {
             self.barred_here.get_or_insert_with(|| Box::new(*foreign))[class][word] |= bit;
         }
     }
+
+    /// What is never given anywhere and what others own, when the second comes after the first.
+    fn bar_foreign(&mut self, foreign: &PortBits) {
+        let Some(barred) = &self.barred else { return };
+        let mut both = Box::new(*foreign);
+        let words = both.as_flattened_mut().iter_mut().zip(barred.as_flattened());
+        words.for_each(|(both, barred)| *both |= barred);
+        self.barred_here = Some(both);
+    }
 }
+
+/// The place of an address whose ports belong where their replies arrive.
+pub(super) const BY_HASH: u32 = u32::MAX;
 
 /// The well-known ports, and those that other workers own by number.
 fn foreign(owners: Owners, worker: usize, is_v4: bool) -> Box<PortBits> {

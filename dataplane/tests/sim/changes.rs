@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sluice_dataplane::clock::Instant;
 use sluice_dataplane::config::ids::MemberId;
 use sluice_dataplane::config::snapshot::{MemberState, Snapshot};
 
@@ -28,6 +29,10 @@ impl Sim {
                 item.into_iter().for_each(|item| item.enabled = !item.enabled);
             }
             Change::RemoveVirtual(place) => self.parts.virtuals.retain(|item| item.id.index() != place),
+            Change::SourcePort(place, choice) => {
+                let item = self.parts.virtuals.iter_mut().find(|item| item.id.index() == place);
+                item.into_iter().for_each(|item| item.source_port = setup::source_port(choice));
+            }
             Change::Nothing => {}
         }
         self.publish();
@@ -39,8 +44,10 @@ impl Sim {
         self.checker.keep_limits_of(&self.parts);
         self.clients.on_change(&self.parts);
         self.parts.generation += 1;
-        self.snapshot = Arc::new(Snapshot::build(self.parts.clone()));
+        let next = Arc::new(Snapshot::build(self.parts.clone()));
+        let before = std::mem::replace(&mut self.snapshot, next);
         self.quotas.set_limits(&self.snapshot);
+        self.nodes[0].rules.announce(&before, &self.snapshot, Instant::from_ms(self.now));
         for number in 0..self.nodes.len() {
             let at = self.now + self.random.below(4);
             self.later(at, Event::Apply(number));

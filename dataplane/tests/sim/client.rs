@@ -75,7 +75,9 @@ impl Clients {
             started: 0,
             stale: 0,
             damaging: plan.weather.corrupts > 0,
-            ports_differ: plan.calm && plan.parts.virtuals.iter().all(|item| !chooses_ports(item)),
+            ports_differ: plan.calm
+                && !plan.turning
+                && plan.parts.virtuals.iter().all(|item| !chooses_ports(item)),
             // With few sets, or many pairs by a flood, pairs without a connection forget what rests.
             ports_rest: plan.calm
                 && plan.share().snat_port_sets >= 64

@@ -7,7 +7,7 @@ use sluice_dataplane::config::snapshot::{Parts, Snat};
 
 use super::client::{Clients, Ends, datagram, is_nobody, number_of, packet_tag};
 use super::endpoint::{Break, Closing, Endpoint, Manners, Out, Side};
-use super::schedule::MemberMood;
+use super::schedule::{MemberMood, Plan};
 use super::setup;
 use super::wire::{self, ACK, End, Packet, RST, SYN, TCP, WINDOW};
 use crate::world::INTERNAL_MAC;
@@ -16,6 +16,8 @@ pub struct Members {
     /// By member's end, source's end and protocol.
     ends: BTreeMap<Ends, MemberEnd>,
     damaging: bool,
+    /// Virtual servers that keep clients' ports have always done so.
+    keeps_ports: bool,
     /// By pool: everybody who has ever been in it.
     pools: Vec<BTreeSet<End>>,
     parts: Parts,
@@ -45,13 +47,15 @@ pub enum Answer {
 }
 
 impl Members {
-    pub fn new(parts: &Parts, damaging: bool) -> Self {
+    pub fn new(plan: &Plan) -> Self {
+        let parts = &plan.parts;
         let of = |pool: &sluice_dataplane::config::snapshot::Pool| {
             pool.members.iter().map(|member| (member.address, member.port)).collect()
         };
         Self {
             ends: BTreeMap::new(),
-            damaging,
+            damaging: plan.weather.corrupts > 0,
+            keeps_ports: !plan.turning,
             pools: parts.pools.iter().map(of).collect(),
             parts: parts.clone(),
             suspects: Vec::new(),
@@ -166,7 +170,8 @@ impl Members {
             Snat::Pool(place) => self.parts.snat_pools[place].addresses.contains(&packet.src.0),
             Snat::List(_) => false,
         };
-        let right_source = right_source && (!setup::keeps_ports(item) || packet.src.1 == ends.0.1);
+        let right_source =
+            right_source && (!(self.keeps_ports && setup::keeps_ports(item)) || packet.src.1 == ends.0.1);
         let right_member = match item.pool {
             Some(pool) => self.pools[pool.index()].contains(&packet.dst),
             None => packet.dst == ends.1,

@@ -140,7 +140,7 @@ impl Sim {
             frames: frames.clone(),
             held: Vec::new(),
             clients: Clients::new(&plan),
-            members: Members::new(&plan.parts, plan.weather.corrupts > 0),
+            members: Members::new(&plan),
             checker,
             trace: 0xcbf2_9ce4_8422_2325,
             frame_count: 0,
@@ -322,6 +322,8 @@ impl Sim {
         for end in &self.clients.ends {
             let served = setup::virtual_of(parts, end.plan.target, end.plan.protocol);
             let served = served.is_some_and(|id| setup::serves(&parts.virtuals[id.index()]));
+            // Its port may have been another's.
+            let served = served && !(self.plan.turning && end.refused);
             if served && end.plan.orderly && end.ends.is_some() && !end.is_complete() {
                 let (plan, tcp, udp, ends) = (&end.plan, &end.tcp, &end.udp, end.ends);
                 let what =

@@ -17,6 +17,7 @@ use sluice_dataplane::port::memory::{self, MemoryPeer};
 use sluice_dataplane::query::{FlowInfo, Query, Reply};
 use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{Idle, WorkerSpec};
+use sluice_dataplane::snat::rules::Rules;
 use sluice_dataplane::worker::{Activity, Worker};
 use sluice_ffi::memory::Backing;
 
@@ -27,6 +28,8 @@ pub struct Node {
     pub worker: Worker,
     pub counters: Arc<WorkerCounters>,
     pub limits: Limits,
+    /// Shared by all.
+    pub rules: Arc<Rules>,
     ports: [MemoryPeer; 2],
     own_frames: FramePool,
     /// When it last took a turn, and whether it was given a frame since.
@@ -44,8 +47,9 @@ impl Node {
     ) -> Vec<Self> {
         let mesh = handoff::mesh(plan.workers).expect("an event for each worker");
         let persistence = Arc::new(PersistenceTable::new(plan.limits.persistence, plan.limits.members));
+        let rules = Arc::new(Rules::new(&plan.limits, plan.workers, snapshot));
         let one = |(number, handoff)| {
-            let shared = (Arc::clone(snapshot), Arc::clone(states), Arc::clone(quotas));
+            let shared = (Arc::clone(snapshot), Arc::clone(states), Arc::clone(quotas), Arc::clone(&rules));
             Self::new(plan, number, handoff, shared, Arc::clone(&persistence))
         };
         mesh.into_iter().enumerate().map(one).collect()
@@ -55,7 +59,7 @@ impl Node {
         plan: &Plan,
         number: usize,
         handoff: Handoff,
-        (snapshot, members, quotas): (Arc<Snapshot>, Arc<MemberStates>, Arc<Quotas>),
+        (snapshot, members, quotas, rules): (Arc<Snapshot>, Arc<MemberStates>, Arc<Quotas>, Arc<Rules>),
         persistence: Arc<PersistenceTable>,
     ) -> Self {
         let ((external, outer), (internal, inner)) = (memory::pair(QUEUE_DEPTH), memory::pair(QUEUE_DEPTH));
@@ -77,6 +81,7 @@ impl Node {
             quotas,
             persistence,
             rates: Arc::default(),
+            rules: Arc::clone(&rules),
             counters: Arc::clone(&counters),
             peers: Vec::new(),
             access_log: Arc::new(AccessLog::new(0)),
@@ -85,7 +90,7 @@ impl Node {
         };
         let seed = HashSeed::fixed(plan.seed ^ ((number as u64) << 32));
         let worker = Worker::with_tables(spec, seed, Backing::Ordinary);
-        Self { worker, counters, limits, ports: [outer, inner], own_frames, turned: 0, given: true }
+        Self { worker, counters, limits, rules, ports: [outer, inner], own_frames, turned: 0, given: true }
     }
 
     /// True when a turn may find something: a frame, or a timer.

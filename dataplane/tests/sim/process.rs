@@ -54,6 +54,10 @@ impl Sim {
                 if round == 0 && !self.nodes[number].has_cause(self.now) {
                     continue;
                 }
+                if self.plan.turning && round < LAGGING_TURNS && self.random.per_mille(300) {
+                    busy = true;
+                    continue;
+                }
                 busy |= self.nodes[number].turn(self.now);
                 busy |= self.collect(number);
             }
@@ -71,7 +75,7 @@ impl Sim {
     pub(super) fn look(&mut self) {
         let waiting = self.frames.in_use() - self.held.len();
         self.checker.check_now(&self.nodes, waiting);
-        if self.steps.is_multiple_of(SWEEP_STEPS) {
+        if self.plan.turning || self.steps.is_multiple_of(SWEEP_STEPS) {
             self.checker.sweep(&mut self.nodes, self.now);
         }
         for suspect in std::mem::take(&mut self.members.suspects) {
@@ -102,5 +106,7 @@ impl Sim {
 
 /// Turns after which workers that are still busy are busy with each other.
 const TURNS_MAX: usize = 64;
+/// Turns of which a worker that lags behind misses some.
+const LAGGING_TURNS: usize = 8;
 /// Steps from one look at every flow to the next.
 const SWEEP_STEPS: u64 = 64;

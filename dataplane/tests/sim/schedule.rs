@@ -19,6 +19,8 @@ pub struct Plan {
     pub weather: Weather,
     /// Nothing but the weather befalls this world, so that every orderly connection completes.
     pub calm: bool,
+    /// Virtual servers come to keep ports and stop again, while workers lag behind each other.
+    pub turning: bool,
     /// For the process.
     pub limits: Limits,
     pub parts: Parts,
@@ -74,6 +76,8 @@ pub enum Change {
     ToggleVirtual(usize),
     /// This virtual server goes away.
     RemoveVirtual(usize),
+    /// This virtual server keeps clients' ports whatever comes (0), where it can (1), or never (2).
+    SourcePort(usize, u8),
     /// The same configuration again.
     Nothing,
 }
@@ -93,11 +97,42 @@ impl Plan {
             spread: spread(&mut random),
             weather,
             calm,
+            turning: false,
             limits: setup::limits(&mut random, calm),
             connections,
             changes: changes(&mut random, &parts, span, calm, workers),
             floods: if calm { Vec::new() } else { moments(&mut random, span, 60, 300) },
             garbage: moments(&mut random, span, 12, 500),
+            parts,
+        }
+    }
+
+    /// A world in which nothing changes but who owns which ports, which clients of the same ports want.
+    pub fn turning(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let weather = Weather::random(&mut random, true);
+        let mut parts = setup::parts(&mut random, true);
+        setup::crowd(&mut random, &mut parts);
+        let span = random.pick(&[400, 2_000, 6_000]);
+        let targets = setup::crowded_targets();
+        let count = random.between(20, 120);
+        let connections = (0..count).map(|_| connection(&mut random, &targets, span, true)).collect();
+        let mut turn = |_| {
+            let change = Change::SourcePort(random.below(4) as usize, random.pick(&[0, 0, 1, 1, 2]));
+            (random.between(1, span), change)
+        };
+        Self {
+            changes: (0..12).map(&mut turn).collect(),
+            workers: random.pick(&[2, 2, 3, 4, 4, 7, 8, 16]),
+            spread: spread(&mut random),
+            limits: setup::limits(&mut random, true),
+            turning: true,
+            calm: true,
+            floods: Vec::new(),
+            garbage: Vec::new(),
+            seed,
+            weather,
+            connections,
             parts,
         }
     }

@@ -95,6 +95,30 @@ pub fn targets(parts: &Parts) -> Vec<(End, u8)> {
     targets
 }
 
+/// Every translated connection of a family goes out by one address to one or two members.
+pub fn crowd(random: &mut Random, parts: &mut Parts) {
+    parts.snat_pools[0].addresses = vec![Address::v4([10, 1, 0, 150]), host(130, false)];
+    parts.pools.iter_mut().for_each(|pool| pool.members.truncate(random.between(1, 2) as usize));
+    let snat = random.pick(&[Snat::Automap, Snat::Pool(0)]);
+    for item in &mut parts.virtuals {
+        item.snat = if item.id.index() < 4 { snat } else { Snat::None };
+        item.source_port = source_port(random.below(3) as u8);
+        item.persistence = None;
+    }
+}
+
+/// As [`super::schedule::Change::SourcePort`] names them.
+pub fn source_port(choice: u8) -> SourcePort {
+    [SourcePort::PreserveStrict, SourcePort::Preserve, SourcePort::Change][usize::from(choice)]
+}
+
+/// The virtual servers that [`crowd`] crowds.
+pub fn crowded_targets() -> Vec<(End, u8)> {
+    let end = |to: &str, port: u16| (world::prefix(to).address, port);
+    let of = |protocol| if protocol == Protocol::Tcp { TCP } else { UDP };
+    SERVICES.iter().map(|&(to, port, protocol, _)| (end(to, port), of(protocol))).collect()
+}
+
 /// A client of the target's family, on the link or behind the router.
 pub fn client(random: &mut Random, target: Address) -> Address {
     let last = random.below(3) as u8;

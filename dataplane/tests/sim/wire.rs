@@ -92,7 +92,11 @@ pub fn ip_frame(
     mut l4: Vec<u8>,
     at: usize,
 ) -> Vec<u8> {
-    let value = !fold(sum(&l4) + pseudo(src, dst, protocol, l4.len()));
+    let value = match !fold(sum(&l4) + pseudo(src, dst, protocol, l4.len())) {
+        // "No checksum" (RFC 768), which IPv6 does not allow.
+        0 if protocol == UDP => 0xffff,
+        value => value,
+    };
     l4[at..at + 2].copy_from_slice(&value.to_be_bytes());
     let mut frame = Vec::with_capacity(54 + l4.len());
     frame.extend(macs.1.0);

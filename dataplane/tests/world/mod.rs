@@ -34,6 +34,7 @@ use sluice_dataplane::query::{FlowInfo, NeighborInfo, Query, Reply};
 use sluice_dataplane::quota::Quotas;
 use sluice_dataplane::runtime::{Idle, WorkerSpec};
 use sluice_dataplane::snat::ports::SnatUse;
+use sluice_dataplane::snat::rules::Rules;
 use sluice_dataplane::verdict::DropReason;
 use sluice_dataplane::worker::Worker;
 use sluice_ffi::memory::Backing;
@@ -57,6 +58,7 @@ pub struct World {
     pub counters: Arc<WorkerCounters>,
     pub members: Arc<MemberStates>,
     pub quotas: Arc<Quotas>,
+    pub rules: Arc<Rules>,
     pub number: usize,
     pub persistence: Arc<PersistenceTable>,
     pub ports: [MemoryPeer; 2],
@@ -66,6 +68,8 @@ pub struct World {
     /// Multicast listener reports that came out, which nothing else is about.
     pub reports: Vec<Out>,
 }
+
+type Shared<'s> = (&'s Arc<MemberStates>, &'s Arc<Quotas>, &'s Arc<PersistenceTable>, &'s Arc<Rules>);
 
 /// A frame that came out: which port, and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,8 +97,9 @@ impl World {
         let mesh = handoff::mesh(workers).expect("an event for each worker");
         let quotas = Arc::new(Quotas::new(&limits, workers));
         quotas.set_limits(&Snapshot::build(parts.clone()));
+        let rules = Arc::new(Rules::new(&limits, workers, &Snapshot::build(parts.clone())));
         let world = |(number, handoff)| {
-            Self::one((number, workers), handoff, limits, parts, (&members, &quotas, &persistence))
+            Self::one((number, workers), handoff, limits, parts, (&members, &quotas, &persistence, &rules))
         };
         mesh.into_iter().enumerate().map(world).collect()
     }
@@ -104,7 +109,7 @@ impl World {
         handoff: handoff::Handoff,
         limits: Limits,
         parts: &Parts,
-        (members, quotas, persistence): (&Arc<MemberStates>, &Arc<Quotas>, &Arc<PersistenceTable>),
+        (members, quotas, persistence, rules): Shared<'_>,
     ) -> Self {
         let (external, outer) = memory::pair(1_024);
         let (internal, inner) = memory::pair(1_024);
@@ -125,6 +130,7 @@ impl World {
             quotas: Arc::clone(quotas),
             persistence: Arc::clone(persistence),
             rates: Arc::default(),
+            rules: Arc::clone(rules),
             counters: Arc::clone(&counters),
             peers: Vec::new(),
             access_log: Arc::new(AccessLog::new(0)),
@@ -136,6 +142,7 @@ impl World {
             counters,
             members: Arc::clone(members),
             quotas: Arc::clone(quotas),
+            rules: Arc::clone(rules),
             number,
             persistence: Arc::clone(persistence),
             ports: [outer, inner],
@@ -201,11 +208,13 @@ impl World {
     }
 
     pub fn apply(&mut self, change: impl FnOnce(&mut Parts)) {
+        let before = Snapshot::build(self.parts.clone());
         change(&mut self.parts);
         self.parts.generation += 1;
         let snapshot = Arc::new(Snapshot::build(self.parts.clone()));
         if self.number == 0 {
             self.quotas.set_limits(&snapshot);
+            self.rules.announce(&before, &snapshot, Instant::from_ms(self.now_ms));
         }
         self.worker.apply(snapshot, Instant::from_ms(self.now_ms));
     }

@@ -71,6 +71,8 @@ impl Pipeline {
                 let made_way = self.makes_way(proxy, exchange);
                 self.wait_in_line(proxy, exchange.pool, made_way)
             }
+            // It asks again soon.
+            Err(DropReason::SnatUnsettled) => Ok(false),
             reached => reached.map(|()| true),
         }
     }
