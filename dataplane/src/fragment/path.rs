@@ -6,7 +6,7 @@ use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
 use crate::flow::Direction;
 use crate::flow::key::FlowKey;
 use crate::frame::{Frame, Offload};
-use crate::handoff::Stray;
+use crate::handoff::{Stray, Trail};
 use crate::outgoing::Outgoing;
 use crate::owner::Home;
 use crate::packet::emit::IcmpError;
@@ -55,6 +55,8 @@ impl Pipeline {
         if gatherer != self.worker {
             return self.carry_out(Fate::HandOver(gatherer), port, frame, out);
         }
+        // Whoever handed it over asked for the fragment's worker; nobody has been asked about the packet.
+        self.trail = Trail::default();
         self.gather(port, frame, &fragment, None, out);
     }
 
