@@ -181,11 +181,16 @@ pub fn may_cut(bytes: &[u8], l3: u16) -> bool {
     ip.first().is_some_and(|byte| byte >> 4 == 4) && ip.get(6).is_some_and(|byte| byte & DONT_FRAGMENT == 0)
 }
 
-/// Gives a whole IPv6 packet that we send a fragment header, as a packet that is to be cut has one (RFC 8200 section
-/// 4.5). Its length is left to [`Cut`]. False without room in front.
+/// Gives a whole IPv6 packet that we send a fragment header with this id, as a packet that is to be cut has one (RFC
+/// 8200 section 4.5); one that it came with (RFC 6946) becomes that. Its length is left to [`Cut`]. False without room
+/// in front.
 #[must_use]
 pub fn add_header_v6(frame: &mut Frame, id: u32) -> bool {
     let end = network_start(frame.bytes()) + 40;
+    if frame.len() >= end + 8 && frame.bytes()[end - 34] == parse::HEADER_FRAGMENT {
+        set_id(frame.bytes_mut(), id);
+        return true;
+    }
     if frame.len() < end || !frame.prepend(8) {
         return false;
     }

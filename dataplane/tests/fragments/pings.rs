@@ -172,6 +172,42 @@ fn a_large_ping_on_a_vlan_is_answered_there() {
 }
 
 #[test]
+fn a_ping_whose_fragments_come_by_two_ports_is_answered_where_the_first_came_from() {
+    for (kind, src, dst) in TO_US {
+        let mut world = World::started(|_| ());
+        let data = payload(4_000);
+        let frames = echo(kind, src, dst, 9, &data);
+        for mut frame in frames[1..].iter().cloned() {
+            frame[..6].copy_from_slice(&INTERNAL_MAC.0);
+            assert_eq!(world.send(INTERNAL, &frame), []);
+        }
+        assert_eq!(whole_echo(&world.send(EXTERNAL, &frames[0])).3, data);
+        let mut last = echo(kind, src, dst, 9, &data);
+        last[2][..6].copy_from_slice(&INTERNAL_MAC.0);
+        assert_eq!(world.send(EXTERNAL, &last[0]), []);
+        assert_eq!(world.send(EXTERNAL, &last[1]), []);
+        let out = world.send(INTERNAL, &last[2]);
+        assert_eq!(world.all_drops(), []);
+        assert!(out.iter().all(|out| out.port == EXTERNAL));
+        assert_eq!(whole_echo(&out).3, data);
+    }
+}
+
+#[test]
+fn a_large_ping_in_one_frame_is_answered_in_fragments_even_if_it_has_a_fragment_header() {
+    let mut world = World::started(|_| ());
+    for (kind, src, dst) in TO_US {
+        let frame = request_of(kind, src, dst);
+        let atomic = (kind == 128).then(|| build::atomic(&frame, 5));
+        for frame in [frame].into_iter().chain(atomic) {
+            let out = world.send(EXTERNAL, &frame);
+            assert!(out.iter().all(|out| out.bytes.len() <= 14 + MTU));
+            assert_eq!(whole_echo(&out), (dst.into(), src.into(), 1, payload(4_000)));
+        }
+    }
+}
+
+#[test]
 fn answers_to_two_pings_of_one_id_are_told_apart() {
     let mut world = World::started(|_| ());
     let mut ids = std::collections::HashSet::new();
