@@ -3,7 +3,7 @@
 //! ```text
 //!   first ─▶ a ping to us, or an error ─▶ all parts wait ─▶ one frame ─▶ decided about like any other packet
 //!                                          128 frames,                     └▶ what is too big for its way out: cut
-//!                                          256 KiB, 2 s
+//!                                          256 KiB, 2 s from the first
 //! ```
 //!
 //! Nothing else is put together. What overlaps is dropped (RFC 5722; RFC 8200 section 4.5), IPv4 too.
