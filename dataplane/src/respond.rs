@@ -16,7 +16,7 @@ use crate::packet::checksum::{fold, sum};
 use crate::packet::emit::{self, Arp, IcmpError};
 use crate::packet::icmp;
 use crate::packet::parse::{Class, Packet, protocol, tcp_flag};
-use crate::packet::rewrite::LinkHeader;
+use crate::packet::rewrite::{self, LinkHeader};
 use crate::pipeline::{Fate, Pipeline};
 use crate::route::NextHop;
 use crate::verdict::DropReason;
@@ -94,7 +94,9 @@ impl Pipeline {
             return self.dropped(DropReason::UnwantedIcmp, VirtualId::NONE);
         }
         let header = self.header(link, from);
-        crate::packet::rewrite::write_link_header(frame.bytes_mut(), header, ethertype(is_v4));
+        if !rewrite::set_link_header(frame, packet.l3, is_v4, header) {
+            return self.dropped(DropReason::NoFrame, VirtualId::NONE);
+        }
         self.cut_to_fit(Fate::Send(port), frame, &packet.key, out)
     }
 
@@ -432,11 +434,6 @@ fn mac_of(raw: smoltcp::wire::RawHardwareAddress) -> Option<Mac> {
 /// Who brought a frame.
 pub(crate) fn source_mac(frame: &Frame) -> Mac {
     Mac(frame.bytes().get(6..12).and_then(|bytes| bytes.first_chunk::<6>()).copied().unwrap_or_default())
-}
-
-fn ethertype(is_v4: bool) -> u16 {
-    use crate::packet::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
-    if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }
 }
 
 /// ff02::1

@@ -6,7 +6,7 @@ use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
 use crate::flow::Direction;
 use crate::flow::key::FlowKey;
 use crate::frame::{Frame, Offload};
-use crate::handoff::Stray;
+use crate::handoff::{Stray, Trail};
 use crate::outgoing::Outgoing;
 use crate::owner::Home;
 use crate::packet::emit::IcmpError;
@@ -55,16 +55,20 @@ impl Pipeline {
         if gatherer != self.worker {
             return self.carry_out(Fate::HandOver(gatherer), port, frame, out);
         }
+        // Whoever handed it over asked for the fragment's worker; nobody has been asked about the packet.
+        self.trail = Trail::default();
         self.gather(port, frame, &fragment, None, out);
     }
 
     /// A fragment of a flow of ours: another worker has seen the ports and says its whole key.
     #[cold]
     pub(crate) fn fragment_of_ours(&mut self, port: PortId, frame: Frame, key: &FlowKey, out: &mut Outgoing) {
+        self.trail = ASKED;
         match self.read_fragment(port, &frame) {
             Ok(fragment) => self.gather(port, frame, &fragment, Some(transport_of(key)), out),
             Err(reason) => self.count_drop(reason, VirtualId::NONE),
         }
+        self.trail = Trail::default();
     }
 
     /// Ends what has waited for too long for its first fragment.
@@ -238,7 +242,8 @@ impl Pipeline {
         packet.key = FlowKey { src_port, dst_port, protocol, ..packet.key };
         let found = self.flows.find(&packet.key, self.flows.hash(&packet.key));
         let home = self.home_of_fragmented(port, &packet);
-        if found.is_none() && !at_home && home != self.worker {
+        let may_go_on = !at_home || self.was_asked_for_passage(&packet.key);
+        if found.is_none() && may_go_on && home != self.worker {
             let stray = Stray::Fragment { port, frame, key: packet.key };
             return match self.handoff.give(home, stray) {
                 Ok(()) => self.counters.handed_over.add(1),
@@ -284,21 +289,32 @@ impl Pipeline {
     }
 
     /// The worker that forwards the fragments of this packet's flow when none here knows the flow: the one that a
-    /// whole packet belongs to.
+    /// whole packet belongs to, or that has to be asked first.
     fn home_of_fragmented(&self, port: PortId, packet: &Packet) -> usize {
         if is_echo(&packet.key) {
             return ICMP_WORKER;
         }
-        let snapshot = &self.snapshot;
-        let matched = snapshot.match_virtual(&packet.key, LinkId::new(port, packet.vlan));
+        let (snapshot, link) = (&self.snapshot, LinkId::new(port, packet.vlan));
+        let matched = snapshot.match_virtual(&packet.key, link);
         let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
         if let Some(owner) = self.passage_to_ask(&packet.key) {
             return owner;
+        }
+        if self.one_to_one(matched, packet, link).is_some() {
+            return self.owner_of_passage(&packet.key);
         }
         match self.home(matched, &packet.key) {
             Home::Here(_) => self.worker,
             home => home.worker(),
         }
+    }
+
+    /// True at the worker that is asked before the packet's home, as it would own it if it were one of a passage.
+    fn was_asked_for_passage(&self, key: &FlowKey) -> bool {
+        let snapshot = &self.snapshot;
+        let may_be =
+            snapshot.nat_of_origin(key.src).is_some() || snapshot.nat_of_translation(key.dst).is_some();
+        may_be && !is_echo(key) && self.owner_of_passage(key) == self.worker
     }
 
     pub(super) fn count_lost_fragments(&mut self) {
@@ -313,6 +329,9 @@ impl Pipeline {
         }
     }
 }
+
+/// The trail of a fragment that has come from the worker where its packet's fragments meet.
+const ASKED: Trail = Trail { hops: 1, sought: 0 };
 
 fn transport_of(key: &FlowKey) -> Transport {
     Transport { src_port: key.src_port, dst_port: key.dst_port, protocol: key.protocol }

@@ -176,6 +176,7 @@ impl FragmentTable {
         let place = self.waiting_free;
         let is_full = place == 0 || entry.waiting >= WAITING_EACH_MAX || bytes > WAITING_BYTES_MAX;
         if is_full || (is_part && exceeds_parts(parts)) {
+            entry.has_hole = 1;
             if is_part {
                 self.crowd_out(id.0);
             }
@@ -201,11 +202,12 @@ impl FragmentTable {
     /// [`LIFETIME_MS`] at most.
     ///
     /// # Errors
-    /// [`DropReason::FragmentsFull`] when as many are held for that as may; the packet is lost.
+    /// [`DropReason::FragmentsFull`] when as many are held for that as may, or one of these found no room before; the
+    /// packet is lost.
     pub fn keep_parts(&mut self, id: EntryId) -> Result<(), DropReason> {
         let (count, bytes) = self.waiting_of(id.0);
         let parts = (self.parts.0 + count, self.parts.1 + bytes);
-        if exceeds_parts(parts) {
+        if exceeds_parts(parts) || self.entries[id.0 as usize].has_hole != 0 {
             self.crowd_out(id.0);
             return Err(DropReason::FragmentsFull);
         }

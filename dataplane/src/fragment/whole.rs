@@ -3,7 +3,7 @@
 //! ```text
 //!   first ─▶ a ping to us, or an error ─▶ all parts wait ─▶ one frame ─▶ decided about like any other packet
 //!                                          128 frames,                     └▶ what is too big for its way out: cut
-//!                                          256 KiB, 2 s
+//!                                          256 KiB, 2 s from the first
 //! ```
 //!
 //! Nothing else is put together. What overlaps is dropped (RFC 5722; RFC 8200 section 4.5), IPv4 too.
@@ -13,7 +13,7 @@ use crate::config::ids::{PortId, VirtualId};
 use crate::flow::key::FlowKey;
 use crate::frame::Frame;
 use crate::outgoing::Outgoing;
-use crate::packet::fragment::{self, Whole};
+use crate::packet::fragment::{self, Fragment, Whole};
 use crate::packet::parse::protocol;
 use crate::pipeline::{Fate, Pipeline};
 use crate::verdict::DropReason;
@@ -40,21 +40,23 @@ impl Pipeline {
         let whole = self.put_together(id, payload);
         self.fragments.forget_if_whole(id);
         match whole {
-            Some(frame) => self.process_stray(port, frame, out),
+            Some((port, frame)) => self.process_stray(port, frame, out),
             None => self.count_drop(DropReason::NoFrame, VirtualId::NONE),
         }
     }
 
-    fn put_together(&mut self, id: EntryId, payload: u32) -> Option<Frame> {
-        let mut whole = Whole::new(payload, &self.frames);
+    /// The packet, and the port that its first fragment came by, whose link header it has.
+    fn put_together(&mut self, id: EntryId, payload: u32) -> Option<(PortId, Frame)> {
+        let (mut whole, mut came_by) = (Whole::new(payload, &self.frames), None);
         while let Some((port, frame)) = self.fragments.take_waiting(id) {
             let fragment = self.read_fragment(port, &frame).ok();
+            came_by = came_by.or(fragment.filter(Fragment::is_first).map(|_| port));
             whole = whole.zip(fragment).and_then(|(mut whole, fragment)| {
                 whole.put(&fragment, frame.bytes())?;
                 Some(whole)
             });
         }
-        whole?.finish()
+        came_by.zip(whole?.finish())
     }
 
     /// What becomes of an ICMP message that is larger than the MTU of the way that `fate` sends it: it is cut, as we are

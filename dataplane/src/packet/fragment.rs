@@ -181,11 +181,16 @@ pub fn may_cut(bytes: &[u8], l3: u16) -> bool {
     ip.first().is_some_and(|byte| byte >> 4 == 4) && ip.get(6).is_some_and(|byte| byte & DONT_FRAGMENT == 0)
 }
 
-/// Gives a whole IPv6 packet that we send a fragment header, as a packet that is to be cut has one (RFC 8200 section
-/// 4.5). Its length is left to [`Cut`]. False without room in front.
+/// Gives a whole IPv6 packet that we send a fragment header with this id, as a packet that is to be cut has one (RFC
+/// 8200 section 4.5); one that it came with (RFC 6946) becomes that. Its length is left to [`Cut`]. False without room
+/// in front.
 #[must_use]
 pub fn add_header_v6(frame: &mut Frame, id: u32) -> bool {
     let end = network_start(frame.bytes()) + 40;
+    if frame.len() >= end + 8 && frame.bytes()[end - 34] == parse::HEADER_FRAGMENT {
+        set_id(frame.bytes_mut(), id);
+        return true;
+    }
     if frame.len() < end || !frame.prepend(8) {
         return false;
     }
@@ -265,10 +270,12 @@ impl Cut {
     }
 }
 
-/// A packet that is being put together from its fragments, in any order. Whoever calls has seen to it that they leave
-/// no hole and do not overlap.
+/// A packet that is being put together from its fragments, in any order. Whoever calls has seen to it that they do not
+/// overlap.
 pub struct Whole {
     frame: Frame,
+    /// Bytes of payload that have not been put.
+    missing: usize,
     head: Option<Head>,
 }
 
@@ -286,7 +293,7 @@ impl Whole {
         let mut frame = pool.take()?;
         frame.room_mut()?.get(..payload as usize)?;
         frame.set_len(payload as usize);
-        Some(Self { frame, head: None })
+        Some(Self { missing: frame.len(), frame, head: None })
     }
 
     /// Puts a fragment in its place; `None` when it has none.
@@ -295,6 +302,7 @@ impl Whole {
         let part = bytes.get(from..from + fragment.len as usize)?;
         let place = fragment.offset as usize..fragment.end() as usize;
         self.frame.bytes_mut().get_mut(place)?.copy_from_slice(part);
+        self.missing = self.missing.saturating_sub(part.len());
         if fragment.is_first() {
             self.head = Some(Head::of(&fragment.packet, bytes)?);
         }
@@ -302,11 +310,11 @@ impl Whole {
     }
 
     /// The packet, with the headers of its first fragment (RFC 791 section 3.2; RFC 8200 section 4.5) and free to be cut
-    /// again. `None` when that has not been put.
+    /// again. `None` when any part has not been put: frame memory holds what others have sent.
     pub fn finish(self) -> Option<Frame> {
-        let Self { mut frame, head } = self;
+        let Self { mut frame, missing, head } = self;
         let (head, payload) = (head?, frame.len());
-        if !frame.prepend(head.len) {
+        if missing > 0 || !frame.prepend(head.len) {
             return None;
         }
         frame.bytes_mut()[..head.len].copy_from_slice(&head.bytes[..head.len]);
@@ -545,13 +553,18 @@ mod tests {
     }
 
     #[test]
-    fn without_its_first_fragment_or_its_room_there_is_no_packet() {
+    fn without_all_fragments_or_its_room_there_is_no_packet() {
         let pool = FramePool::new(1);
         let pieces = udp("198.51.100.7", "192.0.2.100", 4_000);
         let mut whole = Whole::new(4_008, &pool).unwrap();
         assert!(Whole::new(4_008, &pool).is_none(), "no memory");
         whole.put(&parsed(&pieces[1]).unwrap(), &pieces[1]).unwrap();
         assert!(whole.finish().is_none());
+        let mut whole = Whole::new(4_008, &pool).unwrap();
+        for piece in [&pieces[0], &pieces[2]] {
+            whole.put(&parsed(piece).unwrap(), piece).unwrap();
+        }
+        assert!(whole.finish().is_none(), "nobody is shown what lies in a hole");
         assert!(Whole::new(70_000, &pool).is_none(), "no frame is that long");
         let mut small = Whole::new(2_000, &pool).unwrap();
         assert_eq!(small.put(&parsed(&pieces[1]).unwrap(), &pieces[1]), None);

@@ -236,6 +236,57 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_off_is_translated_without_padding_and_behind_its_link_header() {
+        for seed in 0..1_024u32 {
+            let bit = |number: u32| seed >> number & 1 == 1;
+            let payload: Vec<u8> = (0..seed / 7).map(|i| (i.wrapping_mul(seed) >> 2) as u8).collect();
+            let (src, dst, out) = match bit(0) {
+                true => ("198.51.100.7", "192.0.2.100", ["10.1.0.10", "10.1.0.11"]),
+                false => ("2001:db8::7", "2001:db8:1::100", ["2001:db8:2::10", "fd00::ffff:ffff"]),
+            };
+            let mut bytes = match bit(1) {
+                true => build::tcp(&Tcp { src, dst, seq: seed, payload: &payload, ..Tcp::default() }),
+                false => build::udp(&Udp { src, dst, payload: &payload, ..Udp::default() }),
+            };
+            let is_partial = bit(2);
+            let (l4, addresses) = if bit(0) { (34, 26..34) } else { (54, 22..54) };
+            let (protocol, offset) = if bit(1) { (6, 16) } else { (17, 6) };
+            if is_partial {
+                let rest = protocol + (bytes.len() - l4) as u64;
+                let pseudo = fold(checksum::sum(&bytes[addresses]) + rest);
+                bytes[l4 + offset..l4 + offset + 2].copy_from_slice(&pseudo.to_be_bytes());
+            }
+            // None, that of no VLAN, and that of one.
+            let tag = [None, None, Some(0), Some(7)][(seed >> 3 & 3) as usize];
+            tag.into_iter().for_each(|vlan| drop(bytes.splice(12..12, [0x81, 0, 0x60, vlan])));
+            bytes.resize(bytes.len() + if bit(5) { 9 } else { 0 }, 0xee);
+            let (mut frame, packet) = frame(&bytes);
+            if is_partial {
+                frame.offload.checksum = Checksum::Partial { start: packet.l4, offset: offset as u16 };
+            }
+            let vlan = if bit(6) { 300 } else { 0 };
+            assert!(send_off(
+                &mut frame,
+                &packet,
+                &target(out[0], out[1], &packet),
+                LinkHeader { vlan, ..LINK }
+            ));
+            checksum::finish(&mut frame);
+            let l3 = if vlan == 0 { 14 } else { 18 };
+            assert_eq!(frame.len(), l3 + packet.ip_len as usize, "seed {seed}");
+            let Ok(Parsed::Ip(after)) = parse(frame.bytes(), LINK.destination) else { panic!("seed {seed}") };
+            assert_eq!((after.vlan, &frame.bytes()[6..12]), (vlan, &US.0[..]), "seed {seed}");
+            assert_eq!(
+                (after.key, after.ttl),
+                (target(out[0], out[1], &packet), packet.ttl - 1),
+                "seed {seed}"
+            );
+            assert_eq!(frame.bytes()[frame.len() - payload.len()..], payload[..], "seed {seed}");
+            build::assert_checksums(frame.bytes());
+        }
+    }
+
+    #[test]
     fn a_partial_checksum_stays_the_pseudo_headers_sum() {
         let mut bytes = build::tcp(&Tcp { payload: b"hello", ..Tcp::default() });
         build::make_partial(&mut bytes);

@@ -2,6 +2,7 @@
 
 use sluice_dataplane::address::Mac;
 use sluice_dataplane::config::ids::PortId;
+use sluice_dataplane::config::snapshot::{Ingress, Nat, Parts};
 use sluice_dataplane::packet::build::{self, Udp, address};
 use sluice_dataplane::packet::rewrite::LinkHeader;
 use sluice_dataplane::verdict::DropReason;
@@ -144,4 +145,56 @@ fn an_error_in_fragments_with_ttl_1_ends_here() {
         .iter()
         .for_each(|frame| assert_eq!(workers[0].send(INTERNAL, frame), [], "no error about an error"));
     assert_eq!(workers[0].all_drops(), [("ttl-expired", 1)]);
+}
+
+#[test]
+fn errors_about_a_host_by_its_other_address_come_through_in_fragments_over_any_number_of_workers() {
+    let (mut workers, mut turn) = (workers(3, with_nat), 0);
+    for src_port in 40_000..40_012 {
+        let data = payload(700);
+        let udp = Udp { dst: "192.0.2.25", src_port, dst_port: 7_777, ..from_client(false, &data) };
+        let large = payload(4_000);
+        let frames = cut(&Udp { payload: &large, ..udp }, u32::from(src_port));
+        let (seen, arrived) = whole(&spread(&mut workers, EXTERNAL, &frames, &mut turn));
+        assert_eq!((seen.dst.0.as_str(), arrived), ("10.1.0.11", large), "{src_port}");
+        let asked = spread(&mut workers, EXTERNAL, &[build::udp(&udp)], &mut turn);
+        assert_eq!(see(&asked[0]).dst, ("10.1.0.11".to_owned(), 7_777));
+        let error = error_about(&asked[0].bytes, (member_mac(11), INTERNAL_MAC), "10.1.0.11", 528);
+        let expected = told(&spread(&mut workers, INTERNAL, std::slice::from_ref(&error), &mut turn));
+        for id in 0..3 {
+            let frames = build::fragments(&error, 300, 100 + id);
+            assert_eq!(told(&spread(&mut workers, INTERNAL, &frames, &mut turn)), expected, "{src_port}");
+        }
+    }
+    let drops: Vec<_> = workers.iter().map(World::all_drops).collect();
+    assert!(drops.iter().all(Vec::is_empty), "{drops:?}");
+}
+
+/// The member 10.1.0.11 has another address of its own.
+fn with_nat(parts: &mut Parts) {
+    parts.nats.push(Nat {
+        name: "mail".into(),
+        origin: address("10.1.0.11"),
+        translation: address("192.0.2.25"),
+        ingress: Ingress::Any,
+    });
+}
+
+#[test]
+fn a_member_with_an_address_of_its_own_answers_in_fragments_over_any_number_of_workers() {
+    let (mut workers, mut turn) = (workers(3, with_nat), 0);
+    let data = payload(4_000);
+    for src_port in 40_000..40_012 {
+        let udp = Udp { src_port, ..from_client(false, &data) };
+        let (asked, _) = whole(&spread(&mut workers, EXTERNAL, &cut(&udp, src_port.into()), &mut turn));
+        for id in 0..3 {
+            let answer = Udp { dst_port: asked.src.1, ..from_member(false, &data) };
+            let answered =
+                spread(&mut workers, INTERNAL, &cut(&answer, 3 * u32::from(src_port) + id), &mut turn);
+            let drops: Vec<_> = workers.iter().map(World::all_drops).collect();
+            assert!(drops.iter().all(Vec::is_empty), "{src_port}: {drops:?}");
+            let (seen, arrived) = whole(&answered);
+            assert_eq!((seen.src, seen.dst.1, &arrived), ((VIRTUAL.into(), 53), src_port, &data));
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 mod errors;
 mod pings;
+mod random;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -2,7 +2,7 @@
 
 use sluice_dataplane::config::ids::LinkId;
 use sluice_dataplane::config::snapshot::{Ingress, Nat, Parts, Protocol, Snat, VirtualKind};
-use sluice_dataplane::fragment::table::PARTS_MAX;
+use sluice_dataplane::fragment::table::{PARTS_MAX, WAITING_EACH_MAX, WAITING_MAX};
 use sluice_dataplane::packet::build::{self, address};
 use sluice_dataplane::packet::rewrite::LinkHeader;
 use sluice_dataplane::verdict::DropReason;
@@ -172,6 +172,42 @@ fn a_large_ping_on_a_vlan_is_answered_there() {
 }
 
 #[test]
+fn a_ping_whose_fragments_come_by_two_ports_is_answered_where_the_first_came_from() {
+    for (kind, src, dst) in TO_US {
+        let mut world = World::started(|_| ());
+        let data = payload(4_000);
+        let frames = echo(kind, src, dst, 9, &data);
+        for mut frame in frames[1..].iter().cloned() {
+            frame[..6].copy_from_slice(&INTERNAL_MAC.0);
+            assert_eq!(world.send(INTERNAL, &frame), []);
+        }
+        assert_eq!(whole_echo(&world.send(EXTERNAL, &frames[0])).3, data);
+        let mut last = echo(kind, src, dst, 9, &data);
+        last[2][..6].copy_from_slice(&INTERNAL_MAC.0);
+        assert_eq!(world.send(EXTERNAL, &last[0]), []);
+        assert_eq!(world.send(EXTERNAL, &last[1]), []);
+        let out = world.send(INTERNAL, &last[2]);
+        assert_eq!(world.all_drops(), []);
+        assert!(out.iter().all(|out| out.port == EXTERNAL));
+        assert_eq!(whole_echo(&out).3, data);
+    }
+}
+
+#[test]
+fn a_large_ping_in_one_frame_is_answered_in_fragments_even_if_it_has_a_fragment_header() {
+    let mut world = World::started(|_| ());
+    for (kind, src, dst) in TO_US {
+        let frame = request_of(kind, src, dst);
+        let atomic = (kind == 128).then(|| build::atomic(&frame, 5));
+        for frame in [frame].into_iter().chain(atomic) {
+            let out = world.send(EXTERNAL, &frame);
+            assert!(out.iter().all(|out| out.bytes.len() <= 14 + MTU));
+            assert_eq!(whole_echo(&out), (dst.into(), src.into(), 1, payload(4_000)));
+        }
+    }
+}
+
+#[test]
 fn answers_to_two_pings_of_one_id_are_told_apart() {
     let mut world = World::started(|_| ());
     let mut ids = std::collections::HashSet::new();
@@ -240,6 +276,30 @@ fn large_pings_that_are_never_whole_are_bounded_and_others_go_on() {
     assert_eq!(world.run_for(2_500), []);
     let out: Vec<_> = request.iter().flat_map(|frame| world.send(EXTERNAL, frame)).collect();
     assert_eq!(whole_echo(&out).3, data, "there is room again");
+}
+
+#[test]
+fn a_large_ping_of_which_a_part_found_no_room_is_not_answered() {
+    for (kind, src, dst) in TO_US {
+        let mut world = World::started(|_| ());
+        let flood = build::udp(&crate::from_client(false, &payload(60_000)));
+        let part = |id, offset, more| build::fragment(&flood, id, offset, more, &[0; 64]);
+        let ids = 1_000..1_000 + (WAITING_MAX / usize::from(WAITING_EACH_MAX)) as u32;
+        for id in ids.clone() {
+            (1..=usize::from(WAITING_EACH_MAX))
+                .for_each(|at| drop(world.send(EXTERNAL, &part(id, at * 64, true))));
+        }
+        assert_eq!(world.all_drops(), []);
+        let request = echo(kind, src, dst, 1, &payload(4_000));
+        assert_eq!(world.send(EXTERNAL, &request[1]), []);
+        assert_eq!(world.drops(DropReason::FragmentsFull), 1);
+        ids.for_each(|id| drop(world.send(EXTERNAL, &part(id, 32, true))));
+        assert_eq!(world.frames.in_use(), 0, "there is room again");
+        assert_eq!(world.send(EXTERNAL, &request[2]), []);
+        assert_eq!(world.send(EXTERNAL, &request[0]), [], "nobody is told what lay in the hole");
+        assert_eq!(world.drops(DropReason::FragmentsFull), 3);
+        assert_eq!(world.frames.in_use(), 0);
+    }
 }
 
 #[test]

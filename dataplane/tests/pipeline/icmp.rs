@@ -32,6 +32,21 @@ fn ping_is_answered_for_self_ips_and_virtual_addresses() {
     assert_eq!(world.drops(DropReason::IcmpUnmatched), 1);
 }
 
+#[test]
+fn a_ping_with_a_tag_that_names_no_vlan_is_answered_without() {
+    let mut world = World::started(|_| ());
+    for (src, dst, kind, reply) in [(CLIENT, VIRTUAL, 8, 0), (CLIENT6, VIRTUAL6, 128, 129)] {
+        let mut tagged = echo(src, dst, kind);
+        tagged.splice(12..12, [0x81, 0, 0xe0, 0]);
+        let out = world.send(EXTERNAL, &tagged);
+        let seen = see(&out[0]);
+        assert_eq!((seen.src.0.as_str(), seen.dst.0.as_str(), seen.vlan), (dst, src, 0));
+        build::assert_checksums(&out[0].bytes);
+        let l4 = if kind == 8 { 34 } else { 54 };
+        assert_eq!((out[0].bytes.len(), out[0].bytes[l4]), (tagged.len() - 4, reply));
+    }
+}
+
 /// An ICMP error of `kind` and `code` from `src` to `dst` that quotes `offender` (a frame), with an MTU.
 fn icmp_error(macs: (Mac, Mac), src: &str, dst: &str, (kind, code): (u8, u8), offender: &[u8]) -> Vec<u8> {
     let link = LinkHeader { source: macs.0, destination: macs.1, vlan: 0 };

@@ -44,6 +44,8 @@ pub(super) struct Entry {
     pub(super) key: PacketKey,
     pub(super) state: u8,
     pub(super) has_new_id: u8,
+    /// 1 when a fragment that is marked as seen is gone, so that the packet cannot be put together any more.
+    pub(super) has_hole: u8,
     pub(super) transport: Transport,
     pub(super) new_id: u32,
     /// Where the first fragment went, for a packet without a flow.

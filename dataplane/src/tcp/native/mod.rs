@@ -251,7 +251,7 @@ fn window_scale(receive_buffer: usize) -> u8 {
     ((usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16) as u8).min(SCALE_MAX)
 }
 
-/// RFC 7323 section 2.3.
 /// RFC 791 section 3.1: what every host takes.
 const MTU_MIN: u16 = 576;
+/// RFC 7323 section 2.3.
 const SCALE_MAX: u8 = 14;
