@@ -193,7 +193,7 @@ impl Proxies {
             verifying: HashMap::new(),
             verdicts: Vec::new(),
             walk: down::Walk::default(),
-            ready: Vec::new(),
+            ready: slots::ready_list(connections),
             looked_ms: 0,
             again: false,
         }

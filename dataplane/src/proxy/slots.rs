@@ -14,11 +14,16 @@ pub(crate) struct Slots {
     capacity: usize,
 }
 
+/// With room for what usually has something to do in one turn; it grows as far as there are proxies.
+pub(crate) fn ready_list(capacity: usize) -> Vec<u32> {
+    Vec::with_capacity(capacity.min(READY_USUAL))
+}
+
 impl Slots {
     /// For `capacity` proxies.
     pub(crate) fn new(capacity: usize) -> Self {
-        let spare = Vec::with_capacity(SPARE_MAX);
-        Self { places: Vec::new(), free: Vec::new(), ready: Vec::new(), spare, len: 0, capacity }
+        let (spare, ready) = (Vec::with_capacity(SPARE_MAX), ready_list(capacity));
+        Self { places: Vec::new(), free: Vec::new(), ready, spare, len: 0, capacity }
     }
 
     /// How many there are.
@@ -115,3 +120,5 @@ impl Slots {
 
 /// Each keeps a profile alive that may be an old one.
 const SPARE_MAX: usize = 256;
+/// Ready in one turn without an allocation.
+const READY_USUAL: usize = 1_024;

@@ -167,7 +167,12 @@ impl Stock {
 
     /// From now on the ports of `kept` are to have owners by number.
     pub(super) fn own_by_port(&mut self, kept: &[Address]) {
-        self.change.rules.add(kept);
+        // Addresses never leave, and most applies bring none.
+        let new: Vec<_> =
+            kept.iter().copied().filter(|address| !self.addresses.has_by_port(*address)).collect();
+        if !new.is_empty() {
+            self.change.rules.add(&new);
+        }
     }
 
     /// About that much of the work that is due, in units of about ten nanoseconds. True while there is more.
@@ -338,5 +343,5 @@ fn bits_of(bits: u64) -> impl Iterator<Item = usize> {
 const ANYBODY: u64 = 0;
 /// Eight words are looked at.
 const COST_OF_CLASS: usize = 8;
-/// Three cells are written, each on a line of its own.
-const COST_OF_PORT: usize = 8;
+/// Three cells are written, each on a line of its own, and at first each on a page that nobody has touched.
+const COST_OF_PORT: usize = 48;

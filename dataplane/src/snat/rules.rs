@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+use hashbrown::HashSet;
 
 use super::older::OlderPorts;
 use super::steer::Owners;
@@ -86,11 +87,8 @@ impl Rules {
     /// From now on the ports of these addresses are to have owners by number.
     pub(super) fn add(&self, kept: &[Address]) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        for address in kept {
-            if !addresses.contains(address) {
-                addresses.push(*address);
-            }
-        }
+        let mut known: HashSet<Address> = addresses.iter().copied().collect();
+        addresses.extend(kept.iter().copied().filter(|address| known.insert(*address)));
         self.known.store(addresses.len() as u32, Ordering::Release);
     }
 

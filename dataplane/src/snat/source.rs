@@ -83,6 +83,7 @@ impl Pipeline {
         for address in of_family.take(ADDRESSES_TRIED) {
             match self.source_at(*address, asked) {
                 Ok(source) => return Ok(source),
+                Err(_) if why_not == DropReason::SnatUnsettled => {}
                 Err(reason) => why_not = reason,
             }
         }

@@ -157,9 +157,13 @@ impl Stock {
     ) -> Option<Spot> {
         let set = &mut self.sets[tenant.set as usize];
         let mut left = classes & if is_fresh { set.fresh(self.generation) } else { set.open() };
+        let mut asks = ASKED_MAX;
         while let Some(class) = bit_from(left, first) {
-            if let Some(place) = self.place_elsewhere(tenant, class, start, is_fresh) {
+            if let Some(place) = self.place_elsewhere(tenant, class, start, is_fresh, &mut asks) {
                 return Some(Spot { class, place });
+            }
+            if asks == 0 {
+                return None;
             }
             left &= !(1 << class);
         }
@@ -172,8 +176,9 @@ impl Stock {
         class: usize,
         mut start: usize,
         is_fresh: bool,
+        asks: &mut usize,
     ) -> Option<usize> {
-        for _ in 0..ASKED_IN_CLASS {
+        for _ in 0..ASKED_IN_CLASS.min(*asks) {
             let barred = self.addresses.barred(tenant.address, true, tenant.classes);
             let set = &mut self.sets[tenant.set as usize];
             let place = if is_fresh {
@@ -184,6 +189,7 @@ impl Stock {
             if !self.is_older(tenant, Spot { class, place }, is_fresh) {
                 return Some(place);
             }
+            *asks -= 1;
             // On to the next word: the search begins with the rest of this one.
             start = (place + 65) % PORTS_PER_CLASS;
         }
@@ -296,3 +302,5 @@ fn parted(draw: u64) -> (u32, usize) {
 
 /// Ports that others are asked after in a class before the next one's turn.
 const ASKED_IN_CLASS: usize = 8;
+/// And for one port that is to be made: bounds what a first packet costs while older ports fill an address.
+const ASKED_MAX: usize = 256;
