@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use sluice_control::client::Client;
-use sluice_ffi::dpdk::{self, Eal, LogTo, Mempool};
+use sluice_ffi::dpdk::{self, Eal, LogTo, Mempool, ThreadGuard};
 
 use super::device::{self, SOCKET, Setup, Wire};
 use super::station::Station;
@@ -18,6 +18,8 @@ pub struct Ground {
     dir: TempDir,
     huge: bool,
     opened: usize,
+    /// This thread's cache in every mempool.
+    _registered: ThreadGuard,
     _hugepages: Hugepages,
 }
 
@@ -60,9 +62,10 @@ impl Ground {
         let more = ["--no-pci", "--no-telemetry", "--file-prefix=sluice"].map(String::from);
         let args = dpdk::default_args(&[args, more.to_vec()].concat(), &[]);
         let eal = Eal::init(&args, LogTo::Quiet).map_err(|error| error.to_string())?;
+        let registered = dpdk::register_thread().map_err(|error| error.to_string())?;
         let memory = Mempool::new(eal, 16_383, 2048, -1).map_err(|error| error.to_string())?;
         let dir = TempDir::new("sluice-wire").map_err(|error| error.to_string())?;
-        Ok(Self { eal, memory, dir, huge, opened: 0, _hugepages: hugepages })
+        Ok(Self { eal, memory, dir, huge, opened: 0, _registered: registered, _hugepages: hugepages })
     }
 
     /// What the numbers were taken on, in words.
