@@ -16,12 +16,13 @@ use sluice_dataplane::frame::{BURST_MAX, FramePool};
 use sluice_dataplane::packet::build::{self, Tcp, Udp};
 use sluice_dataplane::packet::parse::{Packet, Parsed, parse};
 use sluice_dataplane::packet::rewrite::{self, LinkHeader};
+use sluice_dataplane::pipeline::LOOK_AHEAD;
 use sluice_dataplane::snat::ports::{Pair, SnatPorts};
 use sluice_dataplane::snat::rules::Rules;
 use sluice_dataplane::virtual_server::lookup::VirtualIndex;
 use sluice_ffi::memory::Backing;
 
-use crate::proxied::{Layer, ProxiedWorker};
+use crate::proxied::{Layer, ProxiedWorker, TOGETHER};
 use crate::scenario;
 use crate::steady::SteadyWorker;
 
@@ -60,8 +61,8 @@ pub const OPERATIONS: &[Operation] = &[
     one("flow find/miss, 1 k flows", || find_one(1_000, false)),
     one("flow find/hit, 1 M flows", || find_one(1_000_000, true)),
     one("flow find/miss, 1 M flows", || find_one(1_000_000, false)),
-    burst("flow find/burst, 1 k flows", 1_000, || find_burst(1_000)),
-    burst("flow find/burst, 1 M flows", 1_000, || find_burst(1_000_000)),
+    burst("flow find/burst, 1 k flows", LOOK_AHEAD, 500, || find_burst(1_000)),
+    burst("flow find/burst, 1 M flows", LOOK_AHEAD, 500, || find_burst(1_000_000)),
     one("virtual server find/1", || find_virtual(1)),
     one("virtual server find/1 k", || find_virtual(1_000)),
     one("virtual server find/100 k", || find_virtual(100_000)),
@@ -71,20 +72,20 @@ pub const OPERATIONS: &[Operation] = &[
     one("http/response head, 8 fields", || Box::new(crate::http::response())),
     one("http/64 KiB in 16 chunks", || Box::new(crate::http::chunks())),
     one("http route/1 k hosts", || Box::new(crate::http::route(1_000))),
-    burst("memory port alone", 300, || SteadyWorker::new(1_000).into_echo()),
-    burst("worker burst/requests, 1 k flows", 300, || SteadyWorker::new(1_000).into_requests()),
-    burst("worker burst/replies, 1 k flows", 300, || SteadyWorker::new(1_000).into_replies()),
-    burst("worker burst/requests, 100 k flows", 300, || SteadyWorker::new(100_000).into_requests()),
-    burst("worker burst/new flows that expire", 300, || SteadyWorker::new(50_000).into_new_flows()),
-    burst("worker burst/requests, one of two workers", 300, || {
+    burst("memory port alone", BURST_MAX, 40, || SteadyWorker::new(1_000).into_echo()),
+    burst("worker burst/requests, 1 k flows", BURST_MAX, 40, || SteadyWorker::new(1_000).into_requests()),
+    burst("worker burst/replies, 1 k flows", BURST_MAX, 40, || SteadyWorker::new(1_000).into_replies()),
+    burst("worker burst/requests, 100 k flows", BURST_MAX, 40, || SteadyWorker::new(100_000).into_requests()),
+    burst("worker burst/new flows that expire", BURST_MAX, 40, || SteadyWorker::new(50_000).into_new_flows()),
+    burst("worker burst/requests, one of two workers", BURST_MAX, 40, || {
         SteadyWorker::one_of_two(1_000).into_requests()
     }),
-    burst("worker burst/new flows, one of two workers", 300, || {
+    burst("worker burst/new flows, one of two workers", BURST_MAX, 40, || {
         SteadyWorker::one_of_two(50_000).into_new_flows()
     }),
-    burst("proxy/http request, keep-alive", 300, || requests(Layer::Http)),
-    burst("proxy/tcp request", 300, || requests(Layer::Stream)),
-    burst("proxy/new http connection", 300, || {
+    burst("proxy/http request, keep-alive", TOGETHER, 300, || requests(Layer::Http)),
+    burst("proxy/tcp request", TOGETHER, 300, || requests(Layer::Stream)),
+    burst("proxy/new http connection", TOGETHER, 300, || {
         let mut proxied = ProxiedWorker::new(Layer::Http, true);
         // Until as many leave TIME-WAIT as enter it.
         (0..WARM_TURNS).for_each(|_| proxied.turn_connections());
@@ -103,8 +104,9 @@ const fn one(name: &'static str, make: fn() -> Box<dyn FnMut()>) -> Operation {
     Operation { name, each: 1, calls: 10_000, make }
 }
 
-const fn burst(name: &'static str, calls: u64, make: fn() -> Box<dyn FnMut()>) -> Operation {
-    Operation { name, each: BURST_MAX as u64, calls, make }
+/// `each` packets or exchanges a call.
+const fn burst(name: &'static str, each: usize, calls: u64, make: fn() -> Box<dyn FnMut()>) -> Operation {
+    Operation { name, each: each as u64, calls, make }
 }
 
 fn parse_of(frame: Vec<u8>) -> Box<dyn FnMut()> {
@@ -183,14 +185,14 @@ fn find_burst(flows: u32) -> Box<dyn FnMut()> {
     let (table, keys) = table(flows);
     let mut next = 0;
     Box::new(move || {
-        let burst: &[FlowKey; BURST_MAX] = keys[next..].first_chunk().expect("the end is handled below");
+        let burst: &[FlowKey; LOOK_AHEAD] = keys[next..].first_chunk().expect("the end is handled below");
         let hashes = burst.map(|key| table.hash(&key));
         hashes.iter().for_each(|&hash| table.prefetch_bucket(hash));
         let near = hashes.map(|hash| table.prefetch_flow(hash));
         for ((key, &hash), near) in burst.iter().zip(&hashes).zip(near) {
             black_box(table.find_near(black_box(key), hash, near));
         }
-        next = if next + 2 * BURST_MAX <= keys.len() { next + BURST_MAX } else { 0 };
+        next = if next + 2 * LOOK_AHEAD <= keys.len() { next + LOOK_AHEAD } else { 0 };
     })
 }
 

@@ -16,7 +16,6 @@ use sluice_dataplane::config::proxy::{HttpProfile, ProxyProfile};
 use sluice_dataplane::config::snapshot::{Parts, Protocol, VirtualKind};
 use sluice_dataplane::counters::WorkerCounters;
 use sluice_dataplane::flow::key::HashSeed;
-use sluice_dataplane::frame::BURST_MAX;
 use sluice_dataplane::port::{PortQueue, memory};
 use sluice_dataplane::verdict::DropReason;
 use sluice_dataplane::worker::Worker;
@@ -85,8 +84,8 @@ impl ProxiedWorker {
     /// When one has not.
     pub fn with_connections(layer: Layer, connections: u16) -> Self {
         let mut proxied = Self::new(layer, false);
-        for first in (0..connections).step_by(BURST_MAX) {
-            let clients = first..connections.min(first + BURST_MAX as u16);
+        for first in (0..connections).step_by(TOGETHER) {
+            let clients = first..connections.min(first + TOGETHER as u16);
             proxied.exchange(clients.len(), |hosts| clients.for_each(|client| hosts.begin(client.into())));
         }
         proxied
@@ -98,9 +97,9 @@ impl ProxiedWorker {
     /// When an answer does not come.
     pub fn turn_requests(&mut self, connections: u16) {
         let first = self.next;
-        self.next = (first + BURST_MAX as u16) % connections;
-        self.exchange(BURST_MAX, |hosts| {
-            (0..BURST_MAX as u16).for_each(|number| hosts.begin(usize::from((first + number) % connections)));
+        self.next = (first + TOGETHER as u16) % connections;
+        self.exchange(TOGETHER, |hosts| {
+            (0..TOGETHER as u16).for_each(|number| hosts.begin(usize::from((first + number) % connections)));
         });
     }
 
@@ -110,9 +109,9 @@ impl ProxiedWorker {
     /// When an answer does not come.
     pub fn turn_connections(&mut self) {
         let first = self.next;
-        self.next = (first + BURST_MAX as u16) % CLIENTS;
-        self.exchange(BURST_MAX, |hosts| {
-            (0..BURST_MAX as u16).for_each(|number| hosts.begin(usize::from(first + number)));
+        self.next = (first + TOGETHER as u16) % CLIENTS;
+        self.exchange(TOGETHER, |hosts| {
+            (0..TOGETHER as u16).for_each(|number| hosts.begin(usize::from(first + number)));
         });
         // So that TIME-WAIT ends for as many as begin it.
         self.pass(CONNECTIONS_APART_MS);
@@ -188,7 +187,9 @@ fn parts(http: Option<HttpProfile>) -> Parts {
 const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const PEER: Mac = Mac([2, 0, 0, 0, 0, 0xc]);
 /// A burst of connections with all that either side says at once.
-const WIRE_FRAMES: usize = 8 * BURST_MAX;
+/// Exchanges that begin in the same turn.
+pub const TOGETHER: usize = 32;
+const WIRE_FRAMES: usize = 8 * TOGETHER;
 /// Clients that new connections take turns with: longer than TIME-WAIT lasts.
 const CLIENTS: u16 = 16_384;
 /// 1,500 connections a second, and 8,000 of them in TIME-WAIT.

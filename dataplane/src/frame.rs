@@ -16,8 +16,9 @@ use crossbeam::queue::ArrayQueue;
 pub use sluice_ffi::memory::Backing;
 use sluice_ffi::memory::{Chunks, Pages};
 
-/// Frames a driver takes or gives at once.
-pub const BURST_MAX: usize = 32;
+/// Frames that a driver gives at once, at most. What a burst costs by itself, two rings to look at and their
+/// counters to write where another core reads, is shared by so many.
+pub const BURST_MAX: usize = 256;
 
 /// Bytes kept free in front of a received frame, for a longer link header than it came with.
 pub const HEADROOM_BYTES: usize = 128;
@@ -366,8 +367,8 @@ fn give_back(held: Box<Held>) {
     }
 }
 
-/// A burst.
-const WARM_MAX: usize = BURST_MAX;
+/// So many that their headers stay in the cache.
+const WARM_MAX: usize = 32;
 
 /// An odd number of cache lines, so that the headers of neighbouring chunks fall into different cache sets.
 pub const CHUNK_BYTES: usize = 64 * 1029;

@@ -2,7 +2,7 @@
 
 use crate::config::ids::PortId;
 use crate::counters::WorkerCounters;
-use crate::frame::Frame;
+use crate::frame::{BURST_MAX, Frame};
 use crate::port::PortQueue;
 use crate::verdict::DropReason;
 
@@ -76,5 +76,5 @@ impl Outgoing {
     }
 }
 
-/// Eight bursts: what a driver may owe us before we drop.
-const WAITING_MAX: usize = 256;
+/// What a driver may owe us before we drop.
+const WAITING_MAX: usize = 4 * BURST_MAX;

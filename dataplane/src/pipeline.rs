@@ -108,11 +108,11 @@ pub struct Pipeline {
     /// Low bits of the generation in force; flows with another are checked again.
     pub(crate) epoch: u32,
     /// Taken out while a burst is decided.
-    burst: Option<Box<[Slot; BURST_MAX]>>,
+    burst: Option<Box<[Slot; LOOK_AHEAD]>>,
 }
 
-fn blank_burst() -> Box<[Slot; BURST_MAX]> {
-    Box::new([const { Slot::BLANK }; BURST_MAX])
+fn blank_burst() -> Box<[Slot; LOOK_AHEAD]> {
+    Box::new([const { Slot::BLANK }; LOOK_AHEAD])
 }
 
 /// What the pipeline knows of a port.
@@ -235,13 +235,15 @@ impl Pipeline {
         now: Instant,
     ) -> u64 {
         self.now = now;
-        let mut burst = self.burst.take().unwrap_or_else(blank_burst);
-        let bytes = self.parse_and_prefetch(port, frames, &mut burst);
-        for (frame, slot) in frames.iter_mut().zip(burst.iter()) {
-            match self.decide(port, frame, slot, out) {
-                Fate::Done => {}
-                Fate::Send(to) => self.send(to, std::mem::take(frame), out),
-                other => self.carry_out(other, port, std::mem::take(frame), out),
+        let (mut burst, mut bytes) = (self.burst.take().unwrap_or_else(blank_burst), 0);
+        for frames in frames.chunks_mut(LOOK_AHEAD) {
+            bytes += self.parse_and_prefetch(port, frames, &mut burst);
+            for (frame, slot) in frames.iter_mut().zip(burst.iter()) {
+                match self.decide(port, frame, slot, out) {
+                    Fate::Done => {}
+                    Fate::Send(to) => self.send(to, std::mem::take(frame), out),
+                    other => self.carry_out(other, port, std::mem::take(frame), out),
+                }
             }
         }
         frames.clear();
@@ -286,7 +288,7 @@ impl Pipeline {
 
     /// Parses the burst, then asks for the memory that each packet's look-up will touch. Returns how many bytes there are.
     #[inline(never)]
-    fn parse_and_prefetch(&mut self, port: PortId, frames: &[Frame], burst: &mut [Slot; BURST_MAX]) -> u64 {
+    fn parse_and_prefetch(&mut self, port: PortId, frames: &[Frame], burst: &mut [Slot; LOOK_AHEAD]) -> u64 {
         let (mac, mut total) = (self.ports[usize::from(port.0)].mac, 0);
         for (frame, slot) in frames.iter().zip(burst.iter_mut()) {
             let bytes = frame.bytes();
@@ -295,7 +297,7 @@ impl Pipeline {
             slot.hash = self.flows.hash(&slot.packet.key);
             self.flows.prefetch_bucket(slot.hash);
         }
-        for slot in &mut burst[..frames.len().min(BURST_MAX)] {
+        for slot in &mut burst[..frames.len().min(LOOK_AHEAD)] {
             slot.near = self.flows.prefetch_flow(slot.hash);
         }
         total
@@ -434,3 +436,7 @@ impl Slot {
         found: Found::Nothing(DropReason::Truncated),
     };
 }
+
+/// Packets whose memory is asked for before the first of them is decided. A whole burst would not stay in the nearest
+/// cache.
+pub const LOOK_AHEAD: usize = 64;

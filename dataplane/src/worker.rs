@@ -65,8 +65,8 @@ pub struct Worker {
     timers_due: Instant,
     /// When the last turn began, if it was a busy one: nobody slept between that and this.
     busy_since: Option<Instant>,
-    /// Turns that timers may yet wait for packets; `None` when none seem to wait.
-    patience: Option<u32>,
+    /// Packets that timers may yet wait for; `None` when none seem to wait.
+    patience: Option<usize>,
 }
 
 impl Worker {
@@ -182,21 +182,21 @@ impl Worker {
     }
 
     fn receive(&mut self, now: Instant) -> bool {
-        let (mut busy, mut more) = (false, false);
+        let (mut received, mut more) = (0, false);
         for (place, queue) in self.queues.iter_mut().enumerate() {
             let count = queue.rx(&mut self.received);
             if count == 0 {
                 continue;
             }
-            (busy, more) = (true, more | (count >= BURST_MAX / 2));
+            (received, more) = (received + count, more | (count >= MANY));
             let port = PortId(place as u8);
             let traffic = &self.counters.of_port(port).frames;
             traffic.packets_in.add(count as u64);
             traffic.bytes_in.add(self.pipeline.process(port, &mut self.received, &mut self.outgoing, now));
         }
-        self.patience = more.then(|| self.patience.map_or(PATIENCE, |turns| turns.saturating_sub(1)));
-        self.pipeline.is_behind = self.patience.is_some_and(|turns| turns > 0);
-        busy
+        self.patience = more.then(|| self.patience.map_or(PATIENCE, |left| left.saturating_sub(received)));
+        self.pipeline.is_behind = self.patience.is_some_and(|left| left > 0);
+        received > 0
     }
 
     fn send(&mut self) -> bool {
@@ -387,7 +387,9 @@ impl Pipeline {
 
 /// RFC 791 section 3.2: every link carries so much.
 const MTU_MIN: u16 = 68;
-/// Turns for which timers wait while packets do: more than a queue holds, less than anybody notices.
-const PATIENCE: u32 = 256;
+/// So many at once, and more may wait behind them.
+const MANY: usize = 16;
+/// Packets for which timers wait: more than a queue holds, less than anybody notices.
+const PATIENCE: usize = 8_192;
 const TIMER_PERIOD: Duration = Duration::from_millis(16);
 const SLOW_PERIOD: Duration = Duration::from_millis(AGEING_PERIOD_MS);

@@ -106,14 +106,14 @@ fn packets_come_around_a_ring_in_order() {
     assert!(started.port.is_link_up());
     let (rx, tx) = &mut started.queues[0];
     let mut burst = Burst::new();
-    for index in 0..BURST_MAX as u8 {
-        burst.push(pool.copy_of(&[index; 60]).expect("an mbuf")).expect("room");
+    for index in 0..BURST_MAX {
+        burst.push(pool.copy_of(&[index as u8; 60]).expect("an mbuf")).expect("room");
     }
     assert!(burst.is_full() && burst.push(pool.alloc().expect("an mbuf")).is_err());
     assert_eq!((tx.tx(&mut burst), burst.len()), (BURST_MAX, 0));
     let mut seen = Vec::new();
     assert_eq!(rx.rx(|mbuf| seen.push(mbuf.bytes().to_vec())), BURST_MAX);
-    assert!(seen.iter().zip(0u8..).all(|(bytes, index)| *bytes == [index; 60]));
+    assert!(seen.iter().zip(0..).all(|(bytes, index)| *bytes == [index as u8; 60]));
     assert_eq!(started.port.stats().tx_packets, BURST_MAX as u64);
     drop(started);
     assert_eq!(pool.in_use(), 0);

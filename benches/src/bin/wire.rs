@@ -10,12 +10,15 @@ use sluice_benches::scenario::Shape;
 use sluice_benches::wire::flood::{self, Flood};
 use sluice_benches::wire::ground::Ground;
 use sluice_benches::wire::http::{self, Traffic};
+use sluice_benches::wire::station::TESTPMD_BURST;
 use sluice_benches::wire::{device, forwarding, live_apply, new_flows};
 use sluice_dataplane::config::snapshot::Protocol;
+use sluice_ffi::dpdk::BURST_MAX;
 
 const HELP: &str = "\
 wire [--flows 1000,100000,1000000] [--rounds 5] [--seconds 1] [--traffic requests,replies] [--ring-log2 10]
-     [--workers 1] [--profile PERF.DATA]          packets of known flows, against testpmd's macswap
+     [--burst 32] [--workers 1] [--profile PERF.DATA]
+                                                  packets of known flows, against testpmd's macswap
 wire flood [--rate 10000] [--floods 0,1,10,full] [--seconds 3] [--silent-members]
                                                   honest TCP connections under a SYN flood; fails below 95 %
 wire new-flows [--rounds 5] [--seconds 3] [--idle-ms 1000] [--flows 4000000] [--rate MAX]
@@ -80,6 +83,7 @@ fn run_forwarding(arguments: &Arguments) -> Result<(), String> {
         span: arguments.seconds("--seconds", 1.0)?,
         replies: arguments.option("--traffic").is_none_or(|text| text.contains("replies")),
         ring_log2: arguments.number("--ring-log2", 10)?,
+        burst: arguments.number("--burst", TESTPMD_BURST)?.clamp(1, BURST_MAX),
         in_code: arguments.is_in_code() && workers == 1,
         real_time: !arguments.has("--share-cores") && !is_crowded,
         profile: arguments.option("--profile").map(PathBuf::from),

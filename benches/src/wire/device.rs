@@ -11,6 +11,7 @@ use sluice_dataplane::port::{self, DriverSpec, PortSpec};
 use sluice_dataplane::runtime;
 use sluice_dataplane::verdict::DropReason;
 
+use super::station::TESTPMD_BURST;
 use crate::large::Sections;
 use crate::machine::{self, Process};
 use crate::proxied::Layer;
@@ -70,7 +71,8 @@ pub fn start_testpmd(wire: &Wire, cores: &[usize], hugepages: bool) -> io::Resul
         "--file-prefix=sluice",
     ]);
     command.args(memory_args(hugepages));
-    command.args(["--vdev", &wire.client(), "--", "--forward-mode=macswap", "--burst=32"]);
+    command.args(["--vdev", &wire.client(), "--", "--forward-mode=macswap"]);
+    command.arg(format!("--burst={TESTPMD_BURST}"));
     let (queues, mbufs) = (cores.len(), 8192 * cores.len());
     command.args([format!("--nb-cores={queues}"), format!("--rxq={queues}"), format!("--txq={queues}")]);
     command.arg(format!("--total-num-mbufs={mbufs}"));

@@ -23,6 +23,8 @@ pub struct Plan {
     pub replies: bool,
     /// Both rings hold 2 to the power of this many frames.
     pub ring_log2: u8,
+    /// Frames that a generator sends at once.
+    pub burst: usize,
     /// A worker built in code instead of the `sluice` binary.
     pub in_code: bool,
     /// Real-time priority while it is measured.
@@ -42,8 +44,8 @@ pub struct Plan {
 pub fn run(ground: &mut Ground, plan: &Plan) -> Result<(), String> {
     println!("{}", ground.about());
     println!(
-        "64-byte frames; generators on cores {:?}, device under test on cores {:?}; flows picked at random",
-        plan.generators, plan.workers
+        "64-byte frames, sent {} at once; generators on cores {:?}, device under test on cores {:?}; flows picked at random",
+        plan.burst, plan.generators, plan.workers
     );
     for &flows in &plan.flows {
         let mut rounds: [Rounds; 3] = Default::default();
@@ -74,7 +76,8 @@ fn round(
         _ => Device::Sluice(setup),
     };
     let link = ground.link(&device, plan.ring_log2)?;
-    let Link { stations, mut device, .. } = link;
+    let Link { mut stations, mut device, .. } = link;
+    stations.iter_mut().for_each(|station| station.burst_max = plan.burst);
     let mut fleet = Fleet::new(stations, flows, &plan.generators);
     fleet.connect(traffic, || device.is_running()).map_err(|why| ground.with_log(&why))?;
     if traffic == Traffic::Macswap {

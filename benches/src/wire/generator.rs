@@ -263,7 +263,7 @@ impl Generator {
     fn fill(&mut self, traffic: Traffic, mut pick: impl FnMut(&mut Self) -> u32) {
         self.station.push_pending();
         let mut flows = [0; BURST_MAX];
-        let room = BURST_MAX - self.station.burst.len();
+        let room = self.station.burst_max.saturating_sub(self.station.burst.len());
         for flow in &mut flows[..room] {
             *flow = pick(self);
             if traffic == Traffic::Replies {

@@ -18,6 +18,8 @@ pub struct Station {
     pub(super) mac: Mac,
     pub(super) device_mac: Option<Mac>,
     pub(super) burst: Burst,
+    /// Frames sent at once, at most.
+    pub(super) burst_max: usize,
     /// Received packets kept for sending.
     pub(super) spare: Vec<Mbuf>,
     /// What was received and is not ours to count.
@@ -48,6 +50,7 @@ impl Station {
             memory,
             device_mac: None,
             burst: Burst::new(),
+            burst_max: TESTPMD_BURST,
             spare: Vec::with_capacity(SPARE_MAX),
             others: Vec::with_capacity(BURST_MAX),
             pending: Vec::new(),
@@ -107,10 +110,16 @@ impl Station {
         count
     }
 
+    /// True when one more frame may be sent with those of the burst.
+    #[inline(always)]
+    pub(super) fn has_room(&self) -> bool {
+        self.burst.len() < self.burst_max
+    }
+
     /// Puts what is pending into the burst, as far as there is room.
     #[inline(always)]
     pub fn push_pending(&mut self) {
-        while !self.burst.is_full()
+        while self.has_room()
             && let Some(answer) = self.pending.pop()
         {
             // The loop ends when the burst is full.
@@ -120,7 +129,7 @@ impl Station {
 
     /// Lets `write` fill one more frame of the burst; false when that is full, or there is no memory.
     pub fn push(&mut self, write: impl FnOnce(&mut [u8; FRAME_BYTES])) -> bool {
-        if self.burst.is_full() {
+        if !self.has_room() {
             return false;
         }
         let Some(mut mbuf) = self.spare.pop().and_then(whole).or_else(|| fresh(&self.memory)) else {
@@ -133,10 +142,10 @@ impl Station {
 
     /// Lets `write` fill one more frame of `len` bytes; false when the wire has no room for it now, or there is no memory.
     pub fn put(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> bool {
-        if self.burst.is_full() {
+        if !self.has_room() {
             self.send();
         }
-        let mbuf = if self.burst.is_full() { None } else { self.memory.alloc() };
+        let mbuf = if self.has_room() { self.memory.alloc() } else { None };
         let Some(mut mbuf) = mbuf.filter(Mbuf::is_empty) else { return false };
         if !mbuf.append(len) {
             return false;
@@ -238,4 +247,6 @@ fn arp(operation: u8, mac: Mac, sender: [u8; 4], target_mac: Mac, target: [u8; 4
 
 /// Received packets kept for sending.
 pub(super) const SPARE_MAX: usize = 4 * BURST_MAX;
+/// As many as testpmd sends at once.
+pub const TESTPMD_BURST: usize = 32;
 const CONNECT_MAX: Duration = Duration::from_secs(20);

@@ -27,13 +27,13 @@ use std::sync::Arc;
 use sluice_ffi::bpf::SocketProgram;
 use sluice_ffi::kernel_bypass::{Hook, KernelBypass};
 use sluice_ffi::packet_socket::{
-    FanoutMode, PacketError, PacketSocket, Refusal, VNET_DATA_VALID, VNET_GSO_ECN, VNET_GSO_TCPV4,
+    BATCH_MAX, FanoutMode, PacketError, PacketSocket, Refusal, VNET_DATA_VALID, VNET_GSO_ECN, VNET_GSO_TCPV4,
     VNET_GSO_TCPV6, VNET_GSO_UDP_L4, VNET_NEEDS_CSUM, VnetHeader,
 };
 
 use super::{DriverCounters, OpenPort, PortError, PortInfo, PortQueue, Steering};
 use crate::address::Mac;
-use crate::frame::{BURST_MAX, Checksum, Frame, FramePool, Offload, SegmentKind, Segmentation};
+use crate::frame::{Checksum, Frame, FramePool, Offload, SegmentKind, Segmentation};
 use crate::packet::segment::segment;
 
 /// Opens `interface` with one queue for each of `pools`.
@@ -74,7 +74,7 @@ pub fn open_at(
 pub struct AfPacketQueue {
     socket: PacketSocket,
     pool: FramePool,
-    /// Frames to receive into; the last is the next. At most [`BURST_MAX`].
+    /// Frames to receive into; the last is the next. At most [`BATCH_MAX`].
     spare: Vec<Frame>,
     /// What is left of a super-frame that we had to cut ourselves: goes before all else.
     cut: Vec<Frame>,
@@ -89,18 +89,18 @@ impl AfPacketQueue {
         Self {
             socket,
             pool,
-            spare: Vec::with_capacity(BURST_MAX),
-            cut: Vec::with_capacity(BURST_MAX * 2),
+            spare: Vec::with_capacity(BATCH_MAX),
+            cut: Vec::with_capacity(BATCH_MAX * 2),
             refusals: 0,
             counters: DriverCounters::default(),
             _bypass: bypass,
         }
     }
 
-    /// Takes spare frames until there are [`BURST_MAX`], or the pool has none.
+    /// Takes spare frames until there are [`BATCH_MAX`], or the pool has none.
     #[inline]
     fn take_spare(&mut self) {
-        while self.spare.len() < BURST_MAX {
+        while self.spare.len() < BATCH_MAX {
             let Some(frame) = self.pool.take() else { break };
             self.spare.push(frame);
         }

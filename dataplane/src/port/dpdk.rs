@@ -54,8 +54,7 @@ pub fn open(spec: &PortSpec, device: &str, pools: &[FramePool]) -> Result<OpenPo
         let error = DpdkError::TooFewQueues { wanted: pools.len(), queues_max: found.queues_max() };
         return Err(explain(error));
     }
-    let memory: Result<Vec<Mempool>, _> = pools.iter().map(|pool| packet_memory(eal, &found, pool)).collect();
-    let memory = memory.map_err(explain)?;
+    let memory = vec![packet_memory(eal, &found, pools).map_err(explain)?; pools.len()];
     let started = found.start(&memory, &HashPlan { key: &RSS_KEY, buckets: BUCKETS }).map_err(explain)?;
     let info = describe(spec, device, &started.port, pools.len());
     let baseline = started.port.stats();
@@ -357,10 +356,12 @@ fn stage(frame: Frame, burst: &mut BurstWriter, max_bytes: usize, errors: &mut u
     asks
 }
 
-fn packet_memory(eal: Eal, device: &EthDev, frames: &FramePool) -> Result<Mempool, DpdkError> {
+/// One for all queues. A worker that sends what another has received keeps the memory in its own cache; were that the
+/// other's alone, it would never see it again.
+fn packet_memory(eal: Eal, device: &EthDev, pools: &[FramePool]) -> Result<Mempool, DpdkError> {
     let (rx, tx) = device.descriptors();
-    let in_flight = frames.frames_max().clamp(IN_FLIGHT_MIN, IN_FLIGHT_MAX);
-    let count = usize::from(rx) + usize::from(tx) + in_flight;
+    let in_flight = |frames: &FramePool| frames.frames_max().clamp(IN_FLIGHT_MIN, IN_FLIGHT_MAX);
+    let count: usize = pools.iter().map(|pool| usize::from(rx) + usize::from(tx) + in_flight(pool)).sum();
     Mempool::new(eal, count, device.room_bytes(), device.socket())
 }
 
@@ -429,7 +430,7 @@ const LINK_HEADER_BYTES: usize = 18;
 const LINK_HEADER_BYTES_MIN: usize = 14;
 
 /// Mbufs beyond the descriptors: in bursts, caches, queues of the pipeline.
-const IN_FLIGHT_MIN: usize = 1024;
+const IN_FLIGHT_MIN: usize = 2048;
 const IN_FLIGHT_MAX: usize = 4096;
 
 #[cfg(test)]

@@ -384,18 +384,19 @@ mod tests {
     #[test]
     fn a_full_wire_takes_no_more_than_the_wrapper_may_hold() {
         let (inner, peer) = pair(1);
-        let pool = FramePool::new(256);
+        let pool = FramePool::new(6 * BURST_MAX);
         let twice = FaultRates { duplication: 1.0, ..FaultRates::default() };
         let spec = FaultSpec { tx: twice, ..FaultSpec::default() };
         let mut queue = FaultQueue::new(Box::new(inner), &spec, 0, &pool);
-        let mut frames = (0..100).map(|n| numbered(&pool, n)).collect::<Vec<_>>();
+        let many = 4 * BURST_MAX as u32;
+        let mut frames = (0..many).map(|n| numbered(&pool, n)).collect::<Vec<_>>();
         while queue.tx(&mut frames) > 0 {}
-        assert!(frames.len() >= 100 - 2 * BURST_MAX);
+        assert!(frames.len() >= 2 * BURST_MAX);
         let mut numbers = Vec::new();
         while let Some(frame) = peer.recv() {
             numbers.push(number(&frame));
             queue.tx(&mut frames);
         }
-        assert!(numbers.into_iter().eq((0..100).flat_map(|n| [n, n])));
+        assert!(numbers.into_iter().eq((0..many).flat_map(|n| [n, n])));
     }
 }

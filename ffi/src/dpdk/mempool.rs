@@ -160,6 +160,6 @@ fn cache_len(count: usize) -> u32 {
 static RETIRED: Mutex<Vec<Raw>> = Mutex::new(Vec::new());
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
-/// Eight bursts: the shared ring is touched once in as many.
+/// A burst: what is received and sent leaves the shared ring alone.
 const CACHE_LEN: usize = 256;
 const _: () = assert!(CACHE_LEN <= sys::RTE_MEMPOOL_CACHE_MAX_SIZE as usize);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::ethdev::Device;
 use super::{Mbuf, sys};
 
-/// Packets received or sent at once.
-pub const BURST_MAX: usize = 32;
+/// Packets received or sent at once, at most.
+pub const BURST_MAX: usize = 256;
 
 /// A device's receive queue.
 pub struct RxQueue {
