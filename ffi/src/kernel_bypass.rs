@@ -70,7 +70,7 @@ impl KernelBypass {
 /// Held only to be dropped.
 #[derive(Debug)]
 enum Held {
-    Links { _links: [OwnedFd; 2] },
+    Links { _links: [Link; 2] },
     Filters { _filters: clsact::Filters },
 }
 
@@ -103,7 +103,28 @@ struct LinkRequest {
     expected_revision: u64,
 }
 
-fn link(program: &OwnedFd, interface: u32, attach_type: u32) -> io::Result<OwnedFd> {
+/// The part of `union bpf_attr` that BPF_LINK_DETACH reads.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct DetachRequest {
+    link: u32,
+}
+
+/// A program at its place until dropped.
+#[derive(Debug)]
+struct Link(OwnedFd);
+
+impl Drop for Link {
+    /// A link that is only closed may be in force a little longer: the kernel lets go of it when it has time.
+    fn drop(&mut self) {
+        let mut request = DetachRequest { link: self.0.as_raw_fd() as u32 };
+        // An interface that is gone has no link any more.
+        // SAFETY: a detach request holds no pointers.
+        let _ = unsafe { bpf(BPF_LINK_DETACH, &mut request) };
+    }
+}
+
+fn link(program: &OwnedFd, interface: u32, attach_type: u32) -> io::Result<Link> {
     let mut request = LinkRequest {
         program: program.as_raw_fd() as u32,
         interface,
@@ -116,10 +137,11 @@ fn link(program: &OwnedFd, interface: u32, attach_type: u32) -> io::Result<Owned
     // SAFETY: a link request holds no pointers.
     let descriptor = unsafe { bpf(BPF_LINK_CREATE, &mut request) }?;
     // SAFETY: the descriptor was just created and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    Ok(Link(unsafe { OwnedFd::from_raw_fd(descriptor) }))
 }
 
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const PROGRAM_TYPE_SCHED_CLS: u32 = 3;
 const TCX_INGRESS: u32 = 46;
