@@ -46,7 +46,7 @@ fn bare(device: &str) -> impl FnMut() -> usize {
     }
     tx.tx(&mut burst);
     move || {
-        rx.rx(|mbuf| {
+        rx.rx(BURST_MAX, |mbuf| {
             let _ = burst.push(mbuf);
         });
         tx.tx(&mut burst)

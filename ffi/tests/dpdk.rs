@@ -112,7 +112,7 @@ fn packets_come_around_a_ring_in_order() {
     assert!(burst.is_full() && burst.push(pool.alloc().expect("an mbuf")).is_err());
     assert_eq!((tx.tx(&mut burst), burst.len()), (BURST_MAX, 0));
     let mut seen = Vec::new();
-    assert_eq!(rx.rx(|mbuf| seen.push(mbuf.bytes().to_vec())), BURST_MAX);
+    assert_eq!(rx.rx(BURST_MAX, |mbuf| seen.push(mbuf.bytes().to_vec())), BURST_MAX);
     assert!(seen.iter().zip(0..).all(|(bytes, index)| *bytes == [index as u8; 60]));
     assert_eq!(started.port.stats().tx_packets, BURST_MAX as u64);
     drop(started);

@@ -11,7 +11,6 @@ use sluice_dataplane::port::{self, DriverSpec, PortSpec};
 use sluice_dataplane::runtime;
 use sluice_dataplane::verdict::DropReason;
 
-use super::station::TESTPMD_BURST;
 use crate::large::Sections;
 use crate::machine::{self, Process};
 use crate::proxied::Layer;
@@ -55,11 +54,11 @@ impl Wire {
     }
 }
 
-/// Starts testpmd in macswap mode, with a queue on each of `cores`.
+/// Starts testpmd in macswap mode, with a queue on each of `cores` and bursts of `burst`.
 ///
 /// # Errors
 /// When it is not installed.
-pub fn start_testpmd(wire: &Wire, cores: &[usize], hugepages: bool) -> io::Result<Process> {
+pub fn start_testpmd(wire: &Wire, cores: &[usize], burst: usize, hugepages: bool) -> io::Result<Process> {
     let mut command = on_all_cores("dpdk-testpmd");
     // The first lcore is testpmd's own, for its prompt; the others forward.
     let forwarding: String = (1..).zip(cores).map(|(lcore, core)| format!(",{lcore}@{core}")).collect();
@@ -72,7 +71,7 @@ pub fn start_testpmd(wire: &Wire, cores: &[usize], hugepages: bool) -> io::Resul
     ]);
     command.args(memory_args(hugepages));
     command.args(["--vdev", &wire.client(), "--", "--forward-mode=macswap"]);
-    command.arg(format!("--burst={TESTPMD_BURST}"));
+    command.arg(format!("--burst={burst}"));
     let (queues, mbufs) = (cores.len(), 8192 * cores.len());
     command.args([format!("--nb-cores={queues}"), format!("--rxq={queues}"), format!("--txq={queues}")]);
     command.arg(format!("--total-num-mbufs={mbufs}"));

@@ -23,7 +23,7 @@ pub struct Plan {
     pub replies: bool,
     /// Both rings hold 2 to the power of this many frames.
     pub ring_log2: u8,
-    /// Frames that a generator sends at once.
+    /// Frames that a generator, and testpmd, sends and receives at once.
     pub burst: usize,
     /// A worker built in code instead of the `sluice` binary.
     pub in_code: bool,
@@ -44,7 +44,7 @@ pub struct Plan {
 pub fn run(ground: &mut Ground, plan: &Plan) -> Result<(), String> {
     println!("{}", ground.about());
     println!(
-        "64-byte frames, sent {} at once; generators on cores {:?}, device under test on cores {:?}; flows picked at random",
+        "64-byte frames, {} at once; generators on cores {:?}, device under test on cores {:?}; flows picked at random",
         plan.burst, plan.generators, plan.workers
     );
     for &flows in &plan.flows {
@@ -71,7 +71,7 @@ fn round(
 ) -> Result<(), String> {
     let setup = Setup { shape: Shape::udp(flows), cores: &plan.workers, ballast: None, proxy: None };
     let device = match traffic {
-        Traffic::Macswap => Device::Macswap(&plan.workers),
+        Traffic::Macswap => Device::Macswap(&plan.workers, plan.burst),
         _ if plan.in_code => Device::InCode(setup),
         _ => Device::Sluice(setup),
     };

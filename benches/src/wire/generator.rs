@@ -229,8 +229,8 @@ impl Generator {
     #[inline(always)]
     fn receive(&mut self, traffic: Traffic) {
         let Self { station, window, seen, learned, first, .. } = self;
-        let Station { rx, spare, others, mac, .. } = station;
-        rx.rx(|mbuf| {
+        let Station { rx, spare, others, mac, burst_max, .. } = station;
+        rx.rx(*burst_max, |mbuf| {
             let Some(frame) = mbuf.bytes().first_chunk::<FRAME_BYTES>().filter(|_| is_udp(mbuf.bytes()))
             else {
                 // Not ours to count: ARP, and what sluice sends of its own accord.

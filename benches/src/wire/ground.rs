@@ -26,8 +26,8 @@ pub struct Ground {
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy)]
 pub enum Device<'a> {
-    /// testpmd's macswap, on these cores.
-    Macswap(&'a [usize]),
+    /// testpmd's macswap, on these cores, with bursts of so many.
+    Macswap(&'a [usize], usize),
     /// The `sluice` binary.
     Sluice(Setup<'a>),
     /// A worker built in code.
@@ -90,13 +90,13 @@ impl Ground {
         let socket = format!("sluice-wire-{}-{}", std::process::id(), self.opened);
         let wire = Wire { socket, ring_log2 };
         let queues = match device {
-            Device::Macswap(cores) => cores.len(),
+            Device::Macswap(cores, _) => cores.len(),
             Device::Sluice(setup) | Device::InCode(setup) => setup.cores.len(),
         };
         let memories: Vec<Mempool> = (0..queues).map(|_| self.memory.clone()).collect();
         let stations = Station::open(self.eal, &wire.server(self.opened), &memories)?;
         let started = match device {
-            Device::Macswap(cores) => device::start_testpmd(&wire, cores, self.huge),
+            &Device::Macswap(cores, burst) => device::start_testpmd(&wire, cores, burst, self.huge),
             Device::Sluice(setup) => device::start_sluice(&wire, setup, self.dir.path()),
             Device::InCode(setup) => device::start_worker(&wire, setup),
         };

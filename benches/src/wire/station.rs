@@ -18,7 +18,7 @@ pub struct Station {
     pub(super) mac: Mac,
     pub(super) device_mac: Option<Mac>,
     pub(super) burst: Burst,
-    /// Frames sent at once, at most.
+    /// Frames sent at once, at most; those of [`super::generator`] received, too.
     pub(super) burst_max: usize,
     /// Received packets kept for sending.
     pub(super) spare: Vec<Mbuf>,
@@ -99,7 +99,7 @@ impl Station {
     /// to be sent. Returns how many frames there were.
     pub fn receive(&mut self, mut take: impl FnMut(&[u8]) -> bool) -> usize {
         let Self { rx, spare, others, .. } = self;
-        let count = rx.rx(|mbuf| {
+        let count = rx.rx(BURST_MAX, |mbuf| {
             if mbuf.bytes().get(12..14) == Some(&[8, 6]) {
                 others.push(mbuf);
             } else if take(mbuf.bytes()) && spare.len() < SPARE_MAX {

@@ -102,7 +102,7 @@ impl PortQueue for DpdkQueue {
         }
         let Self { rx, intake, .. } = self;
         let mut received = Appender::new(frames, BURST_MAX);
-        rx.rx(|mbuf| intake.take(mbuf, &mut received));
+        rx.rx(BURST_MAX, |mbuf| intake.take(mbuf, &mut received));
         drop(received);
         frames.len() - before
     }
@@ -185,7 +185,7 @@ impl DpdkQueue {
     fn rx_checked(&mut self, frames: &mut Vec<Frame>) {
         let Self { rx, intake, check, .. } = self;
         let mut received = Appender::new(frames, BURST_MAX);
-        rx.rx(|mbuf| {
+        rx.rx(BURST_MAX, |mbuf| {
             check.look(mbuf.bytes(), mbuf.hash());
             intake.take(mbuf, &mut received);
         });

@@ -53,14 +53,16 @@ impl RxQueue {
         Self { port: device.port(), queue, device, _not_sync: PhantomData }
     }
 
-    /// Receives up to [`BURST_MAX`] packets and gives each to `take`, oldest first; returns how many. Never blocks.
+    /// Receives up to `most` packets ([`BURST_MAX`] at most) and gives each to `take`, oldest first; returns how many.
+    /// Never blocks.
     #[inline(always)]
-    pub fn rx(&mut self, mut take: impl FnMut(Mbuf)) -> usize {
+    pub fn rx(&mut self, most: usize, mut take: impl FnMut(Mbuf)) -> usize {
+        let most = most.min(BURST_MAX);
         let mut raw = [const { MaybeUninit::<NonNull<sys::rte_mbuf>>::uninit() }; BURST_MAX];
         // SAFETY: the device runs while self.device lives; the queue exists, and `&mut self` is its only user.
         let count =
-            unsafe { sys::sluice_rx_burst(self.port, self.queue, raw.as_mut_ptr().cast(), BURST_MAX as u16) };
-        let count = usize::from(count).min(BURST_MAX);
+            unsafe { sys::sluice_rx_burst(self.port, self.queue, raw.as_mut_ptr().cast(), most as u16) };
+        let count = usize::from(count).min(most);
         for index in 0..count {
             if index + 2 < count {
                 // SAFETY: the driver has filled the first `count`.
