@@ -91,7 +91,7 @@ impl SteadyWorker {
     }
 
     /// # Panics
-    /// When there is no memory for 32 frames.
+    /// When there is no memory for a burst of frames.
     fn of(workers: usize, parts: Parts, flows: u32) -> Self {
         let (queue, peer) = memory::pair(4 * BURST_MAX);
         let port: (_, Box<dyn PortQueue>) = (memory::info("wire", US), Box::new(queue));
@@ -104,7 +104,8 @@ impl SteadyWorker {
             fresh: owned(workers, scenario::FLOWS_MAX / 2, FRESH),
         });
         let numbers = own.as_ref().and_then(|own| own.known.last()).map_or(flows, |&last| last + 1);
-        let frames = (0..BURST_MAX).map(|_| pool.copy_of(&[0; FRAME_BYTES]).expect("32 of 96")).collect();
+        let frames =
+            (0..BURST_MAX).map(|_| pool.copy_of(&[0; FRAME_BYTES]).expect("one burst of three")).collect();
         let mut steady = Self {
             worker,
             peer,
@@ -129,7 +130,7 @@ impl SteadyWorker {
         steady
     }
 
-    /// 32 requests of known flows, picked at random, through the worker and back.
+    /// A burst of requests of known flows, picked at random, through the worker and back.
     pub fn turn_requests(&mut self) {
         for _ in 0..BURST_MAX {
             let flow = self.pick();
@@ -144,7 +145,7 @@ impl SteadyWorker {
         self.turn_requests();
     }
 
-    /// 32 replies.
+    /// A burst of replies.
     pub fn turn_replies(&mut self) {
         for _ in 0..BURST_MAX {
             let flow = self.pick();
@@ -154,7 +155,7 @@ impl SteadyWorker {
         self.turn();
     }
 
-    /// 32 first packets, and in the long run the end of as many flows: time passes so that they expire.
+    /// A burst of first packets, and in the long run the end of as many flows: time passes so that they expire.
     pub fn turn_new_flows(&mut self) {
         for _ in 0..BURST_MAX {
             let flow = match &self.own {
@@ -165,7 +166,7 @@ impl SteadyWorker {
             self.write_request(flow);
         }
         // At this pace about 38,000 flows live for their 60 s.
-        self.now = self.now + Duration::from_millis(50);
+        self.now = self.now + Duration::from_millis(400);
         self.turn();
     }
 
@@ -181,7 +182,7 @@ impl SteadyWorker {
 
     /// As a function to be called over and over, from the point on where as many flows end as begin.
     pub fn into_new_flows(mut self) -> Box<dyn FnMut()> {
-        for _ in 0..1_500 {
+        for _ in 0..200 {
             self.turn_new_flows();
         }
         Box::new(move || self.turn_new_flows())
@@ -358,26 +359,29 @@ mod tests {
             steady.turn_requests();
             steady.turn_replies();
         }
-        assert_eq!((steady.forwarded() - before, steady.drops()), (6_400, vec![]));
+        assert_eq!((steady.forwarded() - before, steady.drops()), (200 * BURST_MAX as u64, vec![]));
     }
 
     #[test]
     fn everything_comes_back_to_one_of_two_workers() {
         let mut steady = SteadyWorker::one_of_two(1_000);
         let before = steady.forwarded();
-        for _ in 0..2_000 {
+        for _ in 0..250 {
             steady.turn_requests();
             steady.turn_replies();
             steady.turn_new_flows();
         }
         let strays = steady.counters.handed_over.load() + steady.counters.misdirected.load();
-        assert_eq!((steady.forwarded() - before, strays, steady.drops()), (3 * 64_000, 0, vec![]));
+        assert_eq!(
+            (steady.forwarded() - before, strays, steady.drops()),
+            (750 * BURST_MAX as u64, 0, vec![])
+        );
     }
 
     #[test]
     fn as_many_flows_end_as_begin() {
         let mut steady = SteadyWorker::new(1_000);
-        for _ in 0..12_000 {
+        for _ in 0..1_500 {
             steady.turn_new_flows();
         }
         assert_eq!(steady.drops(), vec![]);
