@@ -186,9 +186,9 @@ fn parts(http: Option<HttpProfile>) -> Parts {
 
 const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const PEER: Mac = Mac([2, 0, 0, 0, 0, 0xc]);
-/// A burst of connections with all that either side says at once.
 /// Exchanges that begin in the same turn.
 pub const TOGETHER: usize = 32;
+/// As many connections with all that either side says at once.
 const WIRE_FRAMES: usize = 8 * TOGETHER;
 /// Clients that new connections take turns with: longer than TIME-WAIT lasts.
 const CLIENTS: u16 = 16_384;

@@ -159,7 +159,7 @@ impl Pipeline {
             let way = Oversized { packet, to, link, mac, virtual_id, member_id, direction };
             return self.forward_oversized(port, frame, &way, out);
         }
-        if out.is_full(link.port()) {
+        if !out.takes(link.port(), frame) {
             return self.dropped(DropReason::TxFull, virtual_id);
         }
         let packets = segments(frame, packet);

@@ -9,29 +9,40 @@ use crate::verdict::DropReason;
 /// One bounded burst for each port.
 pub struct Outgoing {
     bursts: Vec<Waiting>,
+    /// Of a port's burst, at most so many in our own frame memory: receiving, answering and cutting need it, too.
+    own_max: usize,
 }
 
 struct Waiting {
     frames: Vec<Frame>,
     bytes: u64,
+    /// Of the frames, those in our own memory.
+    own: usize,
 }
 
 impl Outgoing {
-    /// For `ports` ports.
-    pub fn new(ports: usize) -> Self {
-        let empty = || Waiting { frames: Vec::with_capacity(WAITING_MAX), bytes: 0 };
-        Self { bursts: (0..ports).map(|_| empty()).collect() }
+    /// For `ports` ports of a worker with `frames_max` frames of memory: half of them may wait to be sent.
+    pub fn new(ports: usize, frames_max: usize) -> Self {
+        let empty = || Waiting { frames: Vec::with_capacity(WAITING_MAX), bytes: 0, own: 0 };
+        let own_max = (frames_max / (2 * ports.max(1))).clamp(OWN_MIN, WAITING_MAX);
+        Self { bursts: (0..ports).map(|_| empty()).collect(), own_max }
     }
 
-    /// True when as many frames wait for `port` as may.
+    /// True when `frame` may wait for `port`.
     #[inline(always)]
-    pub fn is_full(&self, port: PortId) -> bool {
-        self.bursts[usize::from(port.0)].frames.len() >= WAITING_MAX
+    pub fn takes(&self, port: PortId, frame: &Frame) -> bool {
+        let burst = &self.bursts[usize::from(port.0)];
+        burst.frames.len() < WAITING_MAX && (frame.is_mbuf() || burst.own < self.own_max)
     }
 
-    /// True when every port has room for `frames` more.
+    /// True when one more frame of our own memory may wait for `port`.
+    pub fn takes_own(&self, port: PortId) -> bool {
+        self.bursts[usize::from(port.0)].has_room(1, self.own_max)
+    }
+
+    /// True when every port has room for `frames` more in our own memory.
     pub fn has_room(&self, frames: usize) -> bool {
-        self.bursts.iter().all(|burst| burst.frames.len() + frames <= WAITING_MAX)
+        self.bursts.iter().all(|burst| burst.has_room(frames, self.own_max))
     }
 
     /// Queues a frame.
@@ -40,10 +51,11 @@ impl Outgoing {
     /// [`DropReason::TxFull`] when as many wait as may; the frame is gone.
     #[inline(always)]
     pub fn push(&mut self, port: PortId, frame: Frame) -> Result<(), DropReason> {
-        let burst = &mut self.bursts[usize::from(port.0)];
-        if burst.frames.len() >= WAITING_MAX {
+        if !self.takes(port, &frame) {
             return Err(DropReason::TxFull);
         }
+        let burst = &mut self.bursts[usize::from(port.0)];
+        burst.own += usize::from(!frame.is_mbuf());
         burst.bytes += frame.len() as u64;
         burst.frames.push(frame);
         Ok(())
@@ -57,11 +69,11 @@ impl Outgoing {
             return false;
         }
         let sent = queue.tx(&mut burst.frames);
-        let left: u64 = burst.frames.iter().map(|frame| frame.len() as u64).sum();
+        let before = burst.bytes;
+        burst.look_again();
         let traffic = &counters.of_port(port).frames;
         traffic.packets_out.add(sent as u64);
-        traffic.bytes_out.add(burst.bytes - left);
-        burst.bytes = left;
+        traffic.bytes_out.add(before - burst.bytes);
         sent > 0
     }
 
@@ -76,5 +88,46 @@ impl Outgoing {
     }
 }
 
+impl Waiting {
+    fn has_room(&self, frames: usize, own_max: usize) -> bool {
+        self.frames.len() + frames <= WAITING_MAX && self.own + frames <= own_max
+    }
+
+    /// Counts what the driver has left.
+    #[inline(always)]
+    fn look_again(&mut self) {
+        self.bytes = self.frames.iter().map(|frame| frame.len() as u64).sum();
+        self.own = self.frames.iter().filter(|frame| !frame.is_mbuf()).count();
+    }
+}
+
+/// A batch of AF_PACKET, however many ports there are.
+const OWN_MIN: usize = 32;
 /// What a driver may owe us before we drop.
 const WAITING_MAX: usize = 4 * BURST_MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FramePool;
+    use crate::limits::Limits;
+    use crate::port::memory;
+
+    #[test]
+    fn what_waits_for_one_port_leaves_frames_for_the_rest() {
+        let limits = Limits { frames: 400, ..Limits::default() };
+        let (pool, counters) = (FramePool::new(limits.frames), WorkerCounters::new(&limits));
+        let (slow, other) = (PortId(0), PortId(1));
+        let mut out = Outgoing::new(2, limits.frames);
+        let frame = || pool.copy_of(&[0; 60]).expect("frame memory");
+        (0..100).for_each(|_| out.push(slow, frame()).expect("a quarter may wait for each"));
+        assert_eq!(out.push(slow, frame()), Err(DropReason::TxFull));
+        assert!(!out.takes_own(slow) && !out.has_room(1) && out.takes_own(other));
+        assert_eq!(out.push(other, frame()), Ok(()));
+        let (mut queue, _peer) = memory::pair(10);
+        assert!(out.flush(slow, &mut queue, &counters));
+        (0..10).for_each(|_| out.push(slow, frame()).expect("as many as have left"));
+        assert_eq!(out.push(slow, frame()), Err(DropReason::TxFull));
+        assert_eq!(counters.of_port(slow).frames.bytes_out.load(), 600);
+    }
+}

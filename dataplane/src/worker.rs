@@ -65,7 +65,7 @@ pub struct Worker {
     timers_due: Instant,
     /// When the last turn began, if it was a busy one: nobody slept between that and this.
     busy_since: Option<Instant>,
-    /// Packets that timers may yet wait for; `None` when none seem to wait.
+    /// Packets of the fullest queue that timers may yet wait for; `None` when none seem to wait.
     patience: Option<usize>,
 }
 
@@ -98,7 +98,7 @@ impl Worker {
                 seed,
                 backing,
             }),
-            outgoing: Outgoing::new(queues.len()),
+            outgoing: Outgoing::new(queues.len(), spec.limits.frames),
             link_up: vec![false; queues.len()],
             queues,
             counters: spec.counters,
@@ -182,21 +182,21 @@ impl Worker {
     }
 
     fn receive(&mut self, now: Instant) -> bool {
-        let (mut received, mut more) = (0, false);
+        let (mut most, mut more) = (0, false);
         for (place, queue) in self.queues.iter_mut().enumerate() {
             let count = queue.rx(&mut self.received);
             if count == 0 {
                 continue;
             }
-            (received, more) = (received + count, more | (count >= MANY));
+            (most, more) = (most.max(count), more | (count >= MANY));
             let port = PortId(place as u8);
             let traffic = &self.counters.of_port(port).frames;
             traffic.packets_in.add(count as u64);
             traffic.bytes_in.add(self.pipeline.process(port, &mut self.received, &mut self.outgoing, now));
         }
-        self.patience = more.then(|| self.patience.map_or(PATIENCE, |left| left.saturating_sub(received)));
+        self.patience = more.then(|| self.patience.map_or(PATIENCE, |left| left.saturating_sub(most)));
         self.pipeline.is_behind = self.patience.is_some_and(|left| left > 0);
-        received > 0
+        most > 0
     }
 
     fn send(&mut self) -> bool {
@@ -389,7 +389,7 @@ impl Pipeline {
 const MTU_MIN: u16 = 68;
 /// So many at once, and more may wait behind them.
 const MANY: usize = 16;
-/// Packets for which timers wait: more than a queue holds, less than anybody notices.
+/// Packets of a queue for which timers wait: more than a queue holds, less than anybody notices.
 const PATIENCE: usize = 8_192;
 const TIMER_PERIOD: Duration = Duration::from_millis(16);
 const SLOW_PERIOD: Duration = Duration::from_millis(AGEING_PERIOD_MS);

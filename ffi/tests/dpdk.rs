@@ -143,7 +143,7 @@ fn a_full_device_leaves_the_rest_in_order() {
         assert_eq!(mbuf.bytes(), expected.to_be_bytes());
         expected += 1;
     };
-    while rx.rx(&mut check) > 0 || tx.tx(&mut burst) > 0 {}
+    while rx.rx(BURST_MAX, &mut check) > 0 || tx.tx(&mut burst) > 0 {}
     assert_eq!(expected, next);
 }
 

@@ -7,7 +7,7 @@
 //!     bad checksum: dropped           unfinished checksum, GSO: the device's, else in software
 //! ```
 //!
-//! Each queue has packet memory of its own, so that workers never meet in a mempool.
+//! The queues of a port share packet memory. Each worker has a cache of it, so that they rarely meet there.
 
 mod intake;
 mod offload;

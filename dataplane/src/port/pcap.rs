@@ -126,14 +126,14 @@ impl Drop for Shared {
 pub struct PcapQueue {
     inner: Box<dyn PortQueue>,
     recorder: Recorder,
-    /// Copies of a send burst, until it is known how many of it went.
+    /// Copies of the first of what is to be sent, until it is known how many of it went.
     staged: Vec<Option<Record>>,
 }
 
 impl PcapQueue {
     /// Wraps a queue.
     pub fn new(inner: Box<dyn PortQueue>, recorder: Recorder) -> Self {
-        Self { inner, recorder, staged: Vec::with_capacity(BURST_MAX) }
+        Self { inner, recorder, staged: Vec::with_capacity(STAGED_MAX) }
     }
 }
 
@@ -154,10 +154,12 @@ impl PortQueue for PcapQueue {
             return self.inner.tx(frames);
         }
         let now = now_ns();
-        self.staged.extend(frames.iter().map(|frame| self.recorder.copy(frame, Way::Out, now)));
+        // Those that wait since the last time have their copies.
+        let new = frames.iter().skip(self.staged.len());
+        self.staged.extend(new.map(|frame| self.recorder.copy(frame, Way::Out, now)));
         let count = self.inner.tx(frames);
-        self.staged.drain(..count).flatten().for_each(|record| self.recorder.submit(record));
-        self.staged.clear();
+        let sent = self.staged.drain(..count).flatten();
+        sent.for_each(|record| self.recorder.submit(Record { time_ns: now, ..record }));
         count
     }
 
@@ -261,10 +263,10 @@ const OPTION_RESOLUTION: u16 = 9;
 const OPTION_FLAGS: u16 = 2;
 const OPTION_DROPPED: u16 = 5;
 
-/// Frames that wait for the writer: 68 MB when all are of the largest kind.
+/// Frames that wait for the writer: 68 MB when all are of the largest kind, and as much for those that wait to be sent.
 const WAITING_MAX: usize = 1024;
-/// Copies that the workers of a port hold until they know what was sent.
-const STAGED_MAX: usize = 8 * BURST_MAX;
+/// Copies that the workers of a port hold until they know what was sent: as many as may wait for one of them.
+const STAGED_MAX: usize = 4 * BURST_MAX;
 
 #[cfg(test)]
 mod tests {

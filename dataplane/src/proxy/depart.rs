@@ -122,7 +122,7 @@ struct Departure<'a> {
 
 impl Sink for Departure<'_> {
     fn has_room(&mut self) -> bool {
-        if self.burst.is_full(self.link.port()) || self.waiting.len() >= WAITING_MAX {
+        if !self.burst.takes_own(self.link.port()) || self.waiting.len() >= WAITING_MAX {
             return false;
         }
         self.next = self.next.take().or_else(|| self.frames.take());

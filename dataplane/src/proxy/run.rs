@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Layer, Proxy};
 use crate::clock::Instant;
 use crate::flow::table::FlowId;
+use crate::frame::BURST_MAX;
 use crate::outgoing::Outgoing;
 use crate::pipeline::Pipeline;
 use crate::tcp::time_wait::Waiting;
@@ -83,7 +84,7 @@ impl Pipeline {
             let Some(over) = self.proxies.time_wait.poll(self.now) else { break };
             self.give_back_pair(over.port, over.key.dst_port);
         }
-        for _ in 0..DUE_A_TURN {
+        for _ in 0..WOKEN_A_TURN {
             let Some(id) = self.proxies.timers.poll_due(now_ms) else { return false };
             if let Some(proxy) = self.proxies.slots.at_mut(id.0) {
                 proxy.armed = None;
@@ -290,5 +291,7 @@ const OURS: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_millis(10);
 /// Bounds the work of one turn.
 const DUE_A_TURN: usize = 64;
+/// More than the packets of a burst can arm.
+const WOKEN_A_TURN: usize = 2 * BURST_MAX;
 /// How often handshakes and TIME-WAIT are looked at.
 const TABLES_PERIOD: Duration = Duration::from_millis(100);

@@ -1,7 +1,6 @@
 //! What happens when something is full.
 
 use sluice_dataplane::config::ids::VirtualId;
-use sluice_dataplane::frame::BURST_MAX;
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp};
 use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST, SYN};
@@ -89,8 +88,8 @@ fn a_full_wire_is_counted() {
     establish(&mut world);
     let bytes = build::tcp(&Tcp { flags: ACK, seq: 1_001, ..syn() });
     let now = sluice_dataplane::clock::Instant::from_ms(world.now_ms);
-    // What the wire holds, what may wait for it, and ten more.
-    for _ in 0..1_024 + 4 * BURST_MAX + 10 {
+    // What the wire holds, this port's part of what may wait of the worker's frames, and ten more.
+    for _ in 0..1_024 + 128 + 10 {
         world.ports[0].send(world.frames.copy_of(&bytes).unwrap()).unwrap();
         world.worker.turn(now);
     }

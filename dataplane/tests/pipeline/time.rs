@@ -50,7 +50,7 @@ fn a_pause_of_the_worker_ends_no_handshake_whose_packets_wait() {
     let mut world = World::started(|_| ());
     send(&mut world, EXTERNAL, &syn());
     send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001));
-    fill_queue(&world, 500);
+    fill_queue(&world, 1_000);
     let ack = Tcp { flags: ACK, seq: 1_001, ack: 5_001, ..syn() };
     let frame = world.frames.copy_of(&build::tcp(&ack)).expect("frame memory");
     world.ports[usize::from(EXTERNAL.0)].send(frame).expect("room on the wire");

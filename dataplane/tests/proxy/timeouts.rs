@@ -54,7 +54,7 @@ fn a_pause_of_the_worker_ends_no_connection_whose_packets_wait() {
     let mut net = net(|_| ());
     let client = net.client();
     net.clients.socks[client].to_send.extend_from_slice(GET);
-    net.pause(6_000, 500);
+    net.pause(6_000, 1_000);
     net.settle();
     assert_eq!(
         (net.client_is(client), net.members.syns),
