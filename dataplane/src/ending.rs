@@ -40,8 +40,6 @@ impl Pipeline {
     pub(crate) fn end_some(&mut self, out: &mut Outgoing) -> bool {
         match self.ending {
             Ending::NotYet | Ending::Over => return false,
-            // Nobody is left untold because a driver is slow.
-            _ if !out.has_room(2 * ENDED_A_TURN) => {}
             Ending::Flows(place) => self.ending = self.end_flows(place, out),
             Ending::Proxies(place) => self.ending = self.end_proxies(place),
         }
@@ -50,7 +48,12 @@ impl Pipeline {
 
     #[cold]
     fn end_flows(&mut self, place: usize, out: &mut Outgoing) -> Ending {
-        let (ids, next) = self.flows.page(place, ENDED_A_TURN);
+        // Nobody is left untold because a driver is slow.
+        let count = ENDED_A_TURN.min(out.room() / 2);
+        if count == 0 {
+            return Ending::Flows(place);
+        }
+        let (ids, next) = self.flows.page(place, count);
         for id in ids {
             let Some(flow) = self.flows.get(id).copied() else { continue };
             if is_open(&flow) {

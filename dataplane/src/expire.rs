@@ -20,7 +20,7 @@ impl Pipeline {
         let mut over = [Over { id: FlowId(0), hashes: [0; 2] }; FIRED_AT_ONCE];
         for round in 0..EXPIRED_A_TURN / FIRED_AT_ONCE {
             // Each may send a RST both ways; but a device that takes nothing must not keep flows for ever.
-            if round >= ROUNDS_MIN && !out.has_room(2 * FIRED_AT_ONCE) {
+            if round >= ROUNDS_MIN && out.room() < 2 * FIRED_AT_ONCE {
                 break;
             }
             let fired = self.take_fired(&mut fired);

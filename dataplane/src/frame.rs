@@ -192,11 +192,14 @@ impl Frame {
         Self { storage: Storage::Mbuf(mbuf), offload }
     }
 
-    /// True when the memory is DPDK's.
-    #[cfg(feature = "dpdk")]
+    /// True when the memory is DPDK's, and not our own.
     #[inline(always)]
     pub fn is_mbuf(&self) -> bool {
-        matches!(self.storage, Storage::Mbuf(_))
+        match &self.storage {
+            Storage::Heap(_) => false,
+            #[cfg(feature = "dpdk")]
+            Storage::Mbuf(_) => true,
+        }
     }
 
     /// The mbuf, when this frame is one ([`Frame::is_mbuf`]); a frame of other memory is dropped.

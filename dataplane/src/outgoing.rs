@@ -37,12 +37,12 @@ impl Outgoing {
 
     /// True when one more frame of our own memory may wait for `port`.
     pub fn takes_own(&self, port: PortId) -> bool {
-        self.bursts[usize::from(port.0)].has_room(1, self.own_max)
+        self.bursts[usize::from(port.0)].room(self.own_max) > 0
     }
 
-    /// True when every port has room for `frames` more in our own memory.
-    pub fn has_room(&self, frames: usize) -> bool {
-        self.bursts.iter().all(|burst| burst.has_room(frames, self.own_max))
+    /// How many frames more in our own memory may wait for whichever port.
+    pub fn room(&self) -> usize {
+        self.bursts.iter().map(|burst| burst.room(self.own_max)).min().unwrap_or_default()
     }
 
     /// Queues a frame.
@@ -89,8 +89,8 @@ impl Outgoing {
 }
 
 impl Waiting {
-    fn has_room(&self, frames: usize, own_max: usize) -> bool {
-        self.frames.len() + frames <= WAITING_MAX && self.own + frames <= own_max
+    fn room(&self, own_max: usize) -> usize {
+        WAITING_MAX.saturating_sub(self.frames.len()).min(own_max.saturating_sub(self.own))
     }
 
     /// Counts what the driver has left.
@@ -122,7 +122,7 @@ mod tests {
         let frame = || pool.copy_of(&[0; 60]).expect("frame memory");
         (0..100).for_each(|_| out.push(slow, frame()).expect("a quarter may wait for each"));
         assert_eq!(out.push(slow, frame()), Err(DropReason::TxFull));
-        assert!(!out.takes_own(slow) && !out.has_room(1) && out.takes_own(other));
+        assert!(!out.takes_own(slow) && out.takes_own(other) && out.room() == 0);
         assert_eq!(out.push(other, frame()), Ok(()));
         let (mut queue, _peer) = memory::pair(10);
         assert!(out.flush(slow, &mut queue, &counters));
