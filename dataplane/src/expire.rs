@@ -5,7 +5,6 @@ use crate::config::ids::{LinkId, VirtualId};
 use crate::flow::table::FlowId;
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
-use crate::frame::BURST_MAX;
 use crate::outgoing::Outgoing;
 use crate::packet::emit::{self, Control};
 use crate::packet::parse::{protocol, tcp_flag};
@@ -13,16 +12,12 @@ use crate::packet::rewrite::LinkHeader;
 use crate::pipeline::Pipeline;
 
 impl Pipeline {
-    /// Ends what is due, at most [`EXPIRED_A_TURN`] flows. True when there may be more.
+    /// Ends what is due, at most [`EXPIRED_AT_ONCE`] flows. True when there may be more.
     pub fn expire(&mut self, out: &mut Outgoing) -> bool {
         self.expire_fragments();
         let mut fired = [FlowId(0); FIRED_AT_ONCE];
         let mut over = [Over { id: FlowId(0), hashes: [0; 2] }; FIRED_AT_ONCE];
-        for round in 0..EXPIRED_A_TURN / FIRED_AT_ONCE {
-            // Each may send a RST both ways; but a device that takes nothing must not keep flows for ever.
-            if round >= ROUNDS_MIN && out.room() < 2 * FIRED_AT_ONCE {
-                break;
-            }
+        for _ in 0..EXPIRED_AT_ONCE / FIRED_AT_ONCE {
             let fired = self.take_fired(&mut fired);
             for one in self.sort_out(fired, &mut over) {
                 self.end_over(one, out);
@@ -204,9 +199,7 @@ fn is_open(flow: &Flow) -> bool {
     flow.protocol == protocol::TCP && !state().is_over() && state() != TcpState::SynSent
 }
 
-/// Bounds the work that timers may do in one turn of the loop: twice what a burst can begin.
-const EXPIRED_A_TURN: usize = 2 * BURST_MAX;
-/// Times [`FIRED_AT_ONCE`].
-const ROUNDS_MIN: usize = 4;
+/// Their RSTs, two each, find room where nothing waits.
+const EXPIRED_AT_ONCE: usize = 64;
 /// Flows whose memory is asked for together.
 const FIRED_AT_ONCE: usize = 16;

@@ -9,8 +9,6 @@ use crate::verdict::DropReason;
 /// One bounded burst for each port.
 pub struct Outgoing {
     bursts: Vec<Waiting>,
-    /// Of a port's burst, at most so many in our own frame memory: receiving, answering and cutting need it, too.
-    own_max: usize,
 }
 
 struct Waiting {
@@ -21,28 +19,27 @@ struct Waiting {
 }
 
 impl Outgoing {
-    /// For `ports` ports of a worker with `frames_max` frames of memory: half of them may wait to be sent.
-    pub fn new(ports: usize, frames_max: usize) -> Self {
+    /// For `ports` ports.
+    pub fn new(ports: usize) -> Self {
         let empty = || Waiting { frames: Vec::with_capacity(WAITING_MAX), bytes: 0, own: 0 };
-        let own_max = (frames_max / (2 * ports.max(1))).clamp(OWN_MIN, WAITING_MAX);
-        Self { bursts: (0..ports).map(|_| empty()).collect(), own_max }
+        Self { bursts: (0..ports).map(|_| empty()).collect() }
     }
 
     /// True when `frame` may wait for `port`.
     #[inline(always)]
     pub fn takes(&self, port: PortId, frame: &Frame) -> bool {
         let burst = &self.bursts[usize::from(port.0)];
-        burst.frames.len() < WAITING_MAX && (frame.is_mbuf() || burst.own < self.own_max)
+        burst.frames.len() < WAITING_MAX && (frame.is_mbuf() || burst.own < OWN_MAX)
     }
 
     /// True when one more frame of our own memory may wait for `port`.
     pub fn takes_own(&self, port: PortId) -> bool {
-        self.bursts[usize::from(port.0)].room(self.own_max) > 0
+        self.bursts[usize::from(port.0)].room() > 0
     }
 
     /// How many frames more in our own memory may wait for whichever port.
     pub fn room(&self) -> usize {
-        self.bursts.iter().map(|burst| burst.room(self.own_max)).min().unwrap_or_default()
+        self.bursts.iter().map(Waiting::room).min().unwrap_or_default()
     }
 
     /// Queues a frame.
@@ -77,6 +74,13 @@ impl Outgoing {
         sent > 0
     }
 
+    /// True when some of what waits should not wait for the end of the turn: frames of our own memory, so that there is
+    /// room for what may come of [`crate::pipeline::LOOK_AHEAD`] packets, each in seven pieces; or a whole burst.
+    #[inline(always)]
+    pub fn is_urgent(&self) -> bool {
+        self.bursts.iter().any(|burst| burst.own > OWN_MAX / 8 || burst.frames.len() >= BURST_MAX)
+    }
+
     /// True when a port could not take everything.
     pub fn has_waiting(&self) -> bool {
         self.bursts.iter().any(|burst| !burst.frames.is_empty())
@@ -89,8 +93,8 @@ impl Outgoing {
 }
 
 impl Waiting {
-    fn room(&self, own_max: usize) -> usize {
-        WAITING_MAX.saturating_sub(self.frames.len()).min(own_max.saturating_sub(self.own))
+    fn room(&self) -> usize {
+        WAITING_MAX.saturating_sub(self.frames.len()).min(OWN_MAX.saturating_sub(self.own))
     }
 
     /// Counts what the driver has left.
@@ -101,10 +105,10 @@ impl Waiting {
     }
 }
 
-/// A batch of AF_PACKET, however many ports there are.
-const OWN_MIN: usize = 32;
 /// What a driver may owe us before we drop.
-const WAITING_MAX: usize = 4 * BURST_MAX;
+const WAITING_MAX: usize = 2 * BURST_MAX;
+/// Of these, in our own frame memory: receiving, answering and cutting need it, too.
+const OWN_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -114,13 +118,12 @@ mod tests {
     use crate::port::memory;
 
     #[test]
-    fn what_waits_for_one_port_leaves_frames_for_the_rest() {
-        let limits = Limits { frames: 400, ..Limits::default() };
-        let (pool, counters) = (FramePool::new(limits.frames), WorkerCounters::new(&limits));
+    fn what_waits_for_one_port_leaves_frames_of_our_own_for_the_rest() {
+        let (pool, counters) = (FramePool::new(2 * OWN_MAX), WorkerCounters::new(&Limits::default()));
         let (slow, other) = (PortId(0), PortId(1));
-        let mut out = Outgoing::new(2, limits.frames);
+        let mut out = Outgoing::new(2);
         let frame = || pool.copy_of(&[0; 60]).expect("frame memory");
-        (0..100).for_each(|_| out.push(slow, frame()).expect("a quarter may wait for each"));
+        (0..OWN_MAX).for_each(|_| out.push(slow, frame()).expect("room"));
         assert_eq!(out.push(slow, frame()), Err(DropReason::TxFull));
         assert!(!out.takes_own(slow) && out.takes_own(other) && out.room() == 0);
         assert_eq!(out.push(other, frame()), Ok(()));

@@ -26,7 +26,7 @@ use crate::flow::table::{Candidate, FlowTable};
 use crate::flow::timer::Timers;
 use crate::fragment::identification::Identifications;
 use crate::fragment::table::{EntryId, FragmentTable};
-use crate::frame::{BURST_MAX, Frame, FramePool};
+use crate::frame::{Frame, FramePool};
 use crate::handoff::{Handoff, Stray, Trail};
 use crate::lb::Balancer;
 use crate::lb::latency::LatencyBook;
@@ -224,29 +224,20 @@ impl Pipeline {
         }
     }
 
-    /// Decides about every frame of a burst from `port`, in order. `frames` is empty afterwards. Returns how many bytes
-    /// they had.
+    /// Decides about up to [`LOOK_AHEAD`] frames from `port`, in order; what is left of them is empty. Returns how many
+    /// bytes they had.
     #[inline(never)]
-    pub fn process(
-        &mut self,
-        port: PortId,
-        frames: &mut Vec<Frame>,
-        out: &mut Outgoing,
-        now: Instant,
-    ) -> u64 {
+    pub fn process(&mut self, port: PortId, frames: &mut [Frame], out: &mut Outgoing, now: Instant) -> u64 {
         self.now = now;
-        let (mut burst, mut bytes) = (self.burst.take().unwrap_or_else(blank_burst), 0);
-        for frames in frames.chunks_mut(LOOK_AHEAD) {
-            bytes += self.parse_and_prefetch(port, frames, &mut burst);
-            for (frame, slot) in frames.iter_mut().zip(burst.iter()) {
-                match self.decide(port, frame, slot, out) {
-                    Fate::Done => {}
-                    Fate::Send(to) => self.send(to, std::mem::take(frame), out),
-                    other => self.carry_out(other, port, std::mem::take(frame), out),
-                }
+        let mut burst = self.burst.take().unwrap_or_else(blank_burst);
+        let bytes = self.parse_and_prefetch(port, frames, &mut burst);
+        for (frame, slot) in frames.iter_mut().zip(burst.iter()) {
+            match self.decide(port, frame, slot, out) {
+                Fate::Done => {}
+                Fate::Send(to) => self.send(to, std::mem::take(frame), out),
+                other => self.carry_out(other, port, std::mem::take(frame), out),
             }
         }
-        frames.clear();
         self.burst = Some(burst);
         if self.handoff.has_others() {
             self.handoff.wake_others();
@@ -254,14 +245,14 @@ impl Pipeline {
         bytes
     }
 
-    /// Decides about what other workers have handed over. True when there was something.
+    /// Decides about up to [`LOOK_AHEAD`] packets that other workers have handed over. True when there were any.
     pub fn process_strays(&mut self, out: &mut Outgoing, now: Instant) -> bool {
         if !self.handoff.has_others() {
             return false;
         }
         self.now = now;
         let mut taken = 0;
-        while taken < BURST_MAX {
+        while taken < LOOK_AHEAD {
             let Some(stray) = self.handoff.take() else { break };
             taken += 1;
             match stray {
@@ -438,5 +429,5 @@ impl Slot {
 }
 
 /// Packets whose memory is asked for before the first of them is decided. A whole burst would not stay in the nearest
-/// cache.
-pub const LOOK_AHEAD: usize = 64;
+/// cache; and what these may send, in pieces perhaps, has room where nothing waits.
+pub const LOOK_AHEAD: usize = 32;

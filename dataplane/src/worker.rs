@@ -17,7 +17,7 @@ use crate::frame::{BURST_MAX, CHUNK_BYTES, Frame};
 use crate::neighbor::AGEING_PERIOD_MS;
 use crate::outgoing::Outgoing;
 use crate::packet::parse::protocol;
-use crate::pipeline::{Pipeline, PipelineSpec, PortFacts};
+use crate::pipeline::{LOOK_AHEAD, Pipeline, PipelineSpec, PortFacts};
 use crate::port::PortQueue;
 use crate::query::{FlowInfo, FlowPage, Query, Reply};
 use crate::runtime::WorkerSpec;
@@ -65,7 +65,7 @@ pub struct Worker {
     timers_due: Instant,
     /// When the last turn began, if it was a busy one: nobody slept between that and this.
     busy_since: Option<Instant>,
-    /// Packets of the fullest queue that timers may yet wait for; `None` when none seem to wait.
+    /// Packets of a queue that timers may yet wait for; `None` when none seem to wait.
     patience: Option<usize>,
 }
 
@@ -98,7 +98,7 @@ impl Worker {
                 seed,
                 backing,
             }),
-            outgoing: Outgoing::new(queues.len(), spec.limits.frames),
+            outgoing: Outgoing::new(queues.len()),
             link_up: vec![false; queues.len()],
             queues,
             counters: spec.counters,
@@ -115,7 +115,7 @@ impl Worker {
     pub fn turn(&mut self, now: Instant) -> Activity {
         self.pipeline.now = now;
         let mut busy = self.receive(now);
-        busy |= self.pipeline.process_strays(&mut self.outgoing, now);
+        busy |= self.take_strays(now);
         busy |= self.run_due(now);
         busy |= self.pipeline.run_proxies(&mut self.outgoing);
         busy |= self.pipeline.run_neighbor_events(&mut self.outgoing);
@@ -182,21 +182,54 @@ impl Worker {
     }
 
     fn receive(&mut self, now: Instant) -> bool {
-        let (mut most, mut more) = (0, false);
-        for (place, queue) in self.queues.iter_mut().enumerate() {
-            let count = queue.rx(&mut self.received);
-            if count == 0 {
-                continue;
+        let (mut busy, mut least) = (false, usize::MAX);
+        for place in 0..self.queues.len() {
+            let mut frames = std::mem::take(&mut self.received);
+            let count = self.queues[place].rx(&mut frames);
+            if count > 0 {
+                busy = true;
+                least = if count >= MANY { least.min(count) } else { least };
+                self.process(PortId(place as u8), &mut frames, now);
+                frames.clear();
             }
-            (most, more) = (most.max(count), more | (count >= MANY));
-            let port = PortId(place as u8);
-            let traffic = &self.counters.of_port(port).frames;
-            traffic.packets_in.add(count as u64);
-            traffic.bytes_in.add(self.pipeline.process(port, &mut self.received, &mut self.outgoing, now));
+            self.received = frames;
         }
-        self.patience = more.then(|| self.patience.map_or(PATIENCE, |left| left.saturating_sub(most)));
+        // Where many came, more may wait behind them.
+        let more = least < usize::MAX;
+        self.patience = more.then(|| self.patience.map_or(PATIENCE, |left| left.saturating_sub(least)));
         self.pipeline.is_behind = self.patience.is_some_and(|left| left > 0);
-        most > 0
+        busy
+    }
+
+    /// Decides about what has come from `port`, a part at a time; what is urgent leaves in between.
+    #[inline]
+    fn process(&mut self, port: PortId, frames: &mut [Frame], now: Instant) {
+        let mut bytes = 0;
+        for part in frames.chunks_mut(LOOK_AHEAD) {
+            bytes += self.pipeline.process(port, part, &mut self.outgoing, now);
+            self.send_urgent();
+        }
+        let traffic = &self.counters.of_port(port).frames;
+        traffic.packets_in.add(frames.len() as u64);
+        traffic.bytes_in.add(bytes);
+    }
+
+    /// Decides about what other workers have handed over, a burst at most.
+    #[inline]
+    fn take_strays(&mut self, now: Instant) -> bool {
+        let mut parts = 0;
+        while parts < BURST_MAX / LOOK_AHEAD && self.pipeline.process_strays(&mut self.outgoing, now) {
+            self.send_urgent();
+            parts += 1;
+        }
+        parts > 0
+    }
+
+    #[inline(always)]
+    fn send_urgent(&mut self) {
+        if self.outgoing.is_urgent() {
+            self.send();
+        }
     }
 
     fn send(&mut self) -> bool {
@@ -221,9 +254,7 @@ impl Worker {
         if self.pipeline.is_behind {
             return true;
         }
-        let more = self.pipeline.expire(&mut self.outgoing)
-            | self.pipeline.announce_some(&mut self.outgoing)
-            | swept;
+        let more = self.expire() | self.pipeline.announce_some(&mut self.outgoing) | swept;
         self.pipeline.persistence.sweep(self.pipeline.now_ms());
         if !more {
             self.timers_due = now + TIMER_PERIOD;
@@ -240,6 +271,18 @@ impl Worker {
             self.pipeline.publish_gauges();
         }
         more
+    }
+
+    /// Ends flows that are due, twice as many as a burst can begin at most; their RSTs leave in between. True when there
+    /// may be more.
+    fn expire(&mut self) -> bool {
+        for _ in 0..EXPIRIES_A_TURN {
+            if !self.pipeline.expire(&mut self.outgoing) {
+                return false;
+            }
+            self.send_urgent();
+        }
+        true
     }
 
     #[cold]
@@ -389,6 +432,8 @@ impl Pipeline {
 const MTU_MIN: u16 = 68;
 /// So many at once, and more may wait behind them.
 const MANY: usize = 16;
+/// Of 64 flows each.
+const EXPIRIES_A_TURN: usize = 8;
 /// Packets of a queue for which timers wait: more than a queue holds, less than anybody notices.
 const PATIENCE: usize = 8_192;
 const TIMER_PERIOD: Duration = Duration::from_millis(16);

@@ -89,7 +89,7 @@ fn a_full_wire_is_counted() {
     let bytes = build::tcp(&Tcp { flags: ACK, seq: 1_001, ..syn() });
     let now = sluice_dataplane::clock::Instant::from_ms(world.now_ms);
     // What the wire holds, this port's part of what may wait of the worker's frames, and ten more.
-    for _ in 0..1_024 + 128 + 10 {
+    for _ in 0..1_024 + 256 + 10 {
         world.ports[0].send(world.frames.copy_of(&bytes).unwrap()).unwrap();
         world.worker.turn(now);
     }

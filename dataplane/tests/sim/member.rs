@@ -116,7 +116,7 @@ impl Members {
             return Ok(resets.then(|| Answer::Packet(reset(packet))).into_iter().collect());
         };
         if end.tcp.tag != tag {
-            return end.stranger(packet, tag);
+            return end.stranger(packet, tag, clients);
         }
         let out = end.tcp.hear(packet.flags, packet.seq, packet.ack, &packet.payload, now)?;
         Ok(packets(key, out).into_iter().map(Answer::Packet).collect())
@@ -189,9 +189,14 @@ impl Members {
 }
 
 impl MemberEnd {
-    /// Late packets of older connections are let go.
-    fn stranger(&self, packet: &Packet, tag: u16) -> Result<Vec<Answer>, String> {
-        if self.history.contains(&tag) || packet.flags & (SYN | RST) != 0 {
+    /// Late packets of older connections are let go: of the member's, and of the same ends of the client, which has
+    /// opened a new one while its last ACK was on the way.
+    fn stranger(&self, packet: &Packet, tag: u16, clients: &Clients) -> Result<Vec<Answer>, String> {
+        let of = |tag| clients.by_tag(tag).and_then(|client| Some((client.ends?, client.order)));
+        let is_clients_older = of(tag)
+            .zip(of(self.tcp.tag))
+            .is_some_and(|(late, now)| late.0 == now.0 && late.1 < now.1 && packet.payload.is_empty());
+        if is_clients_older || self.history.contains(&tag) || packet.flags & (SYN | RST) != 0 {
             return Ok(Vec::new());
         }
         Err(format!("a member's connection {} got a packet of connection {tag}: {packet:?}", self.tcp.tag))
