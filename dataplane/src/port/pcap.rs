@@ -265,7 +265,7 @@ const OPTION_DROPPED: u16 = 5;
 
 /// Frames that wait for the writer: 68 MB when all are of the largest kind, and as much for those that wait to be sent.
 const WAITING_MAX: usize = 1024;
-/// Copies that the workers of a port hold until they know what was sent: as many as may wait for one of them.
+/// Copies that the workers of a port hold until they know what was sent: as many as may wait for two of them.
 const STAGED_MAX: usize = 4 * BURST_MAX;
 
 #[cfg(test)]
