@@ -9,7 +9,7 @@ use columns::*;
 
 /// What `sluice show` can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as the output and the documents name them")]
 pub enum Thing {
     VirtualServers,
     Pools,

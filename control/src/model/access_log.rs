@@ -51,7 +51,7 @@ pub enum SyslogTransport {
 /// The facility of a message (RFC 5424 section 6.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as in RFC 5424")]
 pub enum SyslogFacility {
     User,
     Daemon,

@@ -14,7 +14,7 @@ use crate::process::Process;
 
 /// One record, for `show persistence`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as the output and the documents name them")]
 pub struct PersistenceRow {
     /// Names it for `DELETE`, as long as it lives.
     pub id: String,

@@ -1,4 +1,5 @@
 //! What the socket tells of each kind of object: one row a thing, as it is serialised.
+#![allow(missing_docs, reason = "named as the output and the documents name them")]
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,6 @@ pub type Drops = BTreeMap<&'static str, u64>;
 
 /// One virtual server, for `show virtual-servers`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct VirtualServerStats {
     pub name: String,
     pub destination: Vec<String>,
@@ -36,7 +36,6 @@ pub struct VirtualServerStats {
 
 /// One pool, for `show pools`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct PoolStats {
     pub name: String,
     /// The best of its members'.
@@ -51,7 +50,6 @@ pub struct PoolStats {
 
 /// One member, for `show members`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct MemberStats {
     pub pool: String,
     /// As in the path of `PATCH /v1/pools/{pool}/members/{member}`.
@@ -94,7 +92,6 @@ impl Availability {
 
 /// One node: a host that members run on, for `show nodes`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct NodeStats {
     pub address: String,
     /// `None` where the configuration has no node of this address, so that it has the defaults.
@@ -112,7 +109,6 @@ pub struct NodeStats {
 
 /// A member of a node.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct NodeMember {
     pub pool: String,
     pub member: String,
@@ -120,7 +116,6 @@ pub struct NodeMember {
 
 /// One port, for `show ports`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct PortStats {
     pub name: String,
     pub driver: &'static str,
@@ -143,7 +138,6 @@ pub struct PortStats {
 
 /// One worker, for `show workers`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct WorkerStats {
     pub worker: usize,
     pub core: Option<usize>,
@@ -181,7 +175,6 @@ pub struct WorkerStats {
 
 /// One table of a worker.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct TableStats {
     pub name: &'static str,
     pub capacity: usize,
@@ -202,7 +195,6 @@ pub struct DropStats {
 
 /// One worker's drops.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct WorkerDrops {
     pub worker: usize,
     pub drops: Drops,
@@ -210,7 +202,6 @@ pub struct WorkerDrops {
 
 /// One virtual server's drops.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct VirtualDrops {
     pub virtual_server: String,
     pub drops: Drops,
@@ -231,7 +222,6 @@ pub struct SnatStats {
 
 /// One SNAT address, over all workers.
 #[derive(Debug, Default, Serialize)]
-#[allow(missing_docs)]
 pub struct SnatAddressStats {
     pub address: String,
     /// Ports in use, over all members.
@@ -248,7 +238,6 @@ pub struct SnatAddressStats {
 
 /// One SNAT address on one worker.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct SnatWorkerStats {
     pub worker: usize,
     pub in_use: u32,
@@ -260,7 +249,6 @@ pub struct SnatWorkerStats {
 
 /// One SNAT pool.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct SnatPoolStats {
     pub name: String,
     pub addresses: Vec<String>,
@@ -269,7 +257,6 @@ pub struct SnatPoolStats {
 
 /// One route, for `show routes`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct RouteStats {
     pub destination: String,
     pub gateway: Option<String>,
@@ -283,7 +270,6 @@ pub struct RouteStats {
 
 /// One neighbour, for `show neighbors`.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct NeighborStats {
     pub address: String,
     pub port: String,
@@ -296,7 +282,6 @@ pub struct NeighborStats {
 
 /// One flow, for `show flows`. A proxied connection may have only one of its sides.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct FlowStats {
     /// `None`, as is the destination, where a connection to a member waits for its next use.
     pub client: Option<String>,

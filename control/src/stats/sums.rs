@@ -8,7 +8,7 @@ use sluice_dataplane::verdict::DropReason;
 
 /// Packets and bytes, seen from sluice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as the output and the documents name them")]
 pub struct TrafficSum {
     pub packets_in: u64,
     pub bytes_in: u64,
