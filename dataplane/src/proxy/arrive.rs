@@ -183,7 +183,7 @@ impl Pipeline {
         let segment = segment_of(frame, packet);
         let complete = self.proxies.handshakes.on_ack(&packet.key, segment.seq, segment.ack, self.now);
         let Some(complete) = complete else {
-            // A segment behind the one that is missing: an honest client sends both again.
+            // An old one, or no answer to our SYN-ACK: an honest client's comes again.
             return match self.proxies.handshakes.caller(&packet.key) {
                 Some(_) => Ok(self.dropped(DropReason::NoFlow, item.id)),
                 None => Err(DropReason::NoFlow),

@@ -11,7 +11,7 @@ use sluice_dataplane::verdict::DropReason;
 
 use crate::harness::{Faults, Left, Net, SERVICE, limits};
 use crate::random::Random;
-use crate::world::{CLIENT_MAC, EXTERNAL_MAC, prefix};
+use crate::world::{CLIENT_MAC, EXTERNAL, EXTERNAL_MAC, prefix};
 
 #[test]
 fn bytes_survive_a_wire_that_loses_doubles_and_reorders() {
@@ -85,7 +85,7 @@ fn a_damaged_segment_is_dropped_and_sent_again() {
     let mut bytes = segment(from.1, tcp_flag::ACK, b"damaged");
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    net.world.send(crate::world::EXTERNAL, &bytes);
+    net.world.send(EXTERNAL, &bytes);
     assert_eq!(net.world.drops(DropReason::BadChecksum), 1);
     net.client_sends(client, b"whole");
     assert_eq!(net.told(0), b"whole");
@@ -93,6 +93,10 @@ fn a_damaged_segment_is_dropped_and_sent_again() {
 }
 
 fn segment(src_port: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
+    said_by(src_port, flags, 77, 0, payload)
+}
+
+fn said_by(src_port: u16, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     tcp(&Tcp {
         dst_mac: EXTERNAL_MAC,
         src_mac: CLIENT_MAC,
@@ -101,10 +105,26 @@ fn segment(src_port: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
         src_port,
         dst_port: SERVICE.1,
         flags,
-        seq: 77,
+        seq,
+        ack,
         payload,
         ..Tcp::default()
     })
+}
+
+/// What a client says to a SYN-ACK that comes again follows the data that is lost.
+#[test]
+fn a_handshake_is_complete_though_the_first_data_is_lost() {
+    let mut net = Net::new(ProxyProfile::default());
+    let answer = net.world.send(EXTERNAL, &segment(7_000, tcp_flag::SYN, b""));
+    let isn = u32::from_be_bytes(answer[0].bytes[38..42].try_into().expect("four bytes"));
+    let later = |ack| said_by(7_000, tcp_flag::ACK, 77 + 1 + 1_024, ack, b"");
+    net.world.send(EXTERNAL, &later(isn));
+    assert_eq!(net.world.open_connections(0), 0, "that is no answer");
+    let said = net.world.send(EXTERNAL, &later(isn.wrapping_add(1)));
+    assert_eq!(net.world.open_connections(0), 1);
+    assert!(said.iter().all(|out| out.bytes[47] & tcp_flag::RST == 0));
+    net.assert_nothing_is_left();
 }
 
 #[test]
@@ -139,7 +159,7 @@ fn a_flood_of_syns_takes_nothing_from_honest_clients() {
 fn segments_that_belong_to_nothing_are_refused_and_leave_nothing() {
     let mut net = Net::new(ProxyProfile::default());
     for flags in [0, tcp_flag::ACK, tcp_flag::FIN, tcp_flag::RST, tcp_flag::SYN | tcp_flag::ACK, 0x3f] {
-        net.world.send(crate::world::EXTERNAL, &segment(7_000, flags, b"x"));
+        net.world.send(EXTERNAL, &segment(7_000, flags, b"x"));
     }
     net.pass(100);
     assert_eq!(net.left(), Left::default());

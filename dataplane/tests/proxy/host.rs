@@ -200,7 +200,7 @@ impl Host {
         let (seq, ack) = (word(header, 4), word(header, 8));
         let is_known = self.handshakes.caller(&packet.key).is_some();
         let Some(complete) = self.handshakes.on_ack(&packet.key, seq, ack, now) else {
-            // Data that overtook the handshake's end comes again.
+            // What is no answer to the SYN-ACK: the answer comes again.
             if is_known {
                 return;
             }

@@ -162,8 +162,9 @@ impl Handshakes {
     }
 
     /// A segment with ACK and without SYN that belongs to no connection has come: completes the handshake when it
-    /// acknowledges our SYN-ACK and is what the client sends next. Its entry is gone then. A cookie is good for more
-    /// than one answer: the caller must know the connections that it led to.
+    /// acknowledges our SYN-ACK and lies in the window that we offered, for what the client said before may be lost
+    /// (RFC 9293 section 3.10.7.4); of a cookie, when it is what the client sends first. Its entry is gone then. A cookie is
+    /// good for more than one answer: the caller must know the connections that it led to.
     pub fn on_ack(&mut self, key: &FlowKey, seq: u32, ack: u32, now: Instant) -> Option<Complete> {
         let place = self.find(key);
         let caller = place.map(|place| self.entries[place].caller);
@@ -330,7 +331,9 @@ impl Entry {
 
     fn completed_by(&self, seq: u32, ack: u32) -> Option<Complete> {
         let &Self { isn, peer_isn, peer_mss, sack, .. } = self;
-        let is_answer = ack == isn.wrapping_add(1) && seq == self.peer_next();
+        // The end counts: who has filled the window says what comes after it.
+        let is_in_window = seq.wrapping_sub(self.peer_next()) <= u32::from(self.window);
+        let is_answer = ack == isn.wrapping_add(1) && is_in_window;
         let agreed = Agreed { peer_isn, peer_mss, peer_scale: self.peer_scale(), sack };
         is_answer.then_some(Complete { isn, agreed, caller: Some(self.caller) })
     }

@@ -102,16 +102,37 @@ fn a_syn_with_another_number_begins_anew() {
 }
 
 #[test]
-fn an_ack_must_have_both_numbers_right() {
+fn an_ack_must_have_our_number_and_lie_in_the_window() {
     let mut handshakes = handshakes(4);
-    let SynAck { seq, ack, .. } = knock(&mut handshakes, 1, at(0));
+    let SynAck { seq, ack, window, .. } = knock(&mut handshakes, 1, at(0));
     let right = seq.wrapping_add(1);
-    for (theirs, ours) in [(ack + 1, right), (ack.wrapping_sub(1), right), (ack, seq), (ack, right + 1)] {
+    let beyond = ack + u32::from(window) + 1;
+    for (theirs, ours) in [(beyond, right), (ack.wrapping_sub(1), right), (ack, seq), (ack, right + 1)] {
         assert_eq!(handshakes.on_ack(&key(1), theirs, ours, at(1)), None);
     }
     assert_eq!(handshakes.on_ack(&key(2), ack, right, at(1)), None);
     assert_eq!(handshakes.len(), 1);
     assert!(handshakes.on_ack(&key(1), ack, right, at(1)).is_some());
+}
+
+/// The acknowledgement and the first data are lost: a SYN-ACK that comes again is answered with what follows them.
+#[test]
+fn what_follows_lost_data_completes_a_handshake() {
+    for ahead in [1, 1460, 0xffff] {
+        let mut handshakes = handshakes(4);
+        let SynAck { seq, ack, .. } = knock(&mut handshakes, 1, at(0));
+        let complete = handshakes.on_ack(&key(1), ack + ahead, seq.wrapping_add(1), at(1)).unwrap();
+        assert_eq!((complete.agreed.peer_isn, complete.isn), (SYN.seq, seq), "the numbers of the SYNs");
+        assert!(handshakes.is_empty());
+    }
+}
+
+#[test]
+fn a_cookie_knows_the_first_segment_only() {
+    let mut handshakes = handshakes(0);
+    let SynAck { seq, ack, .. } = knock(&mut handshakes, 1, at(0));
+    assert_eq!(handshakes.on_ack(&key(1), ack + 1, seq.wrapping_add(1), at(1)), None);
+    assert!(handshakes.on_ack(&key(1), ack, seq.wrapping_add(1), at(1)).is_some());
 }
 
 #[test]
