@@ -173,6 +173,7 @@ impl Pipeline {
     /// Both sides are told all there is: what still comes is thrown away until both are over. A peer that goes on and on
     /// finds its window closed in the end: a RST could overtake what we said last (RFC 9112 section 9.6).
     fn closing(&mut self, proxy: &mut Proxy) {
+        self.renew_closing(proxy);
         let Layer::Closing(left) = &mut proxy.layer else { return };
         let engine = &mut self.proxies.engine;
         for conn in [proxy.client, proxy.server].into_iter().flatten() {
@@ -184,6 +185,21 @@ impl Pipeline {
                 let most = *left - 1;
                 *left -= engine.read(conn, |bytes| bytes.len().min(most));
             }
+        }
+    }
+
+    /// As long as the peers take what was said last it is not over, however long that is; with HTTP, where they take it
+    /// no slower than a body may be taken.
+    fn renew_closing(&self, proxy: &mut Proxy) {
+        let before = proxy.acknowledged;
+        let taken: u64 = self.take_acknowledged(proxy).map(u64::from).iter().sum();
+        let rate = proxy.profile.http.as_ref().map_or(0, |http| http.timeouts.body_rate_min);
+        let is_slow = taken * 1_000 < u64::from(rate) * self.now.since(proxy.active).as_millis() as u64;
+        match taken {
+            0 => {}
+            // It adds up.
+            _ if is_slow => proxy.acknowledged = before,
+            _ => proxy.active = self.now,
         }
     }
 

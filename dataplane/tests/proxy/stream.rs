@@ -119,6 +119,42 @@ fn the_side_that_closes_second_is_heard_to_its_end() {
     }
 }
 
+/// What both have said may take longer to arrive than either may be silent.
+#[test]
+fn a_slow_reader_gets_all_though_both_have_closed() {
+    let mut net = net();
+    let (client, member) = pair(&mut net);
+    net.clients.socks[client].reads = false;
+    net.member_sends(member, &[b'x'; 40_000]);
+    net.member_closes(member);
+    net.client_closes(client);
+    assert_eq!((net.told(member), net.member_is(member)), (&b"x"[..0], "closed"));
+    for _ in 0..10 {
+        net.clients.socks[client].crumbs = 1_460;
+        net.pass(20_000);
+        assert_eq!(net.client_is(client), "open");
+    }
+    net.clients.socks[client].reads = true;
+    net.pass(10_000);
+    assert_eq!((net.got(client).len(), net.client_is(client)), (40_000, "closed"));
+    net.assert_nothing_is_left();
+}
+
+/// And one that takes nothing any more is not waited for.
+#[test]
+fn a_reader_that_stops_after_both_have_closed_is_given_up() {
+    let mut net = net();
+    let (client, member) = pair(&mut net);
+    net.clients.socks[client].reads = false;
+    net.member_sends(member, &[b'x'; 40_000]);
+    net.member_closes(member);
+    net.client_closes(client);
+    net.pass(29_000);
+    assert_eq!(net.world.open_connections(0), 1);
+    net.pass(2_000);
+    assert_eq!(net.left(), Left::default());
+}
+
 #[test]
 fn a_close_right_behind_the_data_loses_none_of_it() {
     let mut net = net();

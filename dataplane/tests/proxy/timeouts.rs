@@ -303,6 +303,27 @@ fn a_client_that_reads_slowly_but_fast_enough_gets_all() {
     net.assert_nothing_is_left();
 }
 
+/// After its last response a client may be as slow as before, and no slower.
+#[test]
+fn the_end_of_the_last_response_may_be_read_as_slowly_as_the_rest() {
+    for (crumbs, is_cut) in [(2_920, false), (1_460, true)] {
+        let mut net = net(|_| ());
+        let (client, member) = asked(&mut net, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        net.clients.socks[client].reads = false;
+        let response = [&b"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n"[..], &[b'x'; 40_000]].concat();
+        net.member_sends(member, &response);
+        for _ in 0..8 {
+            net.clients.socks[client].crumbs = crumbs;
+            net.pass(9_000);
+        }
+        assert_eq!(net.world.open_connections(0), u64::from(!is_cut), "{crumbs} bytes at once");
+        net.clients.socks[client].reads = true;
+        net.pass(10_000);
+        assert_eq!(net.got(client).len() > 40_000, !is_cut, "{crumbs} bytes at once");
+        net.assert_nothing_is_left();
+    }
+}
+
 #[test]
 fn a_client_that_does_not_take_an_answer_of_ours_is_given_up() {
     let mut net = Net::http(|http| http.timeouts.first_byte_ms = 5_000);
