@@ -108,6 +108,22 @@ fn fin_that_is_lost_is_sent_again(kind: Kind) {
     }
 }
 
+/// Answers to old segments overtake those that are to come, and say three times that the FIN is not there.
+fn fin_is_sent_again_after_answers_that_do_not_acknowledge_it(kind: Kind) {
+    for state in ["fin-wait-1", "last-ack", "closing"] {
+        let (mut peer, next, _) = peer_in(kind, state);
+        (0..5).for_each(|_| peer.says(&peer.segment(ACK, next, 0)));
+        peer.said();
+        for _ in 0..3 {
+            let said = peer.waits_for_word();
+            assert!(said.iter().any(|said| said.has(FIN) && said.from == 0 && said.acked == next), "{state}");
+        }
+        peer.says(&peer.segment(ACK, next, 1));
+        peer.waits(10_000);
+        assert!(peer.said().iter().all(|said| !said.has(FIN)), "{state}");
+    }
+}
+
 fn fin_is_sent_behind_all_data(kind: Kind) {
     let mut peer = Setup::new(kind).open();
     let mut receiver = super::receiver::Receiver::default();
@@ -176,6 +192,7 @@ for_kinds! {
         both_close_at_once,
         fin_that_acknowledges_ours_begins_time_wait,
         fin_that_is_lost_is_sent_again,
+        fin_is_sent_again_after_answers_that_do_not_acknowledge_it,
         fin_is_sent_behind_all_data,
         abort_says_the_next_number,
         reset_ends_both_directions,

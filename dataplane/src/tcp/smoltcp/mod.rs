@@ -37,7 +37,7 @@ pub const UNANSWERED_MS: u64 = 60_000;
 pub const PROBE_MS: u64 = 10_000;
 
 /// How often a peer is asked for its window, in milliseconds: while it is closed, beside smoltcp's own probes, and while
-/// data waits and smoltcp waits for nothing.
+/// data or our FIN waits and smoltcp waits for nothing.
 pub const STALLED_MS: u64 = 2_000;
 
 /// How often a segment of doubtful origin is answered at most, in milliseconds (RFC 5961 section 7).

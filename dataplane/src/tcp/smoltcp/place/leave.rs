@@ -86,10 +86,21 @@ impl Place {
     /// True when nothing of what waits moves. smoltcp probes a closed window (RFC 9293 section 3.8.6.1), but not one that
     /// it hears of while its retransmission timer runs, and it forgets that timer while it probes. Of the answers it takes
     /// the window, or the third that says the same for a loss; in LAST-ACK it takes neither, and asking would only
-    /// keep it from being given up.
+    /// keep it from being given up. Where its FIN is all that waits, the third such answer stops that timer and sends
+    /// nothing: the FIN that comes again is the engine's own.
     fn is_stalled(&self, is_idle: bool) -> bool {
         let is_open = !self.is_connecting() && self.socket().state() != SocketState::LastAck;
-        is_open && self.socket().send_queue() > 0 && (self.sent.is_shut || is_idle)
+        let waits = is_open && self.socket().send_queue() > 0;
+        waits && (self.sent.is_shut || is_idle) || is_idle && self.is_fin_left()
+    }
+
+    /// True when all that we sent is acknowledged but the FIN.
+    fn is_fin_left(&self) -> bool {
+        use SocketState::{Closing, FinWait1, LastAck};
+        let socket = self.socket();
+        matches!(socket.state(), FinWait1 | Closing | LastAck)
+            && socket.send_queue() == 0
+            && self.sent.next == self.sent.acked.wrapping_add(1)
     }
 
     /// Sends answers that were kept and segments that are the engine's own.
@@ -107,10 +118,14 @@ impl Place {
         self.answer = None;
         let Sent { next, acked, .. } = self.sent;
         let Owed { ack, probe, reset } = self.owed;
+        // What it has had already, so that it must answer; or the FIN, which it must answer too.
+        let (asking, asked) = match self.is_fin_left() {
+            true => (TcpControl::Fin, acked),
+            false => (TcpControl::None, acked.wrapping_sub(1)),
+        };
         for (is_owed, control, seq) in [
             (ack && !reset, TcpControl::None, next),
-            // What it has had already, so that it must answer.
-            (probe && !reset, TcpControl::None, acked.wrapping_sub(1)),
+            (probe && !reset, asking, asked),
             (reset, TcpControl::Rst, next),
         ] {
             if is_owed && !self.send_made(sink, control, seq) {
