@@ -19,7 +19,7 @@ fn bytes_survive_a_wire_that_loses_doubles_and_reorders() {
     for round in 0..6 {
         let seed = random.seed.wrapping_add(round);
         let mut net = Net::new(patient());
-        net.faults = Some(Faults { random: Random::with(seed), lost: 3, doubled: 5, delayed: 20 });
+        net.faults = Some(Faults { random: Random::with(seed), lost: LOST, doubled: 5, delayed: 20 });
         let clients: Vec<usize> = (0..3).map(|_| net.ask()).collect();
         let (up, down) = (random.bytes(60_000), random.bytes(90_000));
         for &client in &clients {
@@ -48,6 +48,11 @@ fn bytes_survive_a_wire_that_loses_doubles_and_reorders() {
     }
 }
 
+/// Of a hundred frames. smoltcp waits for a second at least before it sends again, twice as long after each loss, and takes
+/// that back only when it has timed what it sent once (RFC 6298): with three, once in some thousand connections so many
+/// losses follow each other that nothing moves for longer than our timeouts allow.
+const LOST: usize = if cfg!(feature = "smoltcp-engine") { 1 } else { 3 };
+
 /// Two lost SYNs in a row are no reason to give up.
 fn patient() -> ProxyProfile {
     let server_tcp = TcpProfile { connect_ms: 30_000, ..TcpProfile::default() };
@@ -57,7 +62,11 @@ fn patient() -> ProxyProfile {
 #[test]
 fn resets_and_closes_on_a_bad_wire_leave_nothing_behind() {
     let mut random = Random::seeded();
-    let mut net = Net::new(ProxyProfile::default());
+    // Where both ends have gone and their RSTs are lost, or the challenges that answer them, nothing else tells.
+    let mut net = Net::with(ProxyProfile::default(), limits(), |parts| {
+        parts.pools[0].members.truncate(1);
+        parts.virtuals[0].timeouts.idle_ms = 60_000;
+    });
     net.faults = Some(Faults { random: Random::with(random.seed), lost: 10, doubled: 10, delayed: 30 });
     for _ in 0..60 {
         let client = net.ask();
