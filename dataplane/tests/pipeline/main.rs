@@ -1,6 +1,7 @@
 //! Golden tests: packet in; packet out, drop reasons and counters moved, for every branch of the path.
 
 mod applies;
+mod bursts;
 mod capacity;
 mod icmp;
 mod malformed;

@@ -29,6 +29,7 @@ use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build;
 use sluice_dataplane::persist::PersistenceTable;
 use sluice_dataplane::pool::MemberStates;
+use sluice_dataplane::port::PortQueue;
 use sluice_dataplane::port::memory::{self, MemoryPeer};
 use sluice_dataplane::query::{FlowInfo, NeighborInfo, Query, Reply};
 use sluice_dataplane::quota::Quotas;
@@ -69,6 +70,9 @@ pub struct World {
     pub reports: Vec<Out>,
 }
 
+/// A worker's queue, and the test's end of its wire.
+pub type Wire = (Box<dyn PortQueue>, MemoryPeer);
+
 type Shared<'s> = (&'s Arc<MemberStates>, &'s Arc<Quotas>, &'s Arc<PersistenceTable>, &'s Arc<Rules>);
 
 /// A frame that came out: which port, and its bytes.
@@ -92,6 +96,15 @@ impl World {
 
     /// Several workers of one process, each with its own queues; what crosses between them is theirs to do.
     pub fn several(workers: usize, limits: Limits, parts: &Parts) -> Vec<Self> {
+        let wire = || -> Wire {
+            let (queue, peer) = memory::pair(1_024);
+            (Box::new(queue), peer)
+        };
+        Self::several_on(wire, workers, limits, parts)
+    }
+
+    /// The same, each port a `wire`.
+    pub fn several_on(wire: fn() -> Wire, workers: usize, limits: Limits, parts: &Parts) -> Vec<Self> {
         let members = Arc::new(MemberStates::new(64));
         let persistence = Arc::new(PersistenceTable::new(limits.persistence, 64));
         let mesh = handoff::mesh(workers).expect("an event for each worker");
@@ -99,28 +112,28 @@ impl World {
         quotas.set_limits(&Snapshot::build(parts.clone()));
         let rules = Arc::new(Rules::new(&limits, workers, &Snapshot::build(parts.clone())));
         let world = |(number, handoff)| {
-            Self::one((number, workers), handoff, limits, parts, (&members, &quotas, &persistence, &rules))
+            let shared = (&members, &quotas, &persistence, &rules);
+            Self::one([wire(), wire()], (number, workers), handoff, limits, parts, shared)
         };
         mesh.into_iter().enumerate().map(world).collect()
     }
 
     fn one(
+        [(external, outer), (internal, inner)]: [Wire; 2],
         (number, workers): (usize, usize),
         handoff: handoff::Handoff,
         limits: Limits,
         parts: &Parts,
         (members, quotas, persistence, rules): Shared<'_>,
     ) -> Self {
-        let (external, outer) = memory::pair(1_024);
-        let (internal, inner) = memory::pair(1_024);
         let counters = Arc::new(WorkerCounters::new(&limits));
         let spec = WorkerSpec {
             number,
             workers,
             core: None,
             ports: vec![
-                (memory::info("external", EXTERNAL_MAC), Box::new(external)),
-                (memory::info("internal", INTERNAL_MAC), Box::new(internal)),
+                (memory::info("external", EXTERNAL_MAC), external),
+                (memory::info("internal", INTERNAL_MAC), internal),
             ],
             frames: FramePool::new(limits.frames),
             limits,
