@@ -17,7 +17,7 @@ use crate::packet::emit::{self, Arp, IcmpError};
 use crate::packet::icmp;
 use crate::packet::parse::{Class, Packet, protocol, tcp_flag};
 use crate::packet::rewrite::{self, LinkHeader};
-use crate::pipeline::{Fate, Pipeline};
+use crate::pipeline::{Fate, LOOK_AHEAD, Pipeline};
 use crate::route::NextHop;
 use crate::verdict::DropReason;
 
@@ -276,11 +276,12 @@ impl Pipeline {
         self.handoff.tell_all(hop, mac, word);
     }
 
-    /// Does what the neighbour table asks for. True when there was something.
+    /// Does up to [`LOOK_AHEAD`] things that the neighbour table asks for. True when there were any.
     pub fn run_neighbor_events(&mut self, out: &mut Outgoing) -> bool {
-        let mut had_some = false;
-        while let Some(event) = self.neighbors.poll_events() {
-            had_some = true;
+        let mut done = 0;
+        while done < LOOK_AHEAD {
+            let Some(event) = self.neighbors.poll_events() else { break };
+            done += 1;
             match event {
                 Event::Solicit { hop, unicast } => self.solicit(hop, unicast, out),
                 Event::Send { mut frame, link, mac } => {
@@ -292,7 +293,7 @@ impl Pipeline {
                 Event::Drop(frame) => self.drop_unresolved(frame, out),
             }
         }
-        had_some
+        done > 0
     }
 
     fn solicit(&mut self, hop: NextHop, unicast: Option<Mac>, out: &mut Outgoing) {

@@ -118,7 +118,7 @@ impl Worker {
         busy |= self.take_strays(now);
         busy |= self.run_due(now);
         busy |= self.pipeline.run_proxies(&mut self.outgoing);
-        busy |= self.pipeline.run_neighbor_events(&mut self.outgoing);
+        busy |= self.run_neighbor_events();
         busy |= self.send();
         self.count_turn(now, busy);
         if busy { Activity::Busy } else { Activity::Quiet }
@@ -223,6 +223,17 @@ impl Worker {
             parts += 1;
         }
         parts > 0
+    }
+
+    /// Asks for next hops, and sends or drops what has waited for them; what is urgent leaves in between.
+    #[inline]
+    fn run_neighbor_events(&mut self) -> bool {
+        let mut had_some = false;
+        while self.pipeline.run_neighbor_events(&mut self.outgoing) {
+            self.send_urgent();
+            had_some = true;
+        }
+        had_some
     }
 
     #[inline(always)]

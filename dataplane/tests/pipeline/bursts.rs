@@ -2,7 +2,8 @@
 
 use std::os::fd::RawFd;
 
-use sluice_dataplane::config::snapshot::Parts;
+use sluice_dataplane::config::ids::PortId;
+use sluice_dataplane::config::snapshot::{Parts, Protocol, Snat, VirtualKind};
 use sluice_dataplane::frame::{BURST_MAX, Frame, FramePool};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp};
@@ -71,10 +72,11 @@ fn workers(count: usize, change: impl FnOnce(&mut Parts)) -> Vec<World> {
     workers
 }
 
-/// Puts `packets` on the outer wire.
-fn arrive(world: &World, packets: &[Vec<u8>]) {
+/// Puts `packets` on a wire.
+fn arrive(world: &World, port: PortId, packets: &[Vec<u8>]) {
     for packet in packets {
-        world.ports[0].send(world.frames.copy_of(packet).expect("a frame")).expect("room on the wire");
+        let frame = world.frames.copy_of(packet).expect("a frame");
+        world.ports[usize::from(port.0)].send(frame).expect("room on the wire");
     }
 }
 
@@ -82,7 +84,7 @@ fn arrive(world: &World, packets: &[Vec<u8>]) {
 fn through(mut world: World, packets: &[Vec<u8>], at_once: usize) -> [Vec<Vec<u8>>; 2] {
     let mut out = Vec::new();
     for part in packets.chunks(at_once) {
-        arrive(&world, part);
+        arrive(&world, EXTERNAL, part);
         out.extend(world.run(0));
     }
     assert_none_lost(&world, &format!("{at_once} at once"));
@@ -193,12 +195,41 @@ fn a_burst_of_strays_that_are_cut_in_seven_loses_none() {
     let all = (0..u16::MAX).map(|number| datagram(number % FLOWS, number / FLOWS, VIRTUAL, LARGE));
     let others = |packet: &Vec<u8>| Owners::new(2).of_frame(packet) == 1;
     let packets: Vec<_> = all.filter(others).take(BURST_MAX).collect();
-    arrive(&workers[0], &packets);
+    arrive(&workers[0], EXTERNAL, &packets);
     assert_eq!((workers[0].run(0).len(), workers[0].counters.misdirected.load()), (0, BURST_MAX as u64));
     let [back, out] = by_port(workers[1].run(0));
     workers.iter().for_each(|worker| assert_none_lost(worker, "strays"));
     assert_eq!((back.len(), out.len()), (0, BURST_MAX * PIECES), "in one turn");
     assert_whole_and_in_order(&packets, &out);
+}
+
+#[test]
+fn next_hops_that_bursts_of_two_ports_ask_for_are_all_asked() {
+    const HOSTS: u16 = 250;
+    let mut world = workers(1, |parts| forward(parts, "10.1.0.0/16")).remove(0);
+    let host = |number: u16| format!("10.1.{}.{}", number / HOSTS + 1, number % HOSTS + 1);
+    let inner = Udp { src_mac: member_mac(11), dst_mac: INTERNAL_MAC, src: "10.1.0.11", ..Udp::default() };
+    let from_outside = (0..HOSTS).map(|number| datagram(1, number, &host(number), 100));
+    let from_inside = (HOSTS..2 * HOSTS).map(|number| build::udp(&Udp { dst: &host(number), ..inner }));
+    arrive(&world, EXTERNAL, &from_outside.collect::<Vec<_>>());
+    arrive(&world, INTERNAL, &from_inside.collect::<Vec<_>>());
+    let [_, out] = by_port(world.run(0));
+    assert_none_lost(&world, "questions");
+    assert_eq!(out.len(), usize::from(2 * HOSTS));
+
+    let answer = |number| arp(2, member_mac(number as u8), &host(number), SELF_IN);
+    arrive(&world, INTERNAL, &(0..HOSTS).map(answer).collect::<Vec<_>>());
+    let [_, out] = by_port(world.run(0));
+    let came = out.iter().map(|packet| label(packet));
+    assert!(came.eq((0..HOSTS).map(|number| (1, number))), "what waited, in order");
+}
+
+/// Whatever is for `to`, which is on the link inside, passes.
+fn forward(parts: &mut Parts, to: &str) {
+    parts.self_ips[1] = self_ip("10.1.0.10/16", INSIDE);
+    let mut forward = virtual_server(3, to, 0, Protocol::Any, 0);
+    (forward.kind, forward.pool, forward.snat) = (VirtualKind::ForwardingIp, None, Snat::None);
+    parts.virtuals.push(forward);
 }
 
 #[test]
@@ -220,10 +251,10 @@ fn flows_that_end_together_lose_no_reset() {
 fn establish_many(world: &mut World, first: u16) {
     let ports = first..first + BURST_MAX as u16;
     let syns: Vec<_> = ports.clone().map(|src_port| build::tcp(&Tcp { src_port, ..syn() })).collect();
-    arrive(world, &syns);
-    for out in world.run(0) {
-        let asked = see(&out);
-        let accepted = Tcp {
+    arrive(world, EXTERNAL, &syns);
+    let accepted = |out: &Out| {
+        let asked = see(out);
+        build::tcp(&Tcp {
             src_mac: asked.dst_mac,
             dst_mac: INTERNAL_MAC,
             src: &asked.dst.0,
@@ -234,12 +265,12 @@ fn establish_many(world: &mut World, first: u16) {
             seq: 5_000,
             ack: 1_001,
             ..Tcp::default()
-        };
-        let frame = world.frames.copy_of(&build::tcp(&accepted)).expect("a frame");
-        world.ports[1].send(frame).expect("room on the wire");
-    }
+        })
+    };
+    let answers: Vec<_> = world.run(0).iter().map(accepted).collect();
+    arrive(world, INTERNAL, &answers);
     assert_eq!(world.run(0).len(), BURST_MAX);
     let acks = ports.map(|src_port| Tcp { src_port, flags: ACK, seq: 1_001, ack: 5_001, ..syn() });
-    arrive(world, &acks.map(|ack| build::tcp(&ack)).collect::<Vec<_>>());
+    arrive(world, EXTERNAL, &acks.map(|ack| build::tcp(&ack)).collect::<Vec<_>>());
     assert_eq!(world.run(0).len(), BURST_MAX);
 }
