@@ -1,7 +1,9 @@
 //! Packet memory and devices of a real DPDK, without hugepages, root or NICs. One EAL for the whole binary.
 
+use std::sync::mpsc::sync_channel;
+
 use sluice_ffi::dpdk::{
-    BURST_MAX, Burst, DpdkError, Eal, EthDev, HEADROOM_BYTES, HashPlan, LogTo, Mempool, default_args,
+    BURST_MAX, Burst, DpdkError, Eal, EthDev, HEADROOM_BYTES, HashPlan, LogTo, Mbuf, Mempool, default_args,
     register_thread,
 };
 
@@ -41,6 +43,36 @@ fn a_registered_thread_has_a_cache_and_gives_it_back() {
             assert_eq!(pool.in_use(), 0, "what the cache holds is not in use");
         });
     });
+    assert_eq!(pool.in_use(), 0);
+}
+
+#[test]
+fn a_cache_keeps_so_many_and_no_more() {
+    let pool = Mempool::new(eal(), 2047, 2048, -1).expect("pool");
+    let mut free: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+    let (give, taken) = sync_channel::<Mbuf>(0);
+    let (done, is_done) = sync_channel(0);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _guard = register_thread().expect("an lcore id is free");
+            taken.into_iter().try_for_each(|mbuf| {
+                drop(mbuf);
+                done.send(())
+            })
+        });
+        let (mut kept, mut most_kept) = (0, 0);
+        for _ in 0..4 * Mempool::CACHED_MAX {
+            give.send(free.pop().expect("an mbuf")).expect("the thread runs");
+            is_done.recv().expect("the thread runs");
+            let back = free.len();
+            free.extend(std::iter::from_fn(|| pool.alloc()));
+            kept = kept + 1 - (free.len() - back);
+            most_kept = most_kept.max(kept);
+        }
+        drop(give);
+        assert_eq!(most_kept, Mempool::CACHED_MAX);
+    });
+    drop(free);
     assert_eq!(pool.in_use(), 0);
 }
 
@@ -139,12 +171,49 @@ fn a_full_device_leaves_the_rest_in_order() {
     }
     assert!(next < 4095, "the ring is shorter than the pool");
     let mut expected = 0u32;
-    let mut check = |mbuf: sluice_ffi::dpdk::Mbuf| {
+    let mut check = |mbuf: Mbuf| {
         assert_eq!(mbuf.bytes(), expected.to_be_bytes());
         expected += 1;
     };
     while rx.rx(BURST_MAX, &mut check) > 0 || tx.tx(&mut burst) > 0 {}
     assert_eq!(expected, next);
+}
+
+/// Four threads send what a fifth has received, twenty times what the pool holds.
+#[test]
+fn what_others_send_comes_back_to_the_pool_it_was_received_from() {
+    const SENDERS: usize = 4;
+    let eal = eal();
+    let pool = Mempool::new(eal, 3071, 2048, -1).expect("pool");
+    let device = EthDev::open(eal, "net_null0").expect("device");
+    let mut queues = device.start(&vec![pool.clone(); 1 + SENDERS], &HashPlan::NONE).expect("start").queues;
+    let before = pool.in_use();
+    let (rx, _) = &mut queues.remove(0);
+    std::thread::scope(|scope| {
+        let lane = |(_, mut tx): (_, sluice_ffi::dpdk::TxQueue)| {
+            let (give, taken) = sync_channel::<Burst>(0);
+            let (done, is_done) = sync_channel(0);
+            scope.spawn(move || {
+                let _guard = register_thread().expect("an lcore id is free");
+                for mut burst in taken {
+                    assert_eq!((tx.tx(&mut burst), burst.len()), (BURST_MAX, 0));
+                    done.send(()).expect("the receiver waits");
+                }
+            });
+            (give, is_done)
+        };
+        let lanes: Vec<_> = queues.into_iter().map(lane).collect();
+        let _guard = register_thread().expect("an lcore id is free");
+        for number in 0..20 * pool.count() / BURST_MAX {
+            let mut burst = Burst::new();
+            let received = rx.rx(BURST_MAX, |mbuf| burst.push(mbuf).expect("room"));
+            assert_eq!(received, BURST_MAX, "burst {number}");
+            let (give, is_done) = &lanes[number % SENDERS];
+            give.send(burst).expect("the sender waits");
+            is_done.recv().expect("the sender runs");
+        }
+    });
+    assert_eq!((before, pool.in_use()), (0, 0));
 }
 
 #[test]

@@ -35,6 +35,9 @@ unsafe impl Send for Raw {}
 unsafe impl Sync for Raw {}
 
 impl Mempool {
+    /// Mbufs of a pool that one registered thread may keep in its cache, out of reach of all others.
+    pub const CACHED_MAX: usize = CACHE_LEN / 2 * 3;
+
     /// Takes memory for `count` mbufs with `room_bytes` each behind the headroom (at most 65,407), near NUMA
     /// node `socket` (-1: anywhere). Frees the pools that were dropped and have their mbufs back.
     ///
@@ -160,6 +163,7 @@ fn cache_len(count: usize) -> u32 {
 static RETIRED: Mutex<Vec<Raw>> = Mutex::new(Vec::new());
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
-/// A burst: what is received and sent leaves the shared ring alone.
+/// A burst: what is received and sent leaves the shared ring alone. DPDK empties a cache that would hold half as many
+/// again and one more.
 const CACHE_LEN: usize = 256;
 const _: () = assert!(CACHE_LEN <= sys::RTE_MEMPOOL_CACHE_MAX_SIZE as usize);
