@@ -1,11 +1,13 @@
 //! The `dpdk` driver over virtual devices, without hugepages, root or NICs. One EAL for the whole binary.
 
 use std::process::Command;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use sluice_dataplane::frame::{BURST_MAX, Checksum, Frame, FramePool, SegmentKind, Segmentation};
 use sluice_dataplane::packet::checksum::{fold, sum};
 use sluice_dataplane::port::{self, DriverSpec, OpenPort, PortError, PortQueue, PortSpec, Steering};
+use sluice_ffi::dpdk::register_thread;
 
 fn spec(device: &str) -> PortSpec {
     let driver = DriverSpec::Dpdk { device: device.into() };
@@ -13,7 +15,7 @@ fn spec(device: &str) -> PortSpec {
 }
 
 fn try_open(device: &str, queues: usize) -> Result<OpenPort, PortError> {
-    let eal_args = ["--no-huge", "-m", "256", "--no-shconf", "--no-pci", "--no-telemetry"].map(String::from);
+    let eal_args = ["--no-huge", "-m", "512", "--no-shconf", "--no-pci", "--no-telemetry"].map(String::from);
     port::prepare(&[spec(device)], &eal_args).expect("DPDK starts without hugepages");
     let pools: Vec<_> = (0..queues).map(|_| FramePool::new(64)).collect();
     port::open(&spec(device), &pools)
@@ -254,6 +256,38 @@ fn workers_may_come_and_go() {
         }
     });
     assert!(queues.iter_mut().all(|queue| queue.counters() == Default::default()));
+}
+
+/// Eight senders' caches hold as many packets as a queue has of the port's memory; nine times that memory passes.
+#[test]
+fn a_worker_that_only_receives_is_not_starved_by_those_that_only_send() {
+    const SENDERS: usize = 8;
+    let mut queues = open("net_null4,size=64", 1 + SENDERS).queues;
+    let mut receiver = queues.remove(0);
+    std::thread::scope(|scope| {
+        let lane = |mut queue: Box<dyn PortQueue>| {
+            let (give, taken) = sync_channel::<Vec<Frame>>(0);
+            let (done, is_done) = sync_channel(0);
+            scope.spawn(move || {
+                let _worker = register_thread().expect("an lcore id is free");
+                for mut frames in taken {
+                    assert_eq!((queue.tx(&mut frames), frames.len()), (BURST_MAX, 0));
+                    done.send(frames).expect("the receiver waits");
+                }
+            });
+            (give, is_done)
+        };
+        let lanes: Vec<_> = queues.into_iter().map(lane).collect();
+        let _worker = register_thread().expect("an lcore id is free");
+        let mut frames = Vec::with_capacity(BURST_MAX);
+        for number in 0..1_000 {
+            assert_eq!(receiver.rx(&mut frames), BURST_MAX, "burst {number}");
+            let (give, is_done) = &lanes[number % SENDERS];
+            give.send(frames).expect("the sender waits");
+            frames = is_done.recv().expect("the sender runs");
+        }
+    });
+    assert_eq!(receiver.counters(), Default::default());
 }
 
 #[test]

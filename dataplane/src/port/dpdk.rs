@@ -359,10 +359,15 @@ fn stage(frame: Frame, burst: &mut BurstWriter, max_bytes: usize, errors: &mut u
 /// One for all queues. A worker that sends what another has received keeps the memory in its own cache; were that the
 /// other's alone, it would never see it again.
 fn packet_memory(eal: Eal, device: &EthDev, pools: &[FramePool]) -> Result<Mempool, DpdkError> {
-    let (rx, tx) = device.descriptors();
-    let in_flight = |frames: &FramePool| frames.frames_max().clamp(IN_FLIGHT_MIN, IN_FLIGHT_MAX);
-    let count: usize = pools.iter().map(|pool| usize::from(rx) + usize::from(tx) + in_flight(pool)).sum();
-    Mempool::new(eal, count, device.room_bytes(), device.socket())
+    let frames_max = pools.iter().map(FramePool::frames_max);
+    Mempool::new(eal, packets_max(device.descriptors(), frames_max), device.room_bytes(), device.socket())
+}
+
+/// Packets that the memory of a port holds: for each worker, so many descriptors to receive into and to send from, and
+/// by its own frames what is in flight.
+fn packets_max((rx, tx): (u16, u16), frames_max: impl Iterator<Item = usize>) -> usize {
+    let in_flight = |frames_max: usize| frames_max.clamp(IN_FLIGHT_MIN, IN_FLIGHT_MAX);
+    frames_max.map(|frames_max| usize::from(rx) + usize::from(tx) + in_flight(frames_max)).sum()
 }
 
 fn describe(spec: &PortSpec, device: &str, port: &EthPort, queues: usize) -> PortInfo {
@@ -436,6 +441,16 @@ const IN_FLIGHT_MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A worker holds a burst that it has received, two that wait for a device, and one that the device's queue has taken.
+    #[test]
+    fn packet_memory_is_enough_for_all_descriptors_full_caches_and_what_workers_hold() {
+        for (workers, frames_max) in [(1, 1), (2, 64), (4, 1_024), (16, 1), (16, 1_024), (16, 100_000)] {
+            let each = 512 + 1_024 + Mempool::CACHED_MAX + 4 * BURST_MAX;
+            let count = packets_max((512, 1_024), std::iter::repeat_n(frames_max, workers));
+            assert!(count >= workers * each, "{workers} workers with {frames_max} frames: {count} packets");
+        }
+    }
 
     #[test]
     fn pci_addresses_are_told_from_virtual_devices() {
