@@ -3,6 +3,7 @@
 use crate::config::ids::PortId;
 use crate::counters::WorkerCounters;
 use crate::frame::{BURST_MAX, Frame};
+use crate::pipeline::LOOK_AHEAD;
 use crate::port::PortQueue;
 use crate::verdict::DropReason;
 
@@ -75,10 +76,10 @@ impl Outgoing {
     }
 
     /// True when some of what waits should not wait for the end of the turn: frames of our own memory, so that there is
-    /// room for what may come of [`crate::pipeline::LOOK_AHEAD`] packets, each in seven pieces; or a whole burst.
+    /// room for what may come of [`LOOK_AHEAD`] packets, each in eight pieces; or a whole burst.
     #[inline(always)]
     pub fn is_urgent(&self) -> bool {
-        self.bursts.iter().any(|burst| burst.own > OWN_MAX / 8 || burst.frames.len() >= BURST_MAX)
+        self.bursts.iter().any(|burst| burst.own > 0 || burst.frames.len() >= BURST_MAX)
     }
 
     /// True when a port could not take everything.
@@ -109,6 +110,7 @@ impl Waiting {
 const WAITING_MAX: usize = 2 * BURST_MAX;
 /// Of these, in our own frame memory: receiving, answering and cutting need it, too.
 const OWN_MAX: usize = 256;
+const _: () = assert!(OWN_MAX == 8 * LOOK_AHEAD);
 
 #[cfg(test)]
 mod tests {
