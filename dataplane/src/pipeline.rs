@@ -262,7 +262,7 @@ impl Pipeline {
                     self.trail = Trail::default();
                 }
                 Stray::Fragment { port, frame, key } => self.fragment_of_ours(port, frame, &key, out),
-                Stray::Neighbor { hop, mac, word } => self.neighbors.learn(hop, mac, word, now),
+                Stray::Neighbor { hop, mac, word } => self.learn_here(hop, mac, word, out),
             }
         }
         self.handoff.wake_others();

@@ -50,7 +50,7 @@ impl Pipeline {
         }
         let ours = self.snapshot.answers_for(target, link);
         if !probe {
-            self.learn(NextHop { link, address: sender }, mac, Word::Arp { asks: ours });
+            self.learn(NextHop { link, address: sender }, mac, Word::Arp { asks: ours }, out);
         }
         match operation {
             ArpOperation::Request if ours => {
@@ -128,7 +128,7 @@ impl Pipeline {
                 let (solicited, overrides) =
                     (has(NdiscNeighborFlags::SOLICITED), has(NdiscNeighborFlags::OVERRIDE));
                 let word = Word::Advertisement { solicited: solicited && !packet.to_group, overrides };
-                self.learn(NextHop { link, address: target }, mac, word);
+                self.learn(NextHop { link, address: target }, mac, word, out);
                 Fate::Done
             }
             _ => self.dropped(DropReason::MalformedNeighbor, VirtualId::NONE),
@@ -147,7 +147,12 @@ impl Pipeline {
         let ours = self.snapshot.answers_for(target, link);
         let probe = packet.key.src.is_unspecified();
         if !probe && has_option {
-            self.learn(NextHop { link, address: packet.key.src }, mac, Word::Solicitation { asks: ours });
+            self.learn(
+                NextHop { link, address: packet.key.src },
+                mac,
+                Word::Solicitation { asks: ours },
+                out,
+            );
         }
         if !ours {
             return self.dropped(DropReason::NeighborNotOurs, VirtualId::NONE);
@@ -268,12 +273,19 @@ impl Pipeline {
     }
 
     /// Learns of a neighbour, and tells the other workers, who have not heard it.
-    fn learn(&mut self, hop: NextHop, mac: Mac, mut word: Word) {
+    fn learn(&mut self, hop: NextHop, mac: Mac, mut word: Word, out: &mut Outgoing) {
         if let Word::Arp { asks } | Word::Solicitation { asks } = &mut word {
             *asks &= self.snapshot.is_on_link(hop.address, hop.link);
         }
-        self.neighbors.learn(hop, mac, word, self.now);
+        self.learn_here(hop, mac, word, out);
         self.handoff.tell_all(hop, mac, word);
+    }
+
+    /// Learns of a neighbour. What has waited for it goes at once, before packets that come behind.
+    #[cold]
+    pub(crate) fn learn_here(&mut self, hop: NextHop, mac: Mac, word: Word, out: &mut Outgoing) {
+        self.neighbors.learn(hop, mac, word, self.now);
+        while self.run_neighbor_events(out) {}
     }
 
     /// Does up to [`LOOK_AHEAD`] things that the neighbour table asks for. True when there were any.

@@ -224,6 +224,23 @@ fn next_hops_that_bursts_of_two_ports_ask_for_are_all_asked() {
     assert!(came.eq((0..HOSTS).map(|number| (1, number))), "what waited, in order");
 }
 
+#[test]
+fn what_waited_for_a_next_hop_goes_before_what_comes_behind_its_answer() {
+    const WAITING: u16 = 64;
+    let mut world = workers(1, |parts| forward(parts, "10.1.0.0/16")).remove(0);
+    let inner = Udp { src_mac: member_mac(11), dst_mac: INTERNAL_MAC, src: "10.1.0.11", ..Udp::default() };
+    let one = |number: u16| build::udp(&Udp { dst: "10.1.1.1", payload: &number.to_be_bytes(), ..inner });
+    arrive(&world, INTERNAL, &(0..WAITING).map(one).collect::<Vec<_>>());
+    assert_eq!(world.run(0).len(), 1, "a question");
+
+    let answer = [arp(2, member_mac(1), "10.1.1.1", SELF_IN)];
+    let behind = (WAITING..WAITING + 255).map(one);
+    arrive(&world, INTERNAL, &answer.into_iter().chain(behind).collect::<Vec<_>>());
+    let [_, out] = by_port(world.run(0));
+    let came: Vec<_> = out.iter().map(|packet| u16::from_be_bytes([packet[42], packet[43]])).collect();
+    assert_eq!(came, (0..WAITING + 255).collect::<Vec<_>>());
+}
+
 /// Whatever is for `to`, which is on the link inside, passes.
 fn forward(parts: &mut Parts, to: &str) {
     parts.self_ips[1] = self_ip("10.1.0.10/16", INSIDE);
