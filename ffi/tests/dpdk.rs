@@ -1,29 +1,52 @@
 //! Packet memory and devices of a real DPDK, without hugepages, root or NICs. One EAL for the whole binary.
 
+use std::ops::Deref;
 use std::sync::mpsc::sync_channel;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use sluice_ffi::dpdk::{
     BURST_MAX, Burst, DpdkError, Eal, EthDev, HEADROOM_BYTES, HashPlan, LogTo, Mbuf, Mempool, default_args,
     register_thread,
 };
 
-fn eal() -> Eal {
+fn start() -> Eal {
     let own: Vec<String> =
         ["--no-huge", "-m", "128", "--no-shconf", "--no-pci", "--no-telemetry"].map(String::from).to_vec();
     Eal::init(&default_args(&own, &[]), LogTo::Quiet).expect("EAL starts without hugepages")
 }
 
+/// DPDK, and nobody takes all of its memory meanwhile.
+struct Shared {
+    eal: Eal,
+    _guard: RwLockReadGuard<'static, ()>,
+}
+
+fn eal() -> Shared {
+    Shared { eal: start(), _guard: MEMORY.read().unwrap_or_else(PoisonError::into_inner) }
+}
+
+impl Deref for Shared {
+    type Target = Eal;
+
+    fn deref(&self) -> &Eal {
+        &self.eal
+    }
+}
+
+/// Written by the test that takes all there is.
+static MEMORY: RwLock<()> = RwLock::new(());
+
 #[test]
 fn a_second_start_with_other_arguments_is_refused() {
-    let first = eal();
-    assert_eq!(first, eal());
+    let first = *eal();
+    assert_eq!(first, *eal());
     assert_eq!(Eal::init(&["--no-huge".into()], LogTo::Quiet), Err(DpdkError::AlreadyStarted));
     assert_eq!(Eal::running(), Some(first));
 }
 
 #[test]
 fn mbufs_come_home() {
-    let pool = Mempool::new(eal(), 255, 2048, -1).expect("pool");
+    let pool = Mempool::new(*eal(), 255, 2048, -1).expect("pool");
     assert_eq!((pool.count(), pool.in_use()), (255, 0));
     let taken: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
     assert_eq!((taken.len(), pool.in_use()), (255, 255));
@@ -34,7 +57,7 @@ fn mbufs_come_home() {
 
 #[test]
 fn a_registered_thread_has_a_cache_and_gives_it_back() {
-    let pool = Mempool::new(eal(), 1023, 2048, -1).expect("pool");
+    let pool = Mempool::new(*eal(), 1023, 2048, -1).expect("pool");
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let _guard = register_thread().expect("an lcore id is free");
@@ -48,7 +71,7 @@ fn a_registered_thread_has_a_cache_and_gives_it_back() {
 
 #[test]
 fn a_cache_keeps_so_many_and_no_more() {
-    let pool = Mempool::new(eal(), 2047, 2048, -1).expect("pool");
+    let pool = Mempool::new(*eal(), 2047, 2048, -1).expect("pool");
     let mut free: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
     let (give, taken) = sync_channel::<Mbuf>(0);
     let (done, is_done) = sync_channel(0);
@@ -78,7 +101,7 @@ fn a_cache_keeps_so_many_and_no_more() {
 
 #[test]
 fn front_and_back_move_within_the_room() {
-    let pool = Mempool::new(eal(), 7, 2048, -1).expect("pool");
+    let pool = Mempool::new(*eal(), 7, 2048, -1).expect("pool");
     let mut mbuf = pool.copy_of(&[1, 2, 3, 4, 5, 6]).expect("an mbuf");
     mbuf.trim_front(2);
     assert_eq!(mbuf.bytes(), [3, 4, 5, 6]);
@@ -99,7 +122,7 @@ fn front_and_back_move_within_the_room() {
 
 #[test]
 fn a_chain_holds_what_one_mbuf_cannot() {
-    let pool = Mempool::new(eal(), 63, 2048, -1).expect("pool");
+    let pool = Mempool::new(*eal(), 63, 2048, -1).expect("pool");
     let bytes: Vec<u8> = (0..5000u32).map(|index| index as u8).collect();
     assert!(pool.copy_of(&bytes).is_none());
     assert_eq!(pool.in_use(), 0, "a refused copy leaks nothing");
@@ -116,7 +139,9 @@ fn a_chain_holds_what_one_mbuf_cannot() {
 
 #[test]
 fn a_dropped_pool_outlives_its_mbufs_and_is_freed_then() {
-    let take_all = || Mempool::new(eal(), 20_000, 2048, -1);
+    let eal = start();
+    let _alone = MEMORY.write().unwrap_or_else(PoisonError::into_inner);
+    let take_all = || Mempool::new(eal, 20_000, 2048, -1);
     let pool = take_all().expect("pool");
     let mut mbuf = pool.copy_of(&[7; 60]).expect("an mbuf");
     drop(pool);
@@ -131,9 +156,9 @@ fn a_dropped_pool_outlives_its_mbufs_and_is_freed_then() {
 #[test]
 fn packets_come_around_a_ring_in_order() {
     let eal = eal();
-    let pool = Mempool::new(eal, 511, 2048, -1).expect("pool");
-    let device = EthDev::open(eal, "net_ring0").expect("device");
-    assert!(EthDev::open(eal, "net_ring0").is_err(), "one owner");
+    let pool = Mempool::new(*eal, 511, 2048, -1).expect("pool");
+    let device = EthDev::open(*eal, "net_ring0").expect("device");
+    assert!(EthDev::open(*eal, "net_ring0").is_err(), "one owner");
     let mut started = device.start(std::slice::from_ref(&pool), &HashPlan::NONE).expect("start");
     assert!(started.port.is_link_up());
     let (rx, tx) = &mut started.queues[0];
@@ -149,14 +174,14 @@ fn packets_come_around_a_ring_in_order() {
     assert_eq!(started.port.stats().tx_packets, BURST_MAX as u64);
     drop(started);
     assert_eq!(pool.in_use(), 0);
-    EthDev::open(eal, "net_ring0").expect("closed devices open again");
+    EthDev::open(*eal, "net_ring0").expect("closed devices open again");
 }
 
 #[test]
 fn a_full_device_leaves_the_rest_in_order() {
     let eal = eal();
-    let pool = Mempool::new(eal, 4095, 2048, -1).expect("pool");
-    let mut started = EthDev::open(eal, "net_ring1")
+    let pool = Mempool::new(*eal, 4095, 2048, -1).expect("pool");
+    let mut started = EthDev::open(*eal, "net_ring1")
         .expect("device")
         .start(std::slice::from_ref(&pool), &HashPlan::NONE)
         .expect("start");
@@ -184,8 +209,8 @@ fn a_full_device_leaves_the_rest_in_order() {
 fn what_others_send_comes_back_to_the_pool_it_was_received_from() {
     const SENDERS: usize = 4;
     let eal = eal();
-    let pool = Mempool::new(eal, 3071, 2048, -1).expect("pool");
-    let device = EthDev::open(eal, "net_null0").expect("device");
+    let pool = Mempool::new(*eal, 3071, 2048, -1).expect("pool");
+    let device = EthDev::open(*eal, "net_null0").expect("device");
     let mut queues = device.start(&vec![pool.clone(); 1 + SENDERS], &HashPlan::NONE).expect("start").queues;
     let before = pool.in_use();
     let (rx, _) = &mut queues.remove(0);
@@ -218,12 +243,12 @@ fn what_others_send_comes_back_to_the_pool_it_was_received_from() {
 
 #[test]
 fn errors_carry_dpdks_reason() {
-    let missing = EthDev::open(eal(), "net_nonsense0,x=1").expect_err("no such driver");
+    let missing = EthDev::open(*eal(), "net_nonsense0,x=1").expect_err("no such driver");
     assert!(matches!(&missing, DpdkError::NoSuchDevice { device, .. } if device == "net_nonsense0,x=1"));
     assert!(missing.to_string().contains("EAL"), "{missing}");
     let eal = eal();
-    let pools: Vec<_> = (0..17).map(|_| Mempool::new(eal, 63, 2048, -1).expect("pool")).collect();
-    let few = EthDev::open(eal, "net_ring2")
+    let pools: Vec<_> = (0..17).map(|_| Mempool::new(*eal, 63, 2048, -1).expect("pool")).collect();
+    let few = EthDev::open(*eal, "net_ring2")
         .expect("device")
         .start(&pools, &HashPlan::NONE)
         .expect_err("a ring has 16");
