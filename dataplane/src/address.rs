@@ -160,6 +160,14 @@ impl Prefix {
         address.masked(self.bits) == self.address && (self.bits >= 96 || !address.is_v4())
     }
 
+    /// The address of all hosts of an IPv4 subnet (RFC 919 section 7). `None` for IPv6, and where there is none (RFC 3021).
+    pub fn broadcast(&self) -> Option<Address> {
+        let host_bits = 128 - u32::from(self.bits);
+        let is_subnet = self.is_v4() && host_bits > 1;
+        let Address { high, low } = self.address;
+        is_subnet.then(|| Address { high, low: low | ((1 << host_bits) - 1) })
+    }
+
     /// The length as written: 0 to 32 for IPv4, 0 to 128 for IPv6.
     pub fn length(&self) -> u8 {
         if self.is_v4() { self.bits - 96 } else { self.bits }

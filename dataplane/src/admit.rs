@@ -4,8 +4,8 @@ use crate::config::ids::MemberId;
 use crate::config::snapshot::{Virtual, VirtualKind};
 use crate::counters::WorkerCounters;
 use crate::flow::table::FlowId;
-use crate::flow::tcp_track::TcpState;
-use crate::flow::{Flow, flow_flag};
+use crate::flow::tcp_track::{self, Segment, TcpState};
+use crate::flow::{Direction, Flow, flow_flag};
 use crate::packet::parse::{Class, Packet, tcp_flag};
 use crate::persist::select::Chosen;
 use crate::pipeline::Pipeline;
@@ -111,32 +111,61 @@ impl Pipeline {
         self.counters.open_member(flow.member_id, node.unwrap_or_default());
     }
 
-    /// A flow has changed its TCP state: a connection that is over makes room under the limits at once, though its
-    /// flow is kept for what comes late; one that goes on after all counts again.
-    pub(crate) fn count_state(&mut self, id: FlowId, state: TcpState) {
+    /// A connection that is certainly over makes room under the limits at once, though its flow is kept for what comes
+    /// late.
+    pub(crate) fn count_over(&mut self, id: FlowId) {
         let flow = *self.flows.at_mut(id);
-        match (state.is_over(), flow.has(flow_flag::UNCOUNTED)) {
-            (true, false) => {
-                self.flows.at_mut(id).set(flow_flag::UNCOUNTED);
-                self.count_closed(&flow);
-                self.queue.poke();
-            }
-            (false, true) => {
-                self.flows.at_mut(id).flags &= !flow_flag::UNCOUNTED;
-                self.count_revived(&flow);
-            }
-            _ => {}
+        if !flow.has(flow_flag::UNCOUNTED) {
+            self.flows.at_mut(id).set(flow_flag::UNCOUNTED);
+            self.count_closed(&flow);
+            self.queue.poke();
         }
     }
 
-    fn count_revived(&self, flow: &Flow) {
-        self.quota.take_anyway(Limited::Virtual(flow.virtual_id));
-        self.quota.take_anyway(Limited::Member(flow.member_id));
-        self.quota.take_anyway(Limited::Node(self.counters.node_of(flow.member_id)));
+    /// A segment of a connection that was over. Where that goes on after all it needs its places again.
+    ///
+    /// # Errors
+    /// Why it may not pass: the places are others' now, or the connection was never open.
+    #[cold]
+    pub(crate) fn come_back(
+        &mut self,
+        id: FlowId,
+        direction: Direction,
+        segment: Segment,
+    ) -> Result<(), DropReason> {
+        let flow = *self.flows.at_mut(id);
+        if flow.tcp_state() == TcpState::Refused {
+            // What its ends do not believe: the client only says so again, and the member asks.
+            let is_last_word = segment.flags & (tcp_flag::RST | tcp_flag::SYN) != 0;
+            let may_pass =
+                if direction == Direction::FromClient { is_last_word } else { segment.payload == 0 };
+            return if may_pass { Ok(()) } else { Err(DropReason::NoFlow) };
+        }
+        let mut ahead = flow;
+        tcp_track::follow(&mut ahead, direction, segment);
+        if ahead.tcp_state().is_over() {
+            return Ok(());
+        }
+        if !self.take_again(&flow) {
+            return Err(DropReason::ConnectionLimit);
+        }
+        self.flows.at_mut(id).flags &= !flow_flag::UNCOUNTED;
         if let Some(counters) = self.counters.of_virtual(flow.virtual_id) {
             counters.connections.reopen();
         }
         self.counters.reopen_member(flow.member_id);
+        Ok(())
+    }
+
+    /// Takes a unit of each limit that the flow counts under, or of none.
+    fn take_again(&self, flow: &Flow) -> bool {
+        let node = Limited::Node(self.counters.node_of(flow.member_id));
+        let all = [Limited::Virtual(flow.virtual_id), Limited::Member(flow.member_id), node];
+        let taken = all.iter().take_while(|what| self.quota.take(**what)).count();
+        if taken < all.len() {
+            all[..taken].iter().for_each(|what| self.quota.give_back(*what));
+        }
+        taken == all.len()
     }
 
     /// Counts the end of a connection, and gives back its units.

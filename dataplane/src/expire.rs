@@ -72,8 +72,10 @@ impl Pipeline {
 
     /// Moves the flow's timer to what its new state asks for.
     #[cold]
-    pub(crate) fn on_tcp_state(&mut self, id: FlowId, state: TcpState) {
-        self.count_state(id, state);
+    pub(crate) fn on_tcp_state(&mut self, id: FlowId, state: TcpState, is_sure: bool) {
+        if state.is_over() && is_sure {
+            self.count_over(id);
+        }
         if state == TcpState::SynReceived {
             // However often the SYN had to be sent, the client has the whole time for its answer to the member's.
             self.flows.at_mut(id).last_seen_ms = self.now.as_ms();
@@ -140,7 +142,9 @@ impl Pipeline {
         match flow.tcp_state() {
             TcpState::SynSent | TcpState::SynReceived => timeouts.handshake_ms,
             TcpState::Established | TcpState::FinClient | TcpState::FinMember => timeouts.idle_ms,
-            TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember => timeouts.close_ms,
+            TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember | TcpState::Refused => {
+                timeouts.close_ms
+            }
         }
     }
 

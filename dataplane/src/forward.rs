@@ -40,7 +40,8 @@ impl Pipeline {
         let is_plain = packet.ttl > 1
             && packet.tcp_flags & tcp_flag::SYN == 0
             && flow.epoch == self.epoch
-            && !flow.has(flow_flag::RESELECT | flow_flag::ASKED);
+            && !flow.has(flow_flag::RESELECT | flow_flag::ASKED | flow_flag::UNCOUNTED)
+            && (direction == Direction::FromMember || flow.client_link == LinkId::new(port, packet.vlan));
         if !is_plain {
             return self.forward_with_care(port, frame, packet, id, direction, out);
         }
@@ -60,7 +61,8 @@ impl Pipeline {
         if packet.class == Class::Tcp {
             let segment = segment_of(frame, packet);
             if let Some(state) = tcp_track::follow(self.flows.at_mut(id), direction, segment) {
-                self.on_tcp_state(id, state);
+                let is_sure = tcp_track::ends_for_sure(self.flows.at_mut(id), direction, segment);
+                self.on_tcp_state(id, state, is_sure);
             }
         }
         let flow = self.flows.at_mut(id);
@@ -128,7 +130,30 @@ impl Pipeline {
             self.close(id);
             return Some(self.first_packet(port, frame, packet, out));
         }
+        let virtual_id = self.flows.at_mut(id).virtual_id;
+        if direction == Direction::FromClient && !self.comes_by(id, LinkId::new(port, packet.vlan)) {
+            return Some(self.dropped(DropReason::NoVirtual, virtual_id));
+        }
+        if self.flows.at_mut(id).has(flow_flag::UNCOUNTED)
+            && let Err(reason) = self.come_back(id, direction, segment_of(frame, packet))
+        {
+            return Some(self.dropped(reason, virtual_id));
+        }
         None
+    }
+
+    /// A client's packet has come by `link`. False when its virtual server takes none from there; else its client may have
+    /// moved.
+    fn comes_by(&mut self, id: FlowId, link: LinkId) -> bool {
+        let flow = self.flows.at_mut(id);
+        if flow.client_link != link {
+            let item = self.snapshot.virtual_by_id(flow.virtual_id);
+            if item.is_some_and(|item| !item.ingress.contains(link)) {
+                return false;
+            }
+            flow.client_link = link;
+        }
+        true
     }
 
     /// A SYN of a known flow: true when it begins another connection, else it may have to announce less.

@@ -78,6 +78,9 @@ impl Pipeline {
         if !is_v4 && matches!(kind, 135 | 136) {
             return self.neighbor_discovery(link, frame, packet, out);
         }
+        if self.snapshot.is_martian(packet.key.src) {
+            return self.dropped(DropReason::MartianSource, VirtualId::NONE);
+        }
         if icmp::is_error(is_v4, kind) {
             let fate = self.icmp_error_received(port, frame, packet, out);
             return self.cut_to_fit(fate, frame, &packet.key, out);

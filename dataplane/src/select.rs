@@ -51,6 +51,9 @@ impl Pipeline {
         if let Some(fate) = self.proxied(port, frame, packet, out) {
             return fate;
         }
+        if packet.key.src == packet.key.dst || self.snapshot.is_martian(packet.key.src) {
+            return self.dropped(DropReason::MartianSource, VirtualId::NONE);
+        }
         if packet.class == Class::Other {
             if !self.snapshot.parts().settings.reject_unmatched {
                 return self.dropped(DropReason::UnknownProtocol, VirtualId::NONE);
@@ -194,6 +197,10 @@ impl Pipeline {
     ) -> Result<FlowId, DropReason> {
         let way = self.way_to(&target)?;
         let (source, has_snat_port) = self.source_by(virtual_server, packet, &target, &way)?;
+        if source.0.is_link_local() && !source.0.is_v4() && source.0 == packet.key.src {
+            // It means nobody elsewhere (RFC 4291 section 2.5.6).
+            return Err(DropReason::MartianSource);
+        }
         let last_hop = if virtual_server.auto_last_hop { flow_flag::AUTO_LAST_HOP } else { 0 };
         let selection = Selection {
             virtual_id: virtual_server.id,

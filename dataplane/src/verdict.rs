@@ -36,7 +36,8 @@ reasons! {
     NotForUs = "not-for-us",
     /// Tagged for a VLAN that nothing is configured on, or tagged twice.
     UnknownVlan = "unknown-vlan",
-    /// A source address that no packet may carry: multicast, broadcast, loopback, unspecified, IPv4-mapped.
+    /// A source address that no packet may carry: multicast, broadcast, loopback, unspecified, IPv4-mapped, our own; or,
+    /// beyond its link, a link-local one.
     MartianSource = "martian-source",
     /// A destination that is never forwarded: loopback, unspecified, link-local, foreign multicast.
     MartianDestination = "martian-destination",
@@ -82,13 +83,13 @@ reasons! {
     TtlExpired = "ttl-expired",
     /// Larger than the MTU of the way out.
     TooBig = "too-big",
-    /// No virtual server matches.
+    /// No virtual server matches; or the one of the packet's connection takes none from where it came.
     NoVirtual = "no-virtual",
     /// The virtual server is of type reject.
     Rejected = "rejected",
     /// The virtual server is disabled.
     VirtualDisabled = "virtual-disabled",
-    /// The virtual server is at its connection limit.
+    /// The virtual server is at its connection limit; or a connection goes on that was over, and its places are taken.
     ConnectionLimit = "connection-limit",
     /// More new connections a second than the virtual server takes.
     ConnectionRate = "connection-rate",
@@ -102,7 +103,7 @@ reasons! {
     Reselected = "reselected",
     /// The pool has no member that takes a new connection.
     NoMember = "no-member",
-    /// A TCP segment that is not a SYN and belongs to no flow.
+    /// A TCP segment that is not a SYN and belongs to no flow, or to one that was reset before it was open.
     NoFlow = "no-flow",
     /// The flow table is full.
     FlowTableFull = "flow-table-full",

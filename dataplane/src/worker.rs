@@ -16,7 +16,6 @@ use crate::fragment;
 use crate::frame::{BURST_MAX, CHUNK_BYTES, Frame};
 use crate::neighbor::AGEING_PERIOD_MS;
 use crate::outgoing::Outgoing;
-use crate::packet::parse::protocol;
 use crate::pipeline::{LOOK_AHEAD, Pipeline, PipelineSpec, PortFacts};
 use crate::port::PortQueue;
 use crate::query::{FlowInfo, FlowPage, Query, Reply};
@@ -380,7 +379,7 @@ impl Pipeline {
                 source: (flow.source, flow.source_port),
                 member: (flow.member, flow.member_port),
                 protocol: flow.protocol,
-                state: if flow.protocol == protocol::TCP { flow.tcp_state().name() } else { "active" },
+                state: flow.state_name(),
                 virtual_id: flow.virtual_id,
                 member_id: flow.member_id,
                 idle_ms: now.as_ms().wrapping_sub(flow.last_seen_ms),

@@ -6,7 +6,7 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::ids::{LinkId, MemberId, NodeId, PoolId, PortId, VirtualId};
-use crate::address::Address;
+use crate::address::{Address, Prefix};
 use crate::flow::key::FlowKey;
 use crate::lb::maglev::{Maglev, MaglevTables};
 use crate::quota::Limited;
@@ -23,6 +23,8 @@ pub struct Snapshot {
     index: VirtualIndex,
     routes: RouteTable,
     owned: HashMap<Address, Owned>,
+    /// What stands for all hosts of a subnet of ours, in today's form and in that of long ago.
+    broadcasts: HashSet<Address>,
     /// Where neighbours ask for our IPv6 addresses, sorted.
     groups: Vec<(Address, LinkId)>,
     links: Vec<LinkId>,
@@ -78,6 +80,7 @@ impl Snapshot {
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             listened_sources: listened_sources(&parts, &owned),
             kept_port_sources: kept_port_sources(&parts),
+            broadcasts: broadcasts(&parts),
             groups: groups(&owned),
             owned,
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
@@ -232,6 +235,12 @@ impl Snapshot {
         self.owned.get(&address)
     }
 
+    /// True when no packet may say that it comes from `address`: our own towards servers, or that of all hosts of a subnet
+    /// (RFC 1122 section 3.2.1.3, RFC 1812 section 5.3.7).
+    pub fn is_martian(&self, address: Address) -> bool {
+        self.owned(address).is_some_and(|own| own.is_source) || self.broadcasts.contains(&address)
+    }
+
     /// True when neighbours on `link` may learn that `address` is ours.
     pub fn answers_for(&self, address: Address, link: LinkId) -> bool {
         self.owned(address).is_some_and(|owned| owned.links.contains(&link))
@@ -344,6 +353,11 @@ fn listened_sources(parts: &Parts, owned: &HashMap<Address, Owned>) -> Vec<(Addr
     listened.sort_unstable();
     listened.dedup();
     listened
+}
+
+fn broadcasts(parts: &Parts) -> HashSet<Address> {
+    let of_subnet = |subnet: Prefix| subnet.broadcast().map(|all| [all, subnet.address]);
+    parts.self_ips.iter().filter_map(|ip| of_subnet(ip.subnet)).flatten().collect()
 }
 
 /// Every link that something is configured on; an untagged one on every port.

@@ -13,6 +13,7 @@ use self::tcp_track::TcpState;
 use crate::address::{Address, Mac};
 use crate::config::ids::{LinkId, MemberId, VirtualId};
 use crate::neighbor::NeighborRef;
+use crate::packet::parse::protocol;
 
 /// Which side a packet of a flow came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +145,15 @@ impl Flow {
     #[inline(always)]
     pub fn tcp_state(&self) -> TcpState {
         TcpState::from_code(self.state)
+    }
+
+    /// What `show flows` calls its state.
+    pub fn state_name(&self) -> &'static str {
+        match self.tcp_state() {
+            _ if self.protocol != protocol::TCP => "active",
+            state if state.is_reset() && !self.has(flow_flag::UNCOUNTED) => "resetting",
+            state => state.name(),
+        }
     }
 
     /// Moves to another TCP state.

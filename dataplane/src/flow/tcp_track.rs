@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   SynSent ─SYN[,ACK]─▶ SynReceived ─ACK─▶ Established ─FIN─▶ FinClient│FinMember ─FIN─▶ Closing
-//!      └─ RST with a plausible sequence number, from any state ─▶ ResetClient│ResetMember
-//!                                   Established ◀── a segment from whoever is said to have reset
+//!      │                              └─ RST, its number about right ─▶ ResetClient│ResetMember
+//!      └─ RST, its number right ─▶ Refused
+//!                  Established ◀── a segment from whoever is said to have reset
+//!         FinClient│FinMember ◀── more bytes from one who is said to have closed, where both are
 //! ```
 //!
 //! Nothing is refused here: a packet of a known flow is forwarded whatever the state (RFC 5382 REQ-2 asks a NAT to
@@ -33,6 +35,8 @@ pub enum TcpState {
     ResetClient = 6,
     /// The member has reset, or somebody in its name.
     ResetMember = 7,
+    /// Either has reset before it was open.
+    Refused = 8,
 }
 
 impl TcpState {
@@ -46,6 +50,7 @@ impl TcpState {
             4 => TcpState::FinMember,
             6 => TcpState::ResetClient,
             7 => TcpState::ResetMember,
+            8 => TcpState::Refused,
             _ => TcpState::Closing,
         }
     }
@@ -59,7 +64,13 @@ impl TcpState {
     /// True when both have closed or one has reset: the flow only waits for stragglers.
     #[inline(always)]
     pub const fn is_over(self) -> bool {
-        matches!(self, TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember)
+        matches!(self, TcpState::Closing | TcpState::Refused) || self.is_reset()
+    }
+
+    /// True when one side has reset an open connection.
+    #[inline(always)]
+    pub const fn is_reset(self) -> bool {
+        matches!(self, TcpState::ResetClient | TcpState::ResetMember)
     }
 
     /// The state's name in `show flows`.
@@ -70,7 +81,9 @@ impl TcpState {
             TcpState::Established => "established",
             TcpState::FinClient => "fin-client",
             TcpState::FinMember => "fin-member",
-            TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember => "closing",
+            TcpState::Closing | TcpState::ResetClient | TcpState::ResetMember | TcpState::Refused => {
+                "closing"
+            }
         }
     }
 }
@@ -97,7 +110,7 @@ impl Segment {
     }
 }
 
-/// Follows one segment. Returns the new state when it has changed.
+/// Follows one segment. Returns the new state when it has changed, or is confirmed by another RST.
 #[inline]
 pub fn follow(flow: &mut Flow, direction: Direction, segment: Segment) -> Option<TcpState> {
     let before = flow.tcp_state();
@@ -135,16 +148,33 @@ fn follow_control(
         return None;
     } else {
         let in_window = segment.end().wrapping_sub(next) < SEQUENCE_JUMP_MAX && is_answer(segment, expected);
-        step(before, direction, segment, in_window, is_near(segment.seq, next))
+        let says_more = in_window && segment.payload > 0 && segment.end() != next;
+        step(before, direction, segment, Place { in_window, says_more, is_near: is_near(segment.seq, next) })
     };
     flow.set_tcp_state(after);
-    (after != before).then_some(after)
+    let is_confirmed = after.is_reset() && segment.flags & tcp_flag::RST != 0;
+    (after != before || is_confirmed).then_some(after)
 }
 
-fn step(state: TcpState, from: Direction, segment: Segment, in_window: bool, is_near: bool) -> TcpState {
+/// True when a segment that has brought the flow into its state, which is over, has certainly ended the connection: of a
+/// RST the number is exactly the next, so that its receiver believes it at once (RFC 5961 section 3.2).
+pub fn ends_for_sure(flow: &Flow, direction: Direction, segment: Segment) -> bool {
+    !flow.tcp_state().is_reset() || segment.seq == flow.next_seq[direction.index()]
+}
+
+/// Where a segment lies, by what its sender has sent before.
+#[derive(Clone, Copy)]
+struct Place {
+    in_window: bool,
+    /// It has bytes that have not come before.
+    says_more: bool,
+    is_near: bool,
+}
+
+fn step(state: TcpState, from: Direction, segment: Segment, place: Place) -> TcpState {
     use TcpState::{Closing, Established, FinClient, FinMember, SynReceived, SynSent};
     let syn = segment.flags & tcp_flag::SYN != 0;
-    let fin = segment.flags & tcp_flag::FIN != 0 && (in_window || is_near);
+    let fin = segment.flags & tcp_flag::FIN != 0 && (place.in_window || place.is_near);
     match (state, from) {
         // With ACK, or without when both open at once (RFC 9293 section 3.5, figure 8).
         (SynSent, Direction::FromMember) if syn => SynReceived,
@@ -155,10 +185,13 @@ fn step(state: TcpState, from: Direction, segment: Segment, in_window: bool, is_
         (FinClient, Direction::FromMember) | (FinMember, Direction::FromClient) if fin => Closing,
         // A host that has reset has nothing more to say: the reset was not its own (RFC 5961 section 3).
         (TcpState::ResetClient, Direction::FromClient) | (TcpState::ResetMember, Direction::FromMember)
-            if in_window =>
+            if place.in_window =>
         {
             Established
         }
+        // Nor has one that has closed.
+        (Closing, Direction::FromClient) if place.says_more => FinMember,
+        (Closing, Direction::FromMember) if place.says_more => FinClient,
         _ => state,
     }
 }
@@ -166,13 +199,16 @@ fn step(state: TcpState, from: Direction, segment: Segment, in_window: bool, is_
 /// RFC 7857 section 2.2 wants the sequence number looked at before a RST ends anything.
 fn after_reset(state: TcpState, from: Direction, segment: Segment, (next, expected): (u32, u32)) -> TcpState {
     // What refuses a SYN has no number of its own to show, only the one it acknowledges.
-    let refuses = state.is_half_open() && acknowledges(segment, expected);
-    let has_number = state != TcpState::SynSent || from == Direction::FromClient;
-    let is_honest = refuses || (has_number && is_near(segment.seq, next));
+    if state.is_half_open() {
+        // Nobody comes back into a connection that was never open: that would be a way around the handshake. So the
+        // number must be right.
+        let has_number = state != TcpState::SynSent || from == Direction::FromClient;
+        let is_honest = acknowledges(segment, expected) || (has_number && segment.seq == next);
+        return if is_honest { TcpState::Refused } else { state };
+    }
     match (state, from) {
-        _ if !is_honest => state,
-        // Nobody comes back into a connection that was never open: that would be a way around the handshake.
-        _ if state.is_half_open() || state == TcpState::Closing => TcpState::Closing,
+        _ if !is_near(segment.seq, next) => state,
+        (TcpState::Closing | TcpState::Refused, _) => state,
         (TcpState::ResetClient, Direction::FromMember) => TcpState::Closing,
         (TcpState::ResetMember, Direction::FromClient) => TcpState::Closing,
         (_, Direction::FromClient) => TcpState::ResetClient,
@@ -259,7 +295,7 @@ mod tests {
     fn a_refused_connection_closes() {
         let mut flow = new_flow();
         let reset = Segment { flags: RST | ACK, seq: 0, ack: 0, payload: 0 };
-        assert_eq!(follow(&mut flow, FromMember, reset), Some(TcpState::Closing));
+        assert_eq!(follow(&mut flow, FromMember, reset), Some(TcpState::Refused));
     }
 
     #[test]
@@ -272,7 +308,7 @@ mod tests {
             assert_eq!(follow(&mut flow, FromMember, reset), None);
         }
         let honest = Segment { flags: RST | ACK, seq: 0x7000_0000, ack: 101, payload: 0 };
-        assert_eq!(follow(&mut flow, FromMember, honest), Some(TcpState::Closing));
+        assert_eq!(follow(&mut flow, FromMember, honest), Some(TcpState::Refused));
     }
 
     #[test]
@@ -280,12 +316,50 @@ mod tests {
         let mut flow = new_flow();
         follow(&mut flow, FromMember, Segment { flags: SYN | ACK, seq: 500, ack: 101, payload: 0 });
         let reset = Segment { flags: RST, seq: 101, ack: 0, payload: 0 };
-        assert_eq!(follow(&mut flow, FromClient, reset), Some(TcpState::Closing));
+        assert_eq!(follow(&mut flow, FromClient, reset), Some(TcpState::Refused));
         for ack in [501, 40_000_000] {
             assert_eq!(
                 follow(&mut flow, FromClient, Segment { flags: ACK, seq: 101, ack, payload: 9 }),
                 None
             );
+        }
+    }
+
+    /// Whoever is asked to believe it looks at the number: nothing is over for a RST that is not exact.
+    #[test]
+    fn an_old_reset_does_not_end_a_handshake() {
+        let mut flow = new_flow();
+        for behind in [1, 500_000] {
+            let reset = Segment { flags: RST, seq: 101u32.wrapping_sub(behind), ack: 0, payload: 0 };
+            assert_eq!(follow(&mut flow, FromClient, reset), None);
+        }
+        assert_eq!(flow.tcp_state(), TcpState::SynSent);
+    }
+
+    #[test]
+    fn only_an_exact_reset_ends_a_connection_for_sure() {
+        let mut flow = established();
+        for (seq, is_sure) in [(101u32.wrapping_sub(500_000), false), (102, false), (101, true)] {
+            let reset = Segment { flags: RST, seq, ack: 0, payload: 0 };
+            assert_eq!(follow(&mut flow, FromClient, reset), Some(TcpState::ResetClient));
+            assert_eq!(ends_for_sure(&flow, FromClient, reset), is_sure, "{seq}");
+        }
+    }
+
+    #[test]
+    fn whoever_says_more_has_not_closed() {
+        let mut flow = established();
+        follow(&mut flow, FromClient, Segment { flags: FIN | ACK, seq: 101, ack: 501, payload: 0 });
+        follow(&mut flow, FromMember, Segment { flags: FIN | ACK, seq: 501, ack: 102, payload: 0 });
+        for (from, seq, ack, next) in
+            [(FromClient, 102, 502, TcpState::FinMember), (FromMember, 502, 102, TcpState::FinClient)]
+        {
+            for (payload, seq) in [(0, seq), (10, seq - 10)] {
+                let late = Segment { flags: ACK, seq, ack, payload };
+                assert_eq!(follow(&mut flow.clone(), from, late), None, "{late:?}");
+            }
+            let more = Segment { flags: ACK, seq, ack, payload: 10 };
+            assert_eq!(follow(&mut flow.clone(), from, more), Some(next));
         }
     }
 

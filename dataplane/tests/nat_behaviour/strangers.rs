@@ -24,9 +24,9 @@ fn wrong_numbers_pass_and_change_nothing() {
         &[
             Member(ACK, 5_001, 1_001, 1_000),
             Client(RST, 1_000, 0, 0),
-            Is("closing"),
+            Is("resetting"),
             Member(ACK, 6_001, 1_001, 0),
-            Is("closing"),
+            Is("resetting"),
             Client(ACK, 1_001, 6_001, 0),
             Is("established"),
             Pass(200_000),

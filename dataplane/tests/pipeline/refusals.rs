@@ -4,12 +4,12 @@ use sluice_dataplane::config::ids::VirtualId;
 use sluice_dataplane::config::snapshot::{Parts, Snat, VirtualKind};
 use sluice_dataplane::limits::Limits;
 use sluice_dataplane::packet::build::{self, Tcp, Udp, address};
-use sluice_dataplane::packet::parse::tcp_flag::{ACK, RST};
+use sluice_dataplane::packet::parse::tcp_flag::{ACK, FIN, RST, SYN};
 use sluice_dataplane::packet::rewrite::LinkHeader;
 use sluice_dataplane::verdict::DropReason;
 
 use crate::world::*;
-use crate::{establish, from_member, send, syn};
+use crate::{echo, establish, from_member, send, syn};
 
 #[test]
 fn unmatched_packets_are_refused() {
@@ -117,6 +117,112 @@ fn connection_limits_hold_exactly() {
     }
     assert_eq!((world.drops(DropReason::ConnectionLimit), world.drops(DropReason::MembersFull)), (2, 4));
     assert_eq!(world.flows().len(), 4);
+}
+
+fn one_at_a_time() -> World {
+    World::started(|parts| {
+        parts.pools[0].members.pop();
+        parts.virtuals[0].connection_limit = 1;
+    })
+}
+
+/// Whether another connection finds a place.
+fn another_opens(world: &mut World, src_port: u16) -> bool {
+    let refused = world.drops(DropReason::ConnectionLimit);
+    send(world, EXTERNAL, &Tcp { src_port, ..syn() });
+    world.drops(DropReason::ConnectionLimit) == refused
+}
+
+/// A member believes a RST only if its number is exact (RFC 5961 section 3.2); until then the connection may go on.
+#[test]
+fn a_reset_that_nobody_believes_frees_no_place() {
+    let mut world = one_at_a_time();
+    let from_client = |flags, seq| Tcp { flags, seq, ack: 5_001, ..syn() };
+    send(&mut world, EXTERNAL, &syn());
+    send(&mut world, EXTERNAL, &from_client(RST, 1_001 - 500));
+    assert!(!another_opens(&mut world, 2_000), "half-open");
+    send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001));
+    send(&mut world, EXTERNAL, &from_client(ACK, 1_001));
+    send(&mut world, EXTERNAL, &from_client(RST, 1_001 - 500));
+    assert_eq!(world.flows()[0].state, "resetting");
+    assert!(!another_opens(&mut world, 2_001), "open");
+    send(&mut world, EXTERNAL, &from_client(RST, 1_001));
+    assert_eq!((world.flows()[0].state, world.open_connections(0)), ("closing", 0));
+    assert!(another_opens(&mut world, 2_002));
+}
+
+#[test]
+fn a_connection_that_goes_on_after_its_end_needs_a_place_again() {
+    let mut world = one_at_a_time();
+    establish(&mut world);
+    let more = Tcp { flags: ACK, seq: 1_001, ack: 5_001, payload: b"more", ..syn() };
+    send(&mut world, EXTERNAL, &Tcp { flags: RST, seq: 1_001, ..syn() });
+    assert!(another_opens(&mut world, 2_000));
+    for _ in 0..2 {
+        assert_eq!(send(&mut world, EXTERNAL, &more), []);
+    }
+    assert_eq!((world.drops(DropReason::ConnectionLimit), world.open_connections(0)), (2, 1));
+    assert_eq!(
+        send(&mut world, EXTERNAL, &Tcp { src_port: 2_000, flags: RST, seq: 1_001, ..syn() }).len(),
+        1
+    );
+    assert_eq!(send(&mut world, EXTERNAL, &more)[0].port, INTERNAL);
+    assert_eq!(world.open_connections(0), 1);
+    assert!(!another_opens(&mut world, 2_001));
+}
+
+#[test]
+fn a_connection_that_goes_on_after_both_have_closed_needs_a_place_again() {
+    let mut world = one_at_a_time();
+    establish(&mut world);
+    send(&mut world, EXTERNAL, &Tcp { flags: FIN | ACK, seq: 1_001, ack: 5_001, ..syn() });
+    send(&mut world, INTERNAL, &from_member(FIN | ACK, 5_001, 1_002));
+    assert!(another_opens(&mut world, 2_000));
+    let last = Tcp { flags: ACK, seq: 1_002, ack: 5_002, ..syn() };
+    assert_eq!(send(&mut world, EXTERNAL, &last).len(), 1, "what belongs to the end passes");
+    assert_eq!(send(&mut world, EXTERNAL, &Tcp { payload: b"more", ..last }), []);
+    assert_eq!(world.open_connections(0), 1);
+}
+
+#[test]
+fn nobody_goes_on_in_a_connection_that_was_reset_before_it_was_open() {
+    let mut world = one_at_a_time();
+    send(&mut world, EXTERNAL, &syn());
+    assert_eq!(send(&mut world, EXTERNAL, &Tcp { flags: RST, seq: 1_001, ..syn() }).len(), 1);
+    assert_eq!(send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001)).len(), 1, "asks again");
+    for payload in [&b""[..], b"data"] {
+        assert_eq!(
+            send(&mut world, EXTERNAL, &Tcp { flags: ACK, seq: 1_001, ack: 5_001, payload, ..syn() }),
+            []
+        );
+    }
+    assert_eq!((world.drops(DropReason::NoFlow), world.open_connections(0)), (2, 0));
+}
+
+/// Our own towards servers, those of all hosts of our subnets, and the one that is asked for.
+#[test]
+fn nobody_else_has_our_addresses() {
+    let mut world = World::started(|_| ());
+    let sources = ["192.0.2.10", "10.1.0.50", "192.0.2.255", "192.0.2.0", VIRTUAL];
+    for (count, src) in sources.into_iter().enumerate() {
+        assert_eq!(send(&mut world, EXTERNAL, &Tcp { src, ..syn() }), [], "{src}");
+        assert_eq!(world.drops(DropReason::MartianSource), count as u64 + 1, "{src}");
+    }
+    assert_eq!(world.send(EXTERNAL, &echo("192.0.2.255", VIRTUAL, 8)), []);
+    assert_eq!(world.send(EXTERNAL, &echo("192.0.2.10", VIRTUAL, 8)), []);
+    assert_eq!((world.drops(DropReason::MartianSource), world.flows().len()), (7, 0));
+}
+
+/// RFC 4291 section 2.5.6.
+#[test]
+fn a_link_local_client_is_not_shown_to_another_link() {
+    let mut world = World::started(|parts| parts.virtuals[1].snat = Snat::None);
+    let asked = Tcp { src: "fe80::7", dst: VIRTUAL6, ..syn() };
+    let out = send(&mut world, EXTERNAL, &asked);
+    assert!(out.iter().all(|out| out.port == EXTERNAL), "{out:?}");
+    assert_eq!((world.drops(DropReason::MartianSource), world.flows().len()), (1, 0));
+    let mut world = World::started(|_| ());
+    assert_eq!(send(&mut world, EXTERNAL, &asked)[0].port, INTERNAL, "behind SNAT it may");
 }
 
 #[test]

@@ -101,6 +101,39 @@ fn padding_does_not_travel_on() {
     assert_eq!(world.send(EXTERNAL, &bytes)[0].bytes.len(), 54);
 }
 
+/// A flow is the same from wherever its client's packets come, but not from where its virtual server takes none.
+#[test]
+fn a_connection_is_not_carried_on_from_elsewhere() {
+    let (vlan, other) = (LinkId::new(EXTERNAL, 100), LinkId::new(EXTERNAL, 200));
+    let mut world = World::started(|parts| {
+        parts.self_ips.extend([self_ip("203.0.113.10/24", vlan), self_ip("203.0.114.10/24", other)]);
+        parts.virtuals[0].ingress = Ingress::Links(vec![vlan]);
+    });
+    send(&mut world, EXTERNAL, &Tcp { vlan: 100, ..syn() });
+    for (flags, seq) in [(SYN, 1_000), (SYN, 9_000), (ACK, 1_001), (RST, 1_001)] {
+        let strange = Tcp { src_mac: member_mac(99), vlan: 200, flags, seq, ack: 5_001, ..syn() };
+        assert_eq!(send(&mut world, EXTERNAL, &strange), []);
+    }
+    let back = only(&send(&mut world, INTERNAL, &from_member(SYN | ACK, 5_000, 1_001)));
+    assert_eq!((back.vlan, back.dst_mac, world.drops(DropReason::NoVirtual)), (100, CLIENT_MAC, 4));
+    let acked = Tcp { vlan: 100, flags: ACK, seq: 1_001, ack: 5_001, ..syn() };
+    assert_eq!(send(&mut world, EXTERNAL, &acked).len(), 1);
+    assert_eq!(world.flows()[0].state, "established");
+}
+
+#[test]
+fn a_client_may_move_to_another_link() {
+    let mut world = World::started(|_| ());
+    establish(&mut world);
+    let moved = Tcp { vlan: 0, src_mac: member_mac(99), flags: ACK, seq: 1_001, ack: 5_001, ..syn() };
+    for port in [INTERNAL, EXTERNAL] {
+        let dst_mac = if port == INTERNAL { INTERNAL_MAC } else { EXTERNAL_MAC };
+        assert_eq!(send(&mut world, port, &Tcp { dst_mac, ..moved })[0].port, INTERNAL);
+        let back = only(&send(&mut world, INTERNAL, &from_member(ACK, 5_001, 1_001)));
+        assert_eq!((back.port, back.dst_mac), (port, member_mac(99)));
+    }
+}
+
 #[test]
 fn vlans_are_matched_and_translated() {
     let vlan = LinkId::new(EXTERNAL, 100);
