@@ -23,8 +23,8 @@ pub struct Snapshot {
     index: VirtualIndex,
     routes: RouteTable,
     owned: HashMap<Address, Owned>,
-    /// What stands for all hosts of a subnet of ours, in today's form and in that of long ago.
-    broadcasts: HashSet<Address>,
+    /// Sources that no packet from outside has.
+    martians: HashSet<Address>,
     /// Where neighbours ask for our IPv6 addresses, sorted.
     groups: Vec<(Address, LinkId)>,
     links: Vec<LinkId>,
@@ -80,7 +80,7 @@ impl Snapshot {
             routes: RouteTable::build(&parts.self_ips, &parts.routes),
             listened_sources: listened_sources(&parts, &owned),
             kept_port_sources: kept_port_sources(&parts),
-            broadcasts: broadcasts(&parts),
+            martians: martians(&parts),
             groups: groups(&owned),
             owned,
             virtual_places: places(parts.virtuals.iter().map(|item| item.id.index())),
@@ -238,7 +238,7 @@ impl Snapshot {
     /// True when no packet may say that it comes from `address`: our own towards servers, or that of all hosts of a subnet
     /// (RFC 1122 section 3.2.1.3, RFC 1812 section 5.3.7).
     pub fn is_martian(&self, address: Address) -> bool {
-        self.owned(address).is_some_and(|own| own.is_source) || self.broadcasts.contains(&address)
+        self.martians.contains(&address)
     }
 
     /// True when neighbours on `link` may learn that `address` is ours.
@@ -355,9 +355,12 @@ fn listened_sources(parts: &Parts, owned: &HashMap<Address, Owned>) -> Vec<(Addr
     listened
 }
 
-fn broadcasts(parts: &Parts) -> HashSet<Address> {
+/// All hosts of a subnet have one address today and had another long ago.
+fn martians(parts: &Parts) -> HashSet<Address> {
     let of_subnet = |subnet: Prefix| subnet.broadcast().map(|all| [all, subnet.address]);
-    parts.self_ips.iter().filter_map(|ip| of_subnet(ip.subnet)).flatten().collect()
+    let of_subnets = parts.self_ips.iter().filter_map(|ip| of_subnet(ip.subnet)).flatten();
+    let sources = parts.snat_pools.iter().flat_map(|pool| &pool.addresses).copied();
+    parts.self_ips.iter().map(|ip| ip.address).chain(sources).chain(of_subnets).collect()
 }
 
 /// Every link that something is configured on; an untagged one on every port.
