@@ -4,7 +4,7 @@ use crate::config::ids::MemberId;
 use crate::config::snapshot::{Virtual, VirtualKind};
 use crate::counters::WorkerCounters;
 use crate::flow::table::FlowId;
-use crate::flow::tcp_track::{self, Segment, TcpState};
+use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::packet::parse::{Class, Packet, tcp_flag};
 use crate::persist::select::Chosen;
@@ -122,7 +122,8 @@ impl Pipeline {
         }
     }
 
-    /// A segment of a connection that was over. Where that goes on after all it needs its places again.
+    /// A packet of a connection that is over and has no places any more. Whoever is said to have reset it and goes on all
+    /// the same, wherever that lies, needs them again.
     ///
     /// # Errors
     /// Why it may not pass: the places are others' now, or the connection was never open.
@@ -131,19 +132,22 @@ impl Pipeline {
         &mut self,
         id: FlowId,
         direction: Direction,
-        segment: Segment,
+        packet: &Packet,
+        payload: u32,
     ) -> Result<(), DropReason> {
         let flow = *self.flows.at_mut(id);
-        if flow.tcp_state() == TcpState::Refused {
-            // What its ends do not believe: the client only says so again, and the member asks.
-            let is_last_word = segment.flags & (tcp_flag::RST | tcp_flag::SYN) != 0;
-            let may_pass =
-                if direction == Direction::FromClient { is_last_word } else { segment.payload == 0 };
-            return if may_pass { Ok(()) } else { Err(DropReason::NoFlow) };
-        }
-        let mut ahead = flow;
-        tcp_track::follow(&mut ahead, direction, segment);
-        if ahead.tcp_state().is_over() {
+        let is_reset = packet.tcp_flags & tcp_flag::RST != 0;
+        let has_reset = match flow.tcp_state() {
+            TcpState::ResetClient => Direction::FromClient,
+            TcpState::ResetMember => Direction::FromMember,
+            TcpState::Refused => {
+                // A member that has not believed it asks again, and is told again.
+                let asks = direction == Direction::FromMember && payload == 0;
+                return if is_reset || asks { Ok(()) } else { Err(DropReason::NoFlow) };
+            }
+            _ => return Ok(()),
+        };
+        if is_reset || direction != has_reset {
             return Ok(());
         }
         if !self.take_again(&flow) {

@@ -12,7 +12,7 @@ use crate::config::ids::{LinkId, MemberId, PortId, VirtualId};
 use crate::config::snapshot::Snapshot;
 use crate::flow::key::FlowKey;
 use crate::flow::table::FlowId;
-use crate::flow::tcp_track::{self, Segment};
+use crate::flow::tcp_track::{self, Segment, TcpState};
 use crate::flow::{Direction, Flow, flow_flag};
 use crate::fragment::Oversized;
 use crate::frame::Frame;
@@ -121,6 +121,13 @@ impl Pipeline {
         if self.flows.at_mut(id).epoch != self.epoch {
             self.find_way_anew(id);
         }
+        let virtual_id = self.flows.at_mut(id).virtual_id;
+        let is_strange =
+            direction == Direction::FromClient && !self.comes_by(id, LinkId::new(port, packet.vlan));
+        // What is certainly over bars nobody elsewhere from the same ports.
+        if is_strange && !self.flows.at_mut(id).has(flow_flag::UNCOUNTED) {
+            return Some(self.dropped(DropReason::NoVirtual, virtual_id));
+        }
         if self.flows.at_mut(id).has(flow_flag::RESELECT | flow_flag::ASKED)
             && let Some(fate) = self.watch(id, direction, packet, out)
         {
@@ -130,14 +137,15 @@ impl Pipeline {
             self.close(id);
             return Some(self.first_packet(port, frame, packet, out));
         }
-        let virtual_id = self.flows.at_mut(id).virtual_id;
-        if direction == Direction::FromClient && !self.comes_by(id, LinkId::new(port, packet.vlan)) {
+        if is_strange {
             return Some(self.dropped(DropReason::NoVirtual, virtual_id));
         }
-        if self.flows.at_mut(id).has(flow_flag::UNCOUNTED)
-            && let Err(reason) = self.come_back(id, direction, segment_of(frame, packet))
-        {
-            return Some(self.dropped(reason, virtual_id));
+        if self.flows.at_mut(id).has(flow_flag::UNCOUNTED) {
+            let payload =
+                if packet.class == Class::Tcp { segment_of(frame, packet).payload } else { u32::MAX };
+            if let Err(reason) = self.come_back(id, direction, packet, payload) {
+                return Some(self.dropped(reason, virtual_id));
+            }
         }
         None
     }
@@ -146,14 +154,20 @@ impl Pipeline {
     /// moved.
     fn comes_by(&mut self, id: FlowId, link: LinkId) -> bool {
         let flow = self.flows.at_mut(id);
-        if flow.client_link != link {
-            let item = self.snapshot.virtual_by_id(flow.virtual_id);
-            if item.is_some_and(|item| !item.ingress.contains(link)) {
-                return false;
-            }
-            flow.client_link = link;
+        if flow.client_link == link {
+            return true;
         }
-        true
+        let virtual_id = flow.virtual_id;
+        let may_come = self.takes_from(virtual_id, link);
+        if may_come {
+            self.flows.at_mut(id).client_link = link;
+        }
+        may_come
+    }
+
+    /// False when the virtual server takes no packets from `link`.
+    pub(crate) fn takes_from(&self, virtual_id: VirtualId, link: LinkId) -> bool {
+        self.snapshot.virtual_by_id(virtual_id).is_none_or(|item| item.ingress.contains(link))
     }
 
     /// A SYN of a known flow: true when it begins another connection, else it may have to announce less.
@@ -353,7 +367,7 @@ fn is_reopening(flow: &Flow, direction: Direction, frame: &Frame, packet: &Packe
     packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
         && direction == Direction::FromClient
         && flow.tcp_state().is_over()
-        && !is_late_syn(flow, segment_of(frame, packet).seq)
+        && (flow.tcp_state() == TcpState::Refused || !is_late_syn(flow, segment_of(frame, packet).seq))
 }
 
 /// A late copy of the SYN that began the connection: its number lies within what the client has sent since. The

@@ -43,15 +43,27 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// One worker's share of the process's capacities, rounded up.
+    /// One worker's share of the process's capacities: all together no more than those, but one each at least.
     pub fn per_worker(&self, workers: usize) -> Self {
-        let workers = workers.max(1);
+        let share = |of: usize| (of / workers.max(1)).max(1);
         Self {
-            flows: self.flows.div_ceil(workers),
-            half_open: self.half_open.div_ceil(workers),
-            proxies: self.proxies.div_ceil(workers),
-            snat_port_sets: self.snat_port_sets.div_ceil(workers),
+            flows: share(self.flows),
+            half_open: share(self.half_open),
+            proxies: share(self.proxies),
+            snat_port_sets: share(self.snat_port_sets),
             ..*self
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_no_more_than_the_whole() {
+        let whole = Limits { half_open: 1_024, flows: 2, ..Limits::default() };
+        let share = whole.per_worker(3);
+        assert_eq!((share.half_open, share.flows, share.neighbors), (341, 1, whole.neighbors));
     }
 }

@@ -78,7 +78,7 @@ impl Pipeline {
         if !is_v4 && matches!(kind, 135 | 136) {
             return self.neighbor_discovery(link, frame, packet, out);
         }
-        if self.snapshot.is_martian(packet.key.src) {
+        if self.snapshot.is_martian(packet.key.src, link) {
             return self.dropped(DropReason::MartianSource, VirtualId::NONE);
         }
         if icmp::is_error(is_v4, kind) {
@@ -149,7 +149,11 @@ impl Pipeline {
     ) -> Fate {
         let ours = self.snapshot.answers_for(target, link);
         let probe = packet.key.src.is_unspecified();
-        if !probe && has_option {
+        if probe && has_option {
+            // RFC 4861 section 7.1.1.
+            return self.dropped(DropReason::MalformedNeighbor, VirtualId::NONE);
+        }
+        if has_option {
             self.learn(
                 NextHop { link, address: packet.key.src },
                 mac,

@@ -2,7 +2,7 @@
 
 use crate::address::{Address, Mac};
 use crate::config::ids::{LinkId, MemberId, PoolId, PortId, VirtualId};
-use crate::config::snapshot::{Pool, Snapshot, Timeouts, Virtual, VirtualKind};
+use crate::config::snapshot::{Pool, Snapshot, Snat, Timeouts, Virtual, VirtualKind};
 use crate::flow::table::{FlowId, InsertError};
 use crate::flow::tcp_track::TcpState;
 use crate::flow::{Direction, Flow, flow_flag};
@@ -51,7 +51,8 @@ impl Pipeline {
         if let Some(fate) = self.proxied(port, frame, packet, out) {
             return fate;
         }
-        if packet.key.src == packet.key.dst || self.snapshot.is_martian(packet.key.src) {
+        let link = LinkId::new(port, packet.vlan);
+        if packet.key.src == packet.key.dst || self.snapshot.is_martian(packet.key.src, link) {
             return self.dropped(DropReason::MartianSource, VirtualId::NONE);
         }
         if packet.class == Class::Other {
@@ -79,6 +80,10 @@ impl Pipeline {
         let link = LinkId::new(port, packet.vlan);
         let matched = snapshot.match_virtual(&packet.key, link);
         let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
+        if packet.key.src.is_link_local() && matched.is_some_and(|item| shows(snapshot, item, packet.key.src))
+        {
+            return self.dropped(DropReason::MartianSource, VirtualId::NONE);
+        }
         if let Some(owner) = self.passage_to_ask(&packet.key) {
             return Fate::HandOver(owner);
         }
@@ -149,9 +154,11 @@ impl Pipeline {
         (reason, virtual_id): (DropReason, VirtualId),
         out: &mut Outgoing,
     ) -> Fate {
+        // Where fragments meet all who may know their flow have been asked; a segment's sender hears nothing, just in case.
+        let has_been_asked = self.fragment_at_hand.is_some() && packet.class == Class::Udp;
         match self.next_to_ask(packet) {
-            Some((worker, sought)) => Fate::Seek(worker, sought),
-            None => self.refuse(port, frame, packet, reason, virtual_id, out),
+            Some((worker, sought)) if !has_been_asked => Fate::Seek(worker, sought),
+            _ => self.refuse(port, frame, packet, reason, virtual_id, out),
         }
     }
 
@@ -197,10 +204,6 @@ impl Pipeline {
     ) -> Result<FlowId, DropReason> {
         let way = self.way_to(&target)?;
         let (source, has_snat_port) = self.source_by(virtual_server, packet, &target, &way)?;
-        if source.0.is_link_local() && !source.0.is_v4() && source.0 == packet.key.src {
-            // It means nobody elsewhere (RFC 4291 section 2.5.6).
-            return Err(DropReason::MartianSource);
-        }
         let last_hop = if virtual_server.auto_last_hop { flow_flag::AUTO_LAST_HOP } else { 0 };
         let selection = Selection {
             virtual_id: virtual_server.id,
@@ -369,6 +372,11 @@ impl Pipeline {
         let is_tcp = flow.protocol == crate::packet::parse::protocol::TCP;
         known.unwrap_or(if is_tcp { Timeouts::TCP } else { Timeouts::UDP })
     }
+}
+
+/// True when members and hosts behind `item` see that its client is `client`.
+fn shows(snapshot: &Snapshot, item: &Virtual, client: Address) -> bool {
+    item.kind != VirtualKind::Reject && matches!(snapshot.snat_of(item, client), Snat::None | Snat::List(_))
 }
 
 /// Tries to find a member while other workers take the last units of the limits.

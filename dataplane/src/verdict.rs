@@ -36,7 +36,7 @@ reasons! {
     NotForUs = "not-for-us",
     /// Tagged for a VLAN that nothing is configured on, or tagged twice.
     UnknownVlan = "unknown-vlan",
-    /// A source address that no packet may carry: multicast, broadcast, loopback, unspecified, IPv4-mapped, our own; or,
+    /// A source address that no packet may carry, its frame's among them: multicast, broadcast, loopback, unspecified, IPv4-mapped, our own; or,
     /// beyond its link, a link-local one.
     MartianSource = "martian-source",
     /// A destination that is never forwarded: loopback, unspecified, link-local, foreign multicast.

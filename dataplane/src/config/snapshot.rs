@@ -235,10 +235,11 @@ impl Snapshot {
         self.owned.get(&address)
     }
 
-    /// True when no packet may say that it comes from `address`: our own towards servers, or that of all hosts of a subnet
-    /// (RFC 1122 section 3.2.1.3, RFC 1812 section 5.3.7).
-    pub fn is_martian(&self, address: Address) -> bool {
+    /// True when no packet may come in by `link` from `address`: our own towards servers there, or that of all hosts of a
+    /// subnet (RFC 1122 section 3.2.1.3, RFC 1812 section 5.3.7). What comes back to us by another link may be ours.
+    pub fn is_martian(&self, address: Address, link: LinkId) -> bool {
         self.martians.contains(&address)
+            && self.owned(address).is_none_or(|own| own.is_source && own.links.contains(&link))
     }
 
     /// True when neighbours on `link` may learn that `address` is ours.
@@ -355,12 +356,23 @@ fn listened_sources(parts: &Parts, owned: &HashMap<Address, Owned>) -> Vec<(Addr
     listened
 }
 
-/// All hosts of a subnet have one address today and had another long ago.
 fn martians(parts: &Parts) -> HashSet<Address> {
-    let of_subnet = |subnet: Prefix| subnet.broadcast().map(|all| [all, subnet.address]);
-    let of_subnets = parts.self_ips.iter().filter_map(|ip| of_subnet(ip.subnet)).flatten();
     let sources = parts.snat_pools.iter().flat_map(|pool| &pool.addresses).copied();
-    parts.self_ips.iter().map(|ip| ip.address).chain(sources).chain(of_subnets).collect()
+    let of_subnets = parts.self_ips.iter().flat_map(|ip| all_hosts(ip.subnet));
+    // In a wider subnet around it that is an honest host.
+    let is_host = |address| {
+        parts
+            .self_ips
+            .iter()
+            .any(|ip| ip.subnet.contains(address) && !all_hosts(ip.subnet).any(|all| all == address))
+    };
+    let broadcasts = of_subnets.filter(|address| !is_host(*address));
+    parts.self_ips.iter().map(|ip| ip.address).chain(sources).chain(broadcasts).collect()
+}
+
+/// What stands for all hosts of a subnet, today and long ago.
+fn all_hosts(subnet: Prefix) -> impl Iterator<Item = Address> {
+    subnet.broadcast().into_iter().flat_map(move |all| [all, subnet.address])
 }
 
 /// Every link that something is configured on; an untagged one on every port.

@@ -152,6 +152,7 @@ impl Flow {
         match self.tcp_state() {
             _ if self.protocol != protocol::TCP => "active",
             state if state.is_reset() && !self.has(flow_flag::UNCOUNTED) => "resetting",
+            TcpState::Closing if !self.has(flow_flag::UNCOUNTED) => "last-ack",
             state => state.name(),
         }
     }

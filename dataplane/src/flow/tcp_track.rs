@@ -4,12 +4,11 @@
 //!   SynSent ─SYN[,ACK]─▶ SynReceived ─ACK─▶ Established ─FIN─▶ FinClient│FinMember ─FIN─▶ Closing
 //!      │                              └─ RST, its number about right ─▶ ResetClient│ResetMember
 //!      └─ RST, its number right ─▶ Refused
-//!                  Established ◀── a segment from whoever is said to have reset
-//!         FinClient│FinMember ◀── more bytes from one who is said to have closed, where both are
+//!                                   Established ◀── a segment from whoever is said to have reset
 //! ```
 //!
-//! Nothing is refused here: a packet of a known flow is forwarded whatever the state (RFC 5382 REQ-2 asks a NAT to
-//! let every valid sequence of segments pass). What a stranger could have sent does not change the state or the
+//! Nothing is refused here (RFC 5382 REQ-2 asks a NAT to let every valid sequence of segments pass), and of a known flow
+//! hardly anything elsewhere: see [`crate::pipeline::Pipeline::come_back`]. What a stranger could have sent does not change the state or the
 //! numbers: both ends judge by their windows (RFC 5961), we by how far a segment is from what its sender sent last.
 
 use super::{Direction, Flow};
@@ -110,7 +109,7 @@ impl Segment {
     }
 }
 
-/// Follows one segment. Returns the new state when it has changed, or is confirmed by another RST.
+/// Follows one segment. Returns the new state when it has changed, or when the segment confirms that it is over.
 #[inline]
 pub fn follow(flow: &mut Flow, direction: Direction, segment: Segment) -> Option<TcpState> {
     let before = flow.tcp_state();
@@ -148,33 +147,35 @@ fn follow_control(
         return None;
     } else {
         let in_window = segment.end().wrapping_sub(next) < SEQUENCE_JUMP_MAX && is_answer(segment, expected);
-        let says_more = in_window && segment.payload > 0 && segment.end() != next;
-        step(before, direction, segment, Place { in_window, says_more, is_near: is_near(segment.seq, next) })
+        step(before, direction, segment, in_window, is_near(segment.seq, next))
     };
     flow.set_tcp_state(after);
-    let is_confirmed = after.is_reset() && segment.flags & tcp_flag::RST != 0;
+    let is_confirmed = after != TcpState::Refused && ends_for_sure(flow, direction, segment);
     (after != before || is_confirmed).then_some(after)
 }
 
-/// True when a segment that has brought the flow into its state, which is over, has certainly ended the connection: of a
-/// RST the number is exactly the next, so that its receiver believes it at once (RFC 5961 section 3.2).
+/// True when a segment makes it certain that the connection is over: a RST with exactly the next number, so that its
+/// receiver believes it at once (RFC 5961 section 3.2); where both have closed, the member's word that it has had the
+/// client's FIN; whatever ended a connection before it was open.
 pub fn ends_for_sure(flow: &Flow, direction: Direction, segment: Segment) -> bool {
-    !flow.tcp_state().is_reset() || segment.seq == flow.next_seq[direction.index()]
+    let is_rst = segment.flags & tcp_flag::RST != 0;
+    match flow.tcp_state() {
+        TcpState::Refused => true,
+        TcpState::Closing => {
+            let has_all = segment.ack == flow.next_seq[Direction::FromClient.index()];
+            is_rst || (direction == Direction::FromMember && segment.flags & tcp_flag::ACK != 0 && has_all)
+        }
+        TcpState::ResetClient | TcpState::ResetMember => {
+            is_rst && segment.seq == flow.next_seq[direction.index()]
+        }
+        _ => false,
+    }
 }
 
-/// Where a segment lies, by what its sender has sent before.
-#[derive(Clone, Copy)]
-struct Place {
-    in_window: bool,
-    /// It has bytes that have not come before.
-    says_more: bool,
-    is_near: bool,
-}
-
-fn step(state: TcpState, from: Direction, segment: Segment, place: Place) -> TcpState {
+fn step(state: TcpState, from: Direction, segment: Segment, in_window: bool, is_near: bool) -> TcpState {
     use TcpState::{Closing, Established, FinClient, FinMember, SynReceived, SynSent};
     let syn = segment.flags & tcp_flag::SYN != 0;
-    let fin = segment.flags & tcp_flag::FIN != 0 && (place.in_window || place.is_near);
+    let fin = segment.flags & tcp_flag::FIN != 0 && (in_window || is_near);
     match (state, from) {
         // With ACK, or without when both open at once (RFC 9293 section 3.5, figure 8).
         (SynSent, Direction::FromMember) if syn => SynReceived,
@@ -185,25 +186,26 @@ fn step(state: TcpState, from: Direction, segment: Segment, place: Place) -> Tcp
         (FinClient, Direction::FromMember) | (FinMember, Direction::FromClient) if fin => Closing,
         // A host that has reset has nothing more to say: the reset was not its own (RFC 5961 section 3).
         (TcpState::ResetClient, Direction::FromClient) | (TcpState::ResetMember, Direction::FromMember)
-            if place.in_window =>
+            if in_window =>
         {
             Established
         }
-        // Nor has one that has closed.
-        (Closing, Direction::FromClient) if place.says_more => FinMember,
-        (Closing, Direction::FromMember) if place.says_more => FinClient,
         _ => state,
     }
 }
 
 /// RFC 7857 section 2.2 wants the sequence number looked at before a RST ends anything.
 fn after_reset(state: TcpState, from: Direction, segment: Segment, (next, expected): (u32, u32)) -> TcpState {
-    // What refuses a SYN has no number of its own to show, only the one it acknowledges.
     if state.is_half_open() {
         // Nobody comes back into a connection that was never open: that would be a way around the handshake. So the
         // number must be right.
-        let has_number = state != TcpState::SynSent || from == Direction::FromClient;
-        let is_honest = acknowledges(segment, expected) || (has_number && segment.seq == next);
+        let is_honest = match from {
+            Direction::FromClient => segment.seq == next,
+            // What refuses a SYN has no number of its own to show, only the one it acknowledges.
+            Direction::FromMember => {
+                acknowledges(segment, expected) || (state == TcpState::SynReceived && segment.seq == next)
+            }
+        };
         return if is_honest { TcpState::Refused } else { state };
     }
     match (state, from) {
@@ -339,28 +341,39 @@ mod tests {
     #[test]
     fn only_an_exact_reset_ends_a_connection_for_sure() {
         let mut flow = established();
-        for (seq, is_sure) in [(101u32.wrapping_sub(500_000), false), (102, false), (101, true)] {
-            let reset = Segment { flags: RST, seq, ack: 0, payload: 0 };
-            assert_eq!(follow(&mut flow, FromClient, reset), Some(TcpState::ResetClient));
-            assert_eq!(ends_for_sure(&flow, FromClient, reset), is_sure, "{seq}");
+        let reset = |seq| Segment { flags: RST, seq, ack: 0, payload: 0 };
+        let old = reset(101u32.wrapping_sub(500_000));
+        assert_eq!(follow(&mut flow, FromClient, old), Some(TcpState::ResetClient));
+        assert!(!ends_for_sure(&flow, FromClient, old));
+        assert_eq!(follow(&mut flow, FromClient, reset(102)), None);
+        assert_eq!(follow(&mut flow, FromClient, reset(101)), Some(TcpState::ResetClient));
+        assert!(ends_for_sure(&flow, FromClient, reset(101)));
+    }
+
+    /// Else a FIN that the member never saw would do.
+    #[test]
+    fn both_have_closed_for_sure_when_the_member_has_had_the_clients_fin() {
+        let mut flow = established();
+        follow(&mut flow, FromMember, Segment { flags: FIN | ACK, seq: 501, ack: 101, payload: 0 });
+        let far = Segment { flags: FIN | ACK, seq: 101 + (1 << 29), ack: 502, payload: 0 };
+        for (fin, acked, is_sure) in [
+            (far, 101, false),
+            (Segment { seq: 101, ..far }, 101, false),
+            (Segment { seq: 101, ..far }, 102, true),
+        ] {
+            let mut flow = flow;
+            assert_eq!(follow(&mut flow, FromClient, fin), Some(TcpState::Closing));
+            assert!(!ends_for_sure(&flow, FromClient, fin));
+            let answer = Segment { flags: ACK, seq: 502, ack: acked, payload: 0 };
+            assert_eq!(follow(&mut flow, FromMember, answer), is_sure.then_some(TcpState::Closing));
         }
     }
 
     #[test]
-    fn whoever_says_more_has_not_closed() {
-        let mut flow = established();
-        follow(&mut flow, FromClient, Segment { flags: FIN | ACK, seq: 101, ack: 501, payload: 0 });
-        follow(&mut flow, FromMember, Segment { flags: FIN | ACK, seq: 501, ack: 102, payload: 0 });
-        for (from, seq, ack, next) in
-            [(FromClient, 102, 502, TcpState::FinMember), (FromMember, 502, 102, TcpState::FinClient)]
-        {
-            for (payload, seq) in [(0, seq), (10, seq - 10)] {
-                let late = Segment { flags: ACK, seq, ack, payload };
-                assert_eq!(follow(&mut flow.clone(), from, late), None, "{late:?}");
-            }
-            let more = Segment { flags: ACK, seq, ack, payload: 10 };
-            assert_eq!(follow(&mut flow.clone(), from, more), Some(next));
-        }
+    fn a_guessed_refusal_in_the_clients_name_ends_nothing() {
+        let mut flow = new_flow();
+        let guess = Segment { flags: RST | ACK, seq: 0x7000_0000, ack: 0, payload: 0 };
+        assert_eq!(follow(&mut flow, FromClient, guess), None);
     }
 
     #[test]

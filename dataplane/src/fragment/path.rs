@@ -253,6 +253,9 @@ impl Pipeline {
         self.fragment_at_hand = Some(id);
         let fate = match found {
             Some((flow, direction)) => self.forward(port, &mut frame, &packet, flow, direction, out),
+            None if self.snapshot.is_martian(packet.key.src, LinkId::new(port, packet.vlan)) => {
+                self.dropped(DropReason::MartianSource, VirtualId::NONE)
+            }
             None if packet.class == Class::Icmp => self.first_echo(port, &mut frame, &packet, out),
             None if fragment.is_first() || self.fragments.way(id).is_some() => {
                 self.first_packet(port, &mut frame, &packet, out)

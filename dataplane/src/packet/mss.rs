@@ -11,7 +11,16 @@ pub fn clamp(frame: &mut Frame, packet: &Packet, mss: u16) -> bool {
     let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
     let (start, end) = (usize::from(packet.l4), usize::from(packet.l3) + packet.ip_len as usize);
     let Some(segment) = frame.bytes_mut().get_mut(start..end) else { return false };
-    let Some(at) = value_at(segment) else { return false };
+    let mut is_changed = false;
+    let mut at = 20;
+    while let Some(value) = value_behind(segment, &mut at) {
+        is_changed |= lower(segment, value, mss, partial);
+    }
+    is_changed
+}
+
+/// Lowers the value at `at`. Who receives two of them may take either.
+fn lower(segment: &mut [u8], at: usize, mss: u16, partial: bool) -> bool {
     let old = u16::from_be_bytes([segment[at], segment[at + 1]]);
     if old <= mss {
         return false;
@@ -19,7 +28,7 @@ pub fn clamp(frame: &mut Frame, packet: &Packet, mss: u16) -> bool {
     segment[at..at + 2].copy_from_slice(&mss.to_be_bytes());
     if !partial {
         // A value at an odd place counts with its bytes exchanged (RFC 1071 section 2, B).
-        let (old, new) = if at % 2 == 0 { (old, mss) } else { (old.swap_bytes(), mss.swap_bytes()) };
+        let (old, new) = if at.is_multiple_of(2) { (old, mss) } else { (old.swap_bytes(), mss.swap_bytes()) };
         let sum = u16::from_be_bytes([segment[16], segment[17]]);
         let value = adjusted(sum, u64::from(!old) + u64::from(new));
         segment[16..18].copy_from_slice(&value.to_be_bytes());
@@ -27,21 +36,22 @@ pub fn clamp(frame: &mut Frame, packet: &Packet, mss: u16) -> bool {
     true
 }
 
-/// Where in a TCP segment the value of the option is (RFC 9293 section 3.1: kinds 0 and 1 have no length).
-fn value_at(segment: &[u8]) -> Option<usize> {
+/// Where in a TCP segment the value of the next such option is, from the option at `at` on, which moves behind it (RFC
+/// 9293 section 3.1: kinds 0 and 1 have no length).
+fn value_behind(segment: &[u8], at: &mut usize) -> Option<usize> {
     let end = usize::from(segment.get(12)? >> 4) * 4;
     let header = segment.get(..end)?;
-    let mut at = 20;
     loop {
-        match *header.get(at)? {
+        let option = *at;
+        match *header.get(option)? {
             KIND_END => return None,
-            KIND_NOTHING => at += 1,
+            KIND_NOTHING => *at += 1,
             kind => {
-                let len = usize::from(*header.get(at + 1)?);
-                if kind == KIND_MSS && len == 4 && at + 4 <= end {
-                    return Some(at + 2);
+                let len = usize::from(*header.get(option + 1)?);
+                *at += Some(len).filter(|&len| len >= 2)?;
+                if kind == KIND_MSS && len == 4 && *at <= end {
+                    return Some(option + 2);
                 }
-                at += Some(len).filter(|&len| len >= 2)?;
             }
         }
     }
@@ -89,6 +99,16 @@ mod tests {
                 assert_eq!(frame.bytes()[start..start + 2], 1_360u16.to_be_bytes());
             }
         }
+    }
+
+    #[test]
+    fn every_value_is_lowered() {
+        let options = [2, 4, 0x05, 0xb4, 1, 2, 4, 0x02, 0x00, 2, 4, 0x23, 0x28];
+        let mut frame = syn("198.51.100.7", "192.0.2.100", &options);
+        assert!(clamped(&mut frame, 1_360));
+        build::assert_checksums(frame.bytes());
+        let value = |at: usize| u16::from_be_bytes([frame.bytes()[54 + at], frame.bytes()[55 + at]]);
+        assert_eq!([2, 7, 11].map(value), [1_360, 512, 1_360]);
     }
 
     #[test]

@@ -169,6 +169,10 @@ fn parse_frame(packet: &mut Packet, bytes: &[u8], mac: Mac) -> Result<Found, Dro
     if !packet.to_group && ethernet[..6] != mac.0 {
         return Err(DropReason::NotForUs);
     }
+    if ethernet[6] & 1 == 1 {
+        // Groups receive; none of them sends.
+        return Err(DropReason::MartianSource);
+    }
     match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
         ETHERTYPE_VLAN => parse_tagged(packet, bytes),
         ethertype => parse_network::<14>(packet, bytes, ethertype, 0),
@@ -438,6 +442,7 @@ mod tests {
         let cases: &[(&str, Break, DropReason)] = &[
             ("other mac", |b| b[5] = 9, DropReason::NotForUs),
             ("broadcast mac", |b| b[..6].fill(0xff), DropReason::NotForUs),
+            ("from a group", |b| b[6] |= 1, DropReason::MartianSource),
             ("ethertype", |b| b[12] = 0x77, DropReason::UnknownEthertype),
             ("two tags", |b| b[12..18].copy_from_slice(&[0x81, 0, 0, 5, 0x81, 0]), DropReason::UnknownVlan),
             ("version", |b| b[14] = 0x55, DropReason::Malformed),

@@ -51,10 +51,17 @@ impl Pipeline {
             let virtual_id = end.virtual_id;
             return self.dropped(DropReason::BadChecksum, virtual_id);
         }
-        if let Way::LastHop(link, mac) = &mut end.way {
-            (*link, *mac) = (LinkId::new(port, packet.vlan), source_of(frame));
+        let (virtual_id, link) = (end.virtual_id, LinkId::new(port, packet.vlan));
+        if let Way::LastHop(known, mac) = &mut end.way {
+            if *known == link {
+                *mac = source_of(frame);
+            } else if self.takes_from(virtual_id, link) {
+                self.moves_to(index, link, source_of(frame));
+            } else {
+                return self.dropped(DropReason::NoVirtual, virtual_id);
+            }
         }
-        let end = *end;
+        let Some(end) = self.proxies.ends.at_mut(index).copied() else { return Fate::Done };
         let from = if end.is_client { Direction::FromClient } else { Direction::FromMember };
         self.count_received(&end, from, segments(frame, packet), u64::from(packet.ip_len));
         let (start, len) = (usize::from(packet.l3), packet.ip_len as usize);
@@ -63,6 +70,14 @@ impl Pipeline {
         }
         self.proxies.slots.wake(end.slot);
         Fate::Done
+    }
+
+    /// The client's packets come by another link now.
+    #[cold]
+    fn moves_to(&mut self, index: u32, link: LinkId, mac: Mac) {
+        if let Some(end) = self.proxies.ends.at_mut(index) {
+            end.way = Way::LastHop(link, mac);
+        }
     }
 
     /// Something of a connection that is over.

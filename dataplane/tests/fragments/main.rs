@@ -166,6 +166,28 @@ fn large_datagrams_pass_both_ways_over_any_number_of_workers() {
     }
 }
 
+/// As whole ones are: each is answered by its first fragment.
+#[test]
+fn large_datagrams_to_nobody_are_refused_by_any_number_of_workers() {
+    for count in [1, 2, 3] {
+        // Clients are shown, so that replies may have owners by rule.
+        let (mut workers, mut turn) = (workers(count, |parts| parts.virtuals[0].snat = Snat::None), 0);
+        for id in 1..=12 {
+            for v6 in [false, true] {
+                let data = payload(4_000);
+                let udp = Udp { dst_port: 99, src_port: 2_000 + id, ..from_client(v6, &data) };
+                let out = spread(&mut workers, EXTERNAL, &cut(&udp, id.into()), &mut turn);
+                assert_eq!(out.len(), 1, "{count} workers, datagram {id}");
+                let (kind, code) = if v6 { (54, [1, 4]) } else { (34, [3, 3]) };
+                assert_eq!((out[0].port, &out[0].bytes[kind..kind + 2]), (EXTERNAL, &code[..]));
+            }
+        }
+        let drops = |reason| workers.iter().map(|worker| worker.drops(reason)).sum::<u64>();
+        let counts = [DropReason::NoVirtual, DropReason::FragmentNoFlow, DropReason::HandoffFull].map(drops);
+        assert_eq!(counts, [24, 48, 0], "{count} workers");
+    }
+}
+
 #[test]
 fn any_order_of_fragments_arrives() {
     let data = payload(10_000);

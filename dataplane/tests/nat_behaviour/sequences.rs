@@ -97,9 +97,10 @@ fn connections_close_in_every_valid_way() {
         &[
             Client(FIN | ACK, 1_001, 5_001, 0),
             Member(FIN | ACK, 5_001, 1_001, 0),
-            Is("closing"),
+            Is("last-ack"),
             Client(ACK, 1_002, 5_002, 0),
             Member(ACK, 5_002, 1_002, 0),
+            Is("closing"),
             Pass(5_200),
             Is("gone"),
         ],

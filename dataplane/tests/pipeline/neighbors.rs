@@ -110,14 +110,16 @@ fn broken_arp_and_discovery_are_counted() {
     for bad in [&good[..30], &group_sender[..]] {
         assert_eq!(world.send(EXTERNAL, bad), []);
     }
+    // Who has no address yet says no link address (RFC 4861 section 7.1.1).
+    let unspecified = ndisc(135, CLIENT_MAC, "::", "ff02::1:ff00:100", VIRTUAL6, 1, 255);
     let mut wrong_sum = solicitation(CLIENT_MAC, "fe80::7", VIRTUAL6);
     wrong_sum[60] ^= 1;
     let far = ndisc(135, CLIENT_MAC, "fe80::7", "ff02::1:ff00:100", VIRTUAL6, 1, 64);
     let group_target = ndisc(135, CLIENT_MAC, "fe80::7", "ff02::1:ff00:100", "ff02::5", 1, 255);
-    for bad in [wrong_sum, far, group_target] {
+    for bad in [wrong_sum, far, group_target, unspecified] {
         assert_eq!(world.send(EXTERNAL, &bad), []);
     }
-    assert_eq!(world.drops(DropReason::MalformedNeighbor), 5);
+    assert_eq!(world.drops(DropReason::MalformedNeighbor), 6);
 }
 
 #[test]

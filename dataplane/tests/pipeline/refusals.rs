@@ -171,17 +171,35 @@ fn a_connection_that_goes_on_after_its_end_needs_a_place_again() {
     assert!(!another_opens(&mut world, 2_001));
 }
 
+/// What a client says far beyond what its member takes moves the number that is expected here; the member ignores the RST.
 #[test]
-fn a_connection_that_goes_on_after_both_have_closed_needs_a_place_again() {
+fn a_reset_far_ahead_frees_no_place_for_long() {
     let mut world = one_at_a_time();
     establish(&mut world);
-    send(&mut world, EXTERNAL, &Tcp { flags: FIN | ACK, seq: 1_001, ack: 5_001, ..syn() });
-    send(&mut world, INTERNAL, &from_member(FIN | ACK, 5_001, 1_002));
+    let from_client = |flags, seq, payload| Tcp { flags, seq, ack: 5_001, payload, ..syn() };
+    let far = 1_001 + (1 << 29);
+    send(&mut world, EXTERNAL, &from_client(ACK, far, b"x"));
+    send(&mut world, EXTERNAL, &from_client(RST, far + 1, b""));
     assert!(another_opens(&mut world, 2_000));
-    let last = Tcp { flags: ACK, seq: 1_002, ack: 5_002, ..syn() };
-    assert_eq!(send(&mut world, EXTERNAL, &last).len(), 1, "what belongs to the end passes");
-    assert_eq!(send(&mut world, EXTERNAL, &Tcp { payload: b"more", ..last }), []);
-    assert_eq!(world.open_connections(0), 1);
+    for payload in [&b""[..], b"data"] {
+        assert_eq!(send(&mut world, EXTERNAL, &from_client(ACK, 1_001, payload)), []);
+    }
+    assert_eq!((world.drops(DropReason::ConnectionLimit), world.open_connections(0)), (2, 1));
+}
+
+/// The client's FIN may be one that the member has not had.
+#[test]
+fn a_closed_connection_frees_its_place_when_the_member_has_had_the_clients_fin() {
+    for (seq, is_real) in [(1_001 + (1 << 29), false), (1_001, true)] {
+        let mut world = one_at_a_time();
+        establish(&mut world);
+        send(&mut world, INTERNAL, &from_member(FIN | ACK, 5_001, 1_001));
+        send(&mut world, EXTERNAL, &Tcp { flags: FIN | ACK, seq, ack: 5_002, ..syn() });
+        assert_eq!((world.flows()[0].state, world.open_connections(0)), ("last-ack", 1));
+        send(&mut world, INTERNAL, &from_member(ACK, 5_002, if is_real { 1_002 } else { 1_001 }));
+        assert_eq!(world.open_connections(0), u64::from(!is_real));
+        assert_eq!(another_opens(&mut world, 2_000), is_real);
+    }
 }
 
 #[test]
@@ -197,20 +215,38 @@ fn nobody_goes_on_in_a_connection_that_was_reset_before_it_was_open() {
         );
     }
     assert_eq!((world.drops(DropReason::NoFlow), world.open_connections(0)), (2, 0));
+    assert_eq!(only(&send(&mut world, EXTERNAL, &syn())).flags, SYN);
+    assert_eq!((world.flows()[0].state, world.open_connections(0)), ("syn-sent", 1));
 }
 
 /// Our own towards servers, those of all hosts of our subnets, and the one that is asked for.
 #[test]
 fn nobody_else_has_our_addresses() {
     let mut world = World::started(|_| ());
-    let sources = ["192.0.2.10", "10.1.0.50", "192.0.2.255", "192.0.2.0", VIRTUAL];
+    let sources = ["192.0.2.10", "192.0.2.255", "192.0.2.0", VIRTUAL];
     for (count, src) in sources.into_iter().enumerate() {
         assert_eq!(send(&mut world, EXTERNAL, &Tcp { src, ..syn() }), [], "{src}");
         assert_eq!(world.drops(DropReason::MartianSource), count as u64 + 1, "{src}");
     }
-    assert_eq!(world.send(EXTERNAL, &echo("192.0.2.255", VIRTUAL, 8)), []);
-    assert_eq!(world.send(EXTERNAL, &echo("192.0.2.10", VIRTUAL, 8)), []);
-    assert_eq!((world.drops(DropReason::MartianSource), world.flows().len()), (7, 0));
+    for src in ["192.0.2.255", "192.0.2.10"] {
+        assert_eq!(world.send(EXTERNAL, &echo(src, VIRTUAL, 8)), []);
+    }
+    assert_eq!((world.drops(DropReason::MartianSource), world.flows().len()), (6, 0));
+    // What we have sent to servers may come back through a firewall behind them.
+    for src in ["10.1.0.10", "10.1.0.50"] {
+        assert_eq!(send(&mut world, EXTERNAL, &Tcp { src, ..syn() })[0].port, INTERNAL, "{src}");
+    }
+}
+
+#[test]
+fn a_host_of_a_wider_subnet_may_have_an_address_that_a_narrower_one_gives_to_all() {
+    let mut world = World::started(|parts| parts.self_ips.push(self_ip("192.0.3.10/22", OUTSIDE)));
+    let from = |src| Tcp { src, ..syn() };
+    assert_eq!(send(&mut world, EXTERNAL, &from("192.0.2.255"))[0].port, INTERNAL);
+    for all in ["192.0.0.0", "192.0.3.255"] {
+        assert_eq!(send(&mut world, EXTERNAL, &from(all)), []);
+    }
+    assert_eq!(world.drops(DropReason::MartianSource), 2);
 }
 
 /// RFC 4291 section 2.5.6.
