@@ -80,8 +80,8 @@ impl Pipeline {
         let link = LinkId::new(port, packet.vlan);
         let matched = snapshot.match_virtual(&packet.key, link);
         let matched = matched.filter(|item| snapshot.may_take(item, packet.key.dst));
-        if packet.key.src.is_link_local() && matched.is_some_and(|item| shows(snapshot, item, packet.key.src))
-        {
+        let is_of_link = packet.key.src.is_link_local() && !packet.key.src.is_v4();
+        if is_of_link && matched.is_some_and(|item| shows(snapshot, item, packet.key.src)) {
             return self.dropped(DropReason::MartianSource, VirtualId::NONE);
         }
         if let Some(owner) = self.passage_to_ask(&packet.key) {

@@ -431,5 +431,5 @@ fn limits_of_proxies_reach_the_data_plane() {
     let said = limits("system: {limits: {proxies: 1001, proxy_buffer: 128KiB}}\n");
     assert_eq!((said.proxies, said.proxy_buffer), (1_001, 128 << 10));
     let share = said.per_worker(2);
-    assert_eq!((share.proxies, share.proxy_buffer), (501, 128 << 10));
+    assert_eq!((share.proxies, share.proxy_buffer), (500, 128 << 10));
 }
