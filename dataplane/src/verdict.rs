@@ -36,8 +36,8 @@ reasons! {
     NotForUs = "not-for-us",
     /// Tagged for a VLAN that nothing is configured on, or tagged twice.
     UnknownVlan = "unknown-vlan",
-    /// A source address that no packet may carry, its frame's among them: multicast, broadcast, loopback, unspecified, IPv4-mapped, our own; or,
-    /// beyond its link, a link-local one.
+    /// A source address that no packet may carry: multicast, broadcast, loopback, unspecified, IPv4-mapped, our own on its
+    /// link; a group's link address; beyond its link, a link-local one of IPv6.
     MartianSource = "martian-source",
     /// A destination that is never forwarded: loopback, unspecified, link-local, foreign multicast.
     MartianDestination = "martian-destination",
